@@ -1,0 +1,51 @@
+"""expunge makes a trained image classifier forget chosen training examples, and proves how well it did."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from expunge.api import Audit, Result, evaluate, unlearn
+    from expunge.data.augment import Augmentation
+    from expunge.data.image_set import ImageSet
+    from expunge.errors import RequestError, RunError
+    from expunge.saliency import Saliency
+    from expunge.updates import PerRole, Rule
+
+__all__ = [
+    "Audit",
+    "Augmentation",
+    "ImageSet",
+    "PerRole",
+    "RequestError",
+    "Result",
+    "Rule",
+    "RunError",
+    "Saliency",
+    "evaluate",
+    "unlearn",
+]
+
+_HOMES = {
+    "Audit": "api",
+    "Augmentation": "data.augment",
+    "ImageSet": "data.image_set",
+    "PerRole": "updates",
+    "RequestError": "errors",
+    "Result": "api",
+    "Rule": "updates",
+    "RunError": "errors",
+    "Saliency": "saliency",
+    "evaluate": "api",
+    "unlearn": "api",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that ``expunge --help`` does not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'expunge' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"expunge.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

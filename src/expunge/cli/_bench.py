@@ -1,0 +1,59 @@
+"""What `bench` and `demo` share: run a comparison before the user's eyes, then report."""
+
+import time
+from pathlib import Path
+
+from rich.progress import Progress, TaskID
+
+from expunge import report
+from expunge.cli import _console
+from expunge.errors import RunError
+from expunge.runs import Store
+from expunge.sweeps.grid import Comparison
+from expunge.sweeps.local import Board, bench
+
+
+def run(wanted: Comparison, folder: Path, options: _console.Common, jobs: int) -> int:
+    """Run, print the table, write the report; status 1 if some run failed."""
+    started = time.perf_counter()
+    device = str(_console.device(options.device))
+    with _console.progress(options.quiet or options.json) as bars:
+        watch = _Watch(bars)
+        board = bench(wanted, Store(folder), jobs=jobs, device=device, retry=options.retry, watch=watch)
+    return _conclude(folder, board, options, time.perf_counter() - started)
+
+
+def _conclude(folder: Path, board: Board, options: _console.Common, seconds: float) -> int:
+    page = report.write(folder, folder / "report.html")
+    failed = {name: reason for name, reason in board.reasons.items() if name.startswith("evaluate-")}
+    if options.json:
+        results = report.load(folder)
+        rows = [{"label": r.label, "seed": r.seed, "status": r.status, "reason": r.reason, "metrics": r.metrics} for r in results.rows]
+        _console.print_json({"report": str(page), "seconds": seconds, "rows": rows})
+    else:
+        title, columns, rows = report.terminal(folder)
+        _console.print_table(title, columns, rows)
+        _console.say(f"{len(board.states)} runs in {seconds:.0f} s; report: {page}")
+    if failed:
+        raise RunError(f"{len(failed)} evaluations failed, the first because {next(iter(failed.values()))}")
+    return 0
+
+
+class _Watch:
+    """Shows a board as progress bars: one for all runs, one for each at work."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.total = bars.add_task("all runs", total=None)
+        self.tasks: dict[str, TaskID] = {}
+
+    def __call__(self, board: Board) -> None:
+        """Redraw."""
+        ended = sum(state in ("finished", "failed") for state in board.states.values())
+        self.bars.update(self.total, completed=ended, total=len(board.states))
+        for name in [name for name in self.tasks if board.states[name] != "running"]:
+            self.bars.remove_task(self.tasks.pop(name))
+        for name, state in board.progress.items():
+            if name not in self.tasks:
+                self.tasks[name] = self.bars.add_task(name.rpartition("-")[0], total=state.steps)
+            self.bars.update(self.tasks[name], completed=state.step)

@@ -1,0 +1,183 @@
+"""What the commands share: parsing by dataclass, progress bars, tables, JSON."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar, cast
+
+import torch
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from expunge import config, updates
+from expunge.errors import RequestError
+from expunge.pipeline import RunConfig, Session, TrainConfig, UnlearnConfig
+from expunge.runs import RunDirectory, Store
+
+T = TypeVar("T")
+
+RunPath = Annotated[Path, tyro.conf.arg(metavar="RUN")]
+Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options of every command that works."""
+
+    device: str = "auto"
+    """Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1."""
+    json: bool = False
+    """Print the result as JSON, for machines."""
+    quiet: bool = False
+    """Show no progress bars."""
+    retry: bool = False
+    """Try runs again that failed before."""
+
+
+def parse(kind: type[T], command: str, help_text: str | None, arguments: Sequence[str]) -> T:
+    """The options of a command, from its arguments; exits with status 2 and a message if they are wrong."""
+    return tyro.cli(
+        kind,
+        prog=f"expunge {command}",
+        description=help_text,
+        args=list(arguments),
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.AvoidSubcommands),
+    )
+
+
+def device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        RequestError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).partition("\n")[0]
+        raise RequestError(f"there is no device {name!r} here ({first}); use --device cpu or auto") from error
+    return found
+
+
+def out() -> Console:
+    """Where results go."""
+    return Console(soft_wrap=False)
+
+
+def say(text: str) -> None:
+    """A remark for people, on the error stream so that results can be piped."""
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """The result for machines."""
+    print(json.dumps(value, indent=1, default=str))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people."""
+    table = Table(title=title, title_justify="left")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position == 0)
+    for row in rows:
+        table.add_row(*row)
+    out().print(table)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Progress]:
+    """Progress bars with the time left, on the error stream; none where nobody watches."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+        transient=True,
+    ) as bars:
+        yield bars
+
+
+@contextmanager
+def session(options: Common) -> Iterator[Session]:
+    """A session whose runs show their progress."""
+    with progress(options.quiet or options.json) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(name: str, state: updates.Progress) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name.rpartition("-")[0], total=state.steps)
+            bars.update(tasks[name], completed=state.step)
+
+        yield Session(device(options.device), report, options.retry)
+
+
+def open_run(path: Path, kind: type[T], what: str) -> tuple[Store, T]:
+    """The store and the configuration of a finished run of some kind.
+
+    Raises:
+        RequestError: There is no such run, it failed, or it is of another kind.
+    """
+    directory = RunDirectory(path.resolve())
+    if not directory.exists:
+        raise RequestError(f"{path} is no run: give the folder that `expunge {what}` printed")
+    record = directory.record()
+    if record["status"] != "finished":
+        raise RequestError(f"{path} is a failed run: {record['reason']}")
+    wanted = config.from_data(cast("type[object]", RunConfig), directory.config())
+    if not isinstance(wanted, kind):
+        raise RequestError(f"{path} is a run of `expunge {record['kind']}`; this needs one of `expunge {what}`")
+    return Store(directory.path.parent), wanted
+
+
+def open_original(path: Path) -> tuple[Store, TrainConfig]:
+    """The store and the configuration of an original model."""
+    return open_run(path, TrainConfig, "train")
+
+
+def open_unlearned(path: Path) -> tuple[Store, UnlearnConfig]:
+    """The store and the configuration of an unlearned model."""
+    return open_run(path, UnlearnConfig, "unlearn")
+
+
+
+
+def store(folder: Path) -> Store:
+    """The store of that folder, for paths that are printed whole."""
+    return Store(folder.resolve())
+
+
+def report_run(directory: RunDirectory, options: Common, next_step: str) -> None:
+    """Print the path of a run, or its record; and say what one might do with it."""
+    if options.json:
+        print_json({"run": str(directory.path), **directory.record()})
+        return
+    print(directory.path)
+    if not options.quiet:
+        say(f"next, {next_step}")
+
+
+def print_list(rows: Sequence[Mapping[str, object]]) -> None:
+    """Plug-ins for people: the name, what it is, its options with their defaults."""
+    for row in rows:
+        aliases = ", ".join(cast("list[str]", row.get("aliases", [])))
+        also = f" (also {aliases})" if aliases else ""
+        out().print(f"[bold]{row['name']}[/bold]{escape(also)}  {escape(str(row['summary']))}", soft_wrap=True)
+        options = cast("dict[str, object]", row.get("options", {}))
+        if options:
+            text = ", ".join(f"{name}={value}" for name, value in options.items())
+            out().print(f"    {escape(text)}", style="dim", soft_wrap=True)
+        if row.get("reference"):
+            out().print(f"    {escape(str(row['reference']))}", style="dim", soft_wrap=True)

@@ -1,0 +1,24 @@
+"""Everything on an embedded real data set, in under two minutes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from expunge.cli import _bench, _console
+from expunge.sweeps import recipes
+
+
+@dataclass(frozen=True)
+class Arguments(_console.Common):
+    """Options of `expunge demo`."""
+
+    out: Path = Path("expunge-demo")
+    """The folder for its runs and the report."""
+    jobs: int = 2
+    """How many processes to use."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Compare every method with retraining on handwritten digits."""
+    given = _console.parse(Arguments, "demo", __doc__, arguments)
+    return _bench.run(recipes.find("demo"), given.out, given, given.jobs)

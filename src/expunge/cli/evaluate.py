@@ -1,0 +1,39 @@
+"""Measure an unlearned model: accuracies, membership attack, distance, and the gap to retraining."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from expunge import config, pipeline
+from expunge.cli import _console
+from expunge.pipeline import EvaluateConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(_console.Common):
+    """Options of `expunge evaluate`."""
+
+    run: _console.RunPath
+    """The run of `expunge unlearn` to measure."""
+    reference: _console.RunPath | None = None
+    """The run of `expunge unlearn ... retrain` on the same forget set, to compare with."""
+    metrics: tuple[str, ...] = ()
+    """Only these metrics, see `expunge list metrics`; options follow a colon: membership_svc:exact=true."""
+    seed: int = 0
+    """Seed of random choices within metrics."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluate, or find the run that exists already."""
+    given = _console.parse(Arguments, "evaluate", __doc__, arguments)
+    store, subject = _console.open_unlearned(given.run)
+    reference = None if given.reference is None else _console.open_unlearned(given.reference)[1]
+    metrics = tuple(config.parse("metrics", text) for text in given.metrics) or None
+    with _console.session(given) as session:
+        directory = pipeline.run(EvaluateConfig(subject, reference, metrics, given.seed), store, session)
+    record = directory.record()
+    if given.json:
+        _console.print_json({"run": str(directory.path), **record})
+        return 0
+    values: dict[str, float] = record["metrics"]  # pyright: ignore
+    _console.print_table(directory.id, ("metric", "value"), [(name, f"{value:.4g}") for name, value in values.items()])
+    return 0

@@ -1,0 +1,77 @@
+"""List methods, metrics, data sources, models or recipes, with their options."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from expunge import registry, unlearning
+from expunge.cli import _console
+from expunge.sweeps import recipes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Options of `expunge list`."""
+
+    what: Annotated[Literal["methods", "metrics", "data", "models", "recipes"], tyro.conf.Positional]
+    """What to list."""
+    json: bool = False
+    """Print the result as JSON, for machines."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """List plug-ins or recipes."""
+    given = _console.parse(Arguments, "list", __doc__, arguments)
+    rows = _recipes() if given.what == "recipes" else _plugins(given.what)
+    if given.json:
+        _console.print_json(rows)
+        return 0
+    _console.print_list(rows)
+    return 0
+
+
+def _plugins(kind: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = [
+        {
+            "name": plugin.name,
+            "summary": plugin.summary,
+            "options": _options(plugin.config),
+            "aliases": list(plugin.mark.aliases),
+            "reference": plugin.mark.reference,
+        }
+        for plugin in registry.plugins(kind).values()
+    ]
+    if kind == "methods":
+        rows += [
+            {"name": name, "summary": f"preset: {text} with a {mask}", "options": {}, "aliases": [], "reference": ""}
+            for name, (text, mask) in unlearning.PRESETS.items()
+        ]
+    return rows
+
+
+def _options(kind: type) -> dict[str, object]:
+    """Each option with its default; None where it must be given."""
+    return {
+        field.name: None if field.default is dataclasses.MISSING else _plain(field.default)
+        for field in dataclasses.fields(kind)
+    }
+
+
+def _plain(value: object) -> object:
+    """A rule is shown by what it is made of, briefly."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    defaults = type(value)
+    changed = {
+        field.name: getattr(value, field.name)
+        for field in dataclasses.fields(defaults)
+        if getattr(value, field.name) != field.default
+    }
+    return f"{defaults.__name__}({', '.join(f'{key}={item}' for key, item in changed.items())})"
+
+
+def _recipes() -> list[dict[str, object]]:
+    return [{"name": name, "summary": recipes.summary(name)} for name in recipes.names()]

@@ -1,0 +1,49 @@
+"""Train an original model and print the folder of its run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from expunge import config, pipeline
+from expunge.cli import _console
+from expunge.pipeline import DataConfig, TrainConfig
+from expunge.training import Training
+from expunge.updates import Precision
+
+
+@dataclass(frozen=True)
+class Arguments(_console.Common):
+    """Options of `expunge train`."""
+
+    data: str = "digits"
+    """The images: a name or NAME:PATH, see `expunge list data` (cifar10, mnist, idx:FOLDER, npz:FILE, ...)."""
+    model: str = "small_cnn"
+    """The architecture, see `expunge list models`; options follow a colon: resnet18:width=16."""
+    training: Training = field(default_factory=Training)
+    """How to train."""
+    limit: int | None = None
+    """Use a class-balanced part of this many training images."""
+    test_limit: int | None = None
+    """Use a class-balanced part of this many test images."""
+    validation: float = 0.1
+    """Share of each class that is set aside for validation."""
+    split_seed: int = 0
+    """Seed of the split and of the limits."""
+    seed: int = 0
+    """Seed of the initial weights, the order of examples and the augmentation."""
+    precision: Precision = "auto"
+    """bfloat16 or float32 for the forward passes; auto takes bfloat16 where it pays."""
+    runs: _console.Folder = _console.RUNS
+    """The folder of all runs."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train, or find the run that exists already."""
+    given = _console.parse(Arguments, "train", __doc__, arguments)
+    data = DataConfig(
+        config.parse("data", given.data), given.limit, given.test_limit, given.validation, given.split_seed
+    )
+    wanted = TrainConfig(data, config.parse("models", given.model), given.training, given.precision, given.seed)
+    with _console.session(given) as session:
+        directory = pipeline.run(wanted, _console.store(given.runs), session)
+    _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
+    return 0

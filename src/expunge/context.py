@@ -1,0 +1,91 @@
+"""Everything about a run that is not a hyperparameter, and the data that a method may see."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from expunge import randomness
+from expunge.data.image_set import ImageSet
+from expunge.masks import Mask
+from expunge.updates import PerRole, Precision, Progress, Rule, Stepper
+
+
+@dataclass(frozen=True)
+class UnlearningData:
+    """What an unlearning method may see: there is no test set here, by type."""
+
+    forget: ImageSet
+    retain: ImageSet
+    validation: ImageSet | None
+    num_classes: int
+
+
+@dataclass
+class Context:
+    """The circumstances of one run: randomness, device, precision, masks, progress and clock."""
+
+    generator: torch.Generator
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Precision = "auto"
+    sparsity: Mask | None = None
+    """Weights that are false here stay exactly zero."""
+    update_masks: Mask | Mapping[str, Mask] | None = None
+    """Weights that are false here do not move; one mask for all, or one per role."""
+    on_step: Callable[[Progress], None] | None = None
+    """Called after every step; must not wait for the device."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock seconds per phase."""
+    steppers: list[Stepper] = field(default_factory=list)
+    """The steppers made so far: their losses are the history of the run."""
+    _phases: list[str] = field(default_factory=list)
+    _since: float = 0.0
+
+    def stepper(self, model: nn.Module, rule: Rule | PerRole, steps: int) -> Stepper:
+        """The stepper that trains ``model`` by ``rule`` for ``steps`` calls, under this run's masks."""
+        made = Stepper(
+            model,
+            rule,
+            steps,
+            device=self.device,
+            precision=self.precision,
+            sparsity=self.sparsity,
+            update_masks=self.update_masks,
+            on_step=self.on_step,
+        )
+        self.steppers.append(made)
+        return made
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time within the block under ``name`` (``precompute``, ``unlearn``) and under no other."""
+        self._charge()
+        self._phases.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._phases.pop()
+
+    def _charge(self) -> None:
+        """Give the time since the last change of phase to the phase that was open."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        if self._phases:
+            name = self._phases[-1]
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+    def history(self) -> list[dict[str, object]]:
+        """One record per step of every stepper: step, learning rates, losses by role."""
+        return [record for stepper in self.steppers for record in stepper.history()]
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Within the block, initialisers and dropout draw from this run's generator."""
+        with randomness.seeded(self.generator):
+            yield

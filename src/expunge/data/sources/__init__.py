@@ -1,0 +1,1 @@
+"""Data sources, one per file: where images are read from."""

@@ -1,0 +1,120 @@
+"""Predictions of a model on every split, made once, and the metrics computed from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from expunge import registry
+from expunge.context import Context
+from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError
+
+SPLITS = ("forget", "retain", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Outputs of a model on one split, on the CPU: float32 logits (n, classes), int64 labels and ids (n,)."""
+
+    logits: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self.labels)
+
+    def probabilities(self) -> Tensor:
+        """Softmax probabilities (n, classes) in float64."""
+        return torch.softmax(self.logits.double(), dim=1)
+
+    def correct(self) -> Tensor:
+        """Whether the largest logit is the label's: bool (n,)."""
+        return self.logits.argmax(dim=1) == self.labels
+
+    def accuracy(self) -> float:
+        """Top-1 accuracy in percent; NaN for an empty split."""
+        return 100.0 * float(self.correct().double().mean())
+
+    def select(self, kept: Tensor) -> "Predictions":
+        """The examples where ``kept`` (bool or positions) says so."""
+        return Predictions(self.logits[kept], self.labels[kept], self.ids[kept])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What metrics judge: an unlearned model's predictions, weights and run time, and its reference.
+
+    ``predictions("test")`` leaves out the classes of which nothing is retained, as the field does when a
+    whole class is forgotten: the model is no longer asked for them.
+    """
+
+    splits: Mapping[str, Predictions]
+    weights: Mapping[str, Tensor]
+    original_weights: Mapping[str, Tensor] | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    reference: "Subject | None" = None
+    values: dict[str, float] = field(default_factory=dict[str, float])
+    """Values of the metrics computed so far, by full name."""
+
+    def predictions(self, split: str) -> Predictions:
+        """The predictions on ``forget``, ``retain``, ``validation`` or ``test``.
+
+        Raises:
+            RequestError: The subject has no such split.
+        """
+        if split not in self.splits:
+            raise RequestError(f"this metric needs the {split} split, and there are only {', '.join(self.splits)}")
+        found = self.splits[split]
+        if split in ("validation", "test") and "retain" in self.splits:
+            kept = torch.isin(found.labels, self.splits["retain"].labels.unique())
+            return found if bool(kept.all()) else found.select(kept)
+        return found
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size: int = 512) -> Predictions:
+    """The predictions of ``model`` in evaluation mode and float32 on all images, in their order.
+
+    One forward pass over n images; the model's mode and the place of the weights are as before afterwards.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        logits = [model(batch.inputs.to(device)).float() for batch in images.batches(batch_size)]
+    finally:
+        model.train(was_training)
+    joined = torch.cat(logits).cpu() if logits else torch.empty(0, 0)
+    return Predictions(joined, images.labels.cpu(), images.ids.cpu())
+
+
+def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> dict[str, float]:
+    """The values of these metrics (given by their configurations), by full name.
+
+    A metric that returns one value under its own name has that name; others have ``metric.key``.
+    Metrics that read others (``needs``) come after them. The subject keeps the values.
+    """
+    for config in _ordered(metrics):
+        plugin = registry.of_config("metrics", config)
+        found = cast("dict[str, float]", plugin.function(subject, config, context))
+        for key, value in found.items():
+            subject.values[plugin.name if key == plugin.name else f"{plugin.name}.{key}"] = float(value)
+    return dict(subject.values)
+
+
+def _ordered(metrics: Sequence[object]) -> list[object]:
+    """Metrics in an order in which each comes after those it needs, else as given."""
+    waiting = {registry.of_config("metrics", config).name: config for config in metrics}
+    ordered: list[object] = []
+    while waiting:
+        ready = [
+            name for name, config in waiting.items()
+            if not set(registry.of_config("metrics", config).mark.needs) & set(waiting)
+        ]
+        if not ready:
+            raise RequestError(f"the metrics {', '.join(waiting)} need each other in a circle")
+        ordered += [waiting.pop(name) for name in ready]
+    return ordered

@@ -1,0 +1,21 @@
+"""Losses that the methods share, in float32 whatever the precision of the forward pass."""
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of (batch, classes) logits against (batch,) labels, in nats."""
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Distillation loss ``T^2 KL(softmax(teacher/T) || softmax(student/T))``, mean over the batch.
+
+    Hinton et al. 2015 (arXiv:1503.02531); the factor ``T^2`` keeps gradients of the same size for every T.
+    Both arguments are (batch, classes) logits.
+    """
+    log_student = functional.log_softmax(student.float() / temperature, dim=1)
+    log_teacher = functional.log_softmax(teacher.float() / temperature, dim=1)
+    divergence = functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence

@@ -1,0 +1,113 @@
+"""Masks: one bool per weight, made by ranking scores, stored as bits.
+
+A *sparsity mask* says which weights are not zero; an *update mask* says which may move.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+
+from expunge import parameters
+from expunge.errors import RequestError
+
+
+class Mask(Mapping[str, Tensor]):
+    """An immutable set of bool tensors by parameter name, each of its parameter's shape."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        """Hold these tensors.
+
+        Raises:
+            RequestError: Some tensor is not bool.
+        """
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.bool:
+                raise RequestError(f"a mask holds bool tensors, {name} is {tensor.dtype}")
+        self._tensors = dict(tensors)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of one parameter."""
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in order."""
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        """The number of tensors."""
+        return len(self._tensors)
+
+    def density(self) -> float:
+        """The share of weights that are true, in [0, 1]."""
+        total = sum(tensor.numel() for tensor in self._tensors.values())
+        return sum(int(tensor.sum()) for tensor in self._tensors.values()) / total if total else 0.0
+
+    def inverted(self) -> "Mask":
+        """True where this is false."""
+        return Mask({name: ~tensor for name, tensor in self._tensors.items()})
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a RequestError if a name or shape is not that of a trainable parameter of ``model``."""
+        wanted = parameters.trainable(model)
+        parameters.check_same(self._tensors, {name: wanted[name] for name in wanted if name in self}, "the mask")
+
+
+def full(model: nn.Module) -> Mask:
+    """The mask that is true everywhere."""
+    return Mask({name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.trainable(model).items()})
+
+
+def largest(scores: Mapping[str, Tensor], fraction: float) -> Mask:
+    """True for the floor(fraction p) weights with the largest scores, in one ranking over all tensors.
+
+    The threshold comes from a selection, not a sort: O(p). Of equal scores at the threshold, the first in
+    the order of the names and positions are taken, so that the count is exact and the choice repeatable.
+
+    Raises:
+        RequestError: The fraction is outside [0, 1], or a score is not finite.
+    """
+    if not 0.0 <= fraction <= 1.0:
+        raise RequestError(f"the fraction of weights must be in [0, 1], got {fraction}")
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    if not bool(torch.isfinite(flat).all()):
+        raise RequestError("some scores are not finite: the model or its gradients hold NaN or infinity")
+    chosen = _top(flat, int(fraction * len(flat) + 1e-9))
+    pieces = chosen.split([score.numel() for score in scores.values()])
+    return Mask({name: piece.view(scores[name].shape) for name, piece in zip(scores, pieces, strict=True)})
+
+
+def _top(flat: Tensor, count: int) -> Tensor:
+    """Bool (p,): the ``count`` largest entries, ties by position."""
+    if count == 0:
+        return torch.zeros_like(flat, dtype=torch.bool)
+    threshold = torch.kthvalue(flat, len(flat) - count + 1).values
+    above, equal = flat > threshold, flat == threshold
+    return above | (equal & (equal.cumsum(0) <= count - above.sum()))
+
+
+def save(mask: Mask, path: Path) -> None:
+    """Write a mask as safetensors, eight weights to a byte; the shapes go into the header."""
+    arrays = {name: tensor.cpu().numpy() for name, tensor in mask.items()}
+    packed = {name: np.packbits(array) for name, array in arrays.items()}
+    shapes = {name: np.asarray(array.shape, dtype=np.int64) for name, array in arrays.items()}
+    save_file({f"bits.{n}": a for n, a in packed.items()} | {f"shape.{n}": a for n, a in shapes.items()}, str(path))
+
+
+def load(path: Path) -> Mask:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        RequestError: The file is missing or is no mask.
+    """
+    try:
+        stored = load_file(str(path))
+        names = [key.removeprefix("bits.") for key in stored if key.startswith("bits.")]
+        shapes = {name: tuple(int(size) for size in stored[f"shape.{name}"]) for name in names}
+        bits = {n: np.unpackbits(stored[f"bits.{n}"], count=int(np.prod(shapes[n]))) for n in names}
+    except Exception as error:  # safetensors, numpy and the file system each raise their own
+        raise RequestError(f"{path} is not a mask file: {error}") from error
+    return Mask({name: torch.from_numpy(bits[name].astype(bool).reshape(shapes[name])) for name in names})

@@ -1,0 +1,34 @@
+"""Fine-tuning on the retain set."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from expunge import training
+from expunge.context import Context, UnlearningData
+from expunge.registry import method
+from expunge.updates import PerRole, Rule
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Hyperparameters of fine-tuning."""
+
+    epochs: int = 10
+    """Passes over the retain set."""
+    batch_size: int = 128
+    """Examples per step."""
+    rule: Rule | PerRole = Rule(lr=0.01)
+    """The update rule."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        training.check_schedule(self.epochs, self.batch_size)
+
+
+@method(reference="Warnecke et al. 2023, arXiv:2108.11577; Golatkar et al. 2020, arXiv:1911.04933", aliases=("FT",))
+def unlearn(model: nn.Module, data: UnlearningData, config: FinetuneConfig, context: Context) -> nn.Module:
+    """Go on training on the retain set and let the forget set fade: ``min E_retain[CE]``."""
+    return training.fit(
+        model, data.retain, config.rule, context, epochs=config.epochs, batch_size=config.batch_size
+    )

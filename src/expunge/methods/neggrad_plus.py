@@ -1,0 +1,57 @@
+"""NegGrad+: descend on the retain set and ascend on the forget set in the same step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from expunge import training
+from expunge.context import Context, UnlearningData
+from expunge.data.image_set import Batch, ImageSet
+from expunge.errors import RequestError
+from expunge.losses import cross_entropy
+from expunge.registry import method
+from expunge.updates import PerRole, Rule
+
+
+@dataclass(frozen=True)
+class NegGradPlusConfig:
+    """Hyperparameters of NegGrad+."""
+
+    alpha: float = 0.99
+    """Weight of the retain loss, in [0, 1]; the forget loss has the weight alpha - 1."""
+    epochs: int = 5
+    """Passes over the retain set; the forget set is cycled."""
+    batch_size: int = 128
+    """Examples of each set per step."""
+    rule: Rule | PerRole = Rule(lr=0.01)
+    """The update rule."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        training.check_schedule(self.epochs, self.batch_size)
+        if not 0.0 <= self.alpha <= 1.0:
+            raise RequestError(f"alpha must be in [0, 1], got {self.alpha}")
+
+
+@method(reference="Kurmanji et al. 2023, arXiv:2302.09880", aliases=("NG",))
+def unlearn(model: nn.Module, data: UnlearningData, config: NegGradPlusConfig, context: Context) -> nn.Module:
+    """Descend on retain, ascend on forget: ``min alpha E_retain[CE] - (1 - alpha) E_forget[CE]``."""
+    model.train()
+    alpha, size = config.alpha, config.batch_size
+    step = context.stepper(model, config.rule, config.epochs * data.retain.steps(size))
+    for _ in range(config.epochs):
+        forget_batches = cycle(data.forget, size, context.generator)
+        for retain, forget in zip(data.retain.batches(size, context.generator), forget_batches, strict=False):
+            step(
+                retain=lambda b=retain: alpha * cross_entropy(model(b.inputs), b.labels),
+                forget=lambda b=forget: (alpha - 1) * cross_entropy(model(b.inputs), b.labels),
+            )
+    return model
+
+
+def cycle(images: ImageSet, size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Batches without end: each pass is shuffled and augmented anew."""
+    while True:
+        yield from images.batches(size, generator)

@@ -1,0 +1,82 @@
+"""A comparison of methods as a value, and the runs that it consists of."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from expunge import config, unlearning
+from expunge.config import Choice
+from expunge.data.forgetting import Forget, parse_forget
+from expunge.errors import RequestError
+from expunge.methods.original import OriginalConfig
+from expunge.methods.retrain import RetrainConfig
+from expunge.pipeline import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
+from expunge.training import Training
+from expunge.unlearning import Unlearning
+from expunge.updates import Precision
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods compared with retraining, on the same models and forget sets, over several seeds."""
+
+    name: str
+    """What the comparison is called."""
+    data: DataConfig
+    """The images."""
+    model: Annotated[object, Choice("models")]
+    """The architecture."""
+    training: Training
+    """How the original model and the retrained one are trained."""
+    forget: str
+    """The forget set, as on the command line: ``random:10%``, ``class:3``."""
+    methods: tuple[str, ...]
+    """The methods, as ``NAME[:key=value,...]``; retraining and the original model are added."""
+    seeds: int = 1
+    """How many times everything is done anew: training, forget set and unlearning."""
+    precision: Precision = "auto"
+    """Precision of the forward passes."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges and every name, before any work."""
+        if self.seeds < 1:
+            raise RequestError(f"seeds must be at least 1, got {self.seeds}")
+        if not self.methods:
+            raise RequestError("a comparison needs at least one method")
+        parse_forget(self.forget)
+        for method in self.methods:
+            unlearning.named(method)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a comparison: a method at a seed."""
+
+    label: str
+    seed: int
+    run: EvaluateConfig
+
+
+def entries(wanted: Comparison) -> list[Entry]:
+    """Every evaluation of a comparison: for each seed retraining first, the original model, then the methods."""
+    plan = wanted.training
+    retrain = Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule))
+    cells = [("retrain", retrain), ("original", Unlearning(OriginalConfig()))]
+    names = [unlearning.canonical(method.partition(":")[0]) for method in wanted.methods]
+    for name, method in zip(names, wanted.methods, strict=True):
+        cells.append((name if names.count(name) == 1 else method, unlearning.named(method)))
+    forget = parse_forget(wanted.forget)
+    return [
+        Entry(label, seed, EvaluateConfig(_unlearn(wanted, forget, cell, seed), _unlearn(wanted, forget, retrain, seed)))
+        for seed in range(wanted.seeds)
+        for label, cell in cells
+    ]
+
+
+def _unlearn(wanted: Comparison, forget: Forget, cell: Unlearning, seed: int) -> UnlearnConfig:
+    original = TrainConfig(wanted.data, wanted.model, wanted.training, wanted.precision, seed)
+    return UnlearnConfig(original, forget, cell, forget_seed=seed, precision=wanted.precision, seed=seed)
+
+
+def from_json(data: object) -> Comparison:
+    """The comparison that a JSON file describes."""
+    return config.from_data(Comparison, data)

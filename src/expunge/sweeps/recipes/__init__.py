@@ -1,0 +1,38 @@
+"""Named comparisons, one per file: ``recipe()`` returns a :class:`~expunge.sweeps.grid.Comparison`."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from expunge import registry
+from expunge.errors import RequestError
+from expunge.runs import read_json
+from expunge.sweeps import grid
+from expunge.sweeps.grid import Comparison
+
+
+def names() -> list[str]:
+    """The names of all recipes."""
+    return sorted(info.name.replace("_", "-") for info in pkgutil.iter_modules(__path__))
+
+
+def find(name: str) -> Comparison:
+    """The recipe of that name, or the comparison in that JSON file.
+
+    Raises:
+        RequestError: There is neither.
+    """
+    if name.endswith(".json"):
+        return grid.from_json(read_json(Path(name)))
+    if name.replace("_", "-") not in names():
+        raise RequestError(registry.unknown("recipe", name, names()) + "; or give a JSON file")
+    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    return cast("Callable[[], Comparison]", module.recipe)()
+
+
+def summary(name: str) -> str:
+    """The first line of a recipe's docstring."""
+    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    return (module.__doc__ or "").strip().partition("\n")[0]

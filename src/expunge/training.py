@@ -1,0 +1,54 @@
+"""Plain training: epochs of cross-entropy on one set."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from expunge.context import Context
+from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError
+from expunge.losses import cross_entropy
+from expunge.updates import PerRole, Rule
+
+
+def fit(
+    model: nn.Module,
+    images: ImageSet,
+    rule: Rule | PerRole,
+    context: Context,
+    *,
+    epochs: int,
+    batch_size: int,
+    label_smoothing: float = 0.0,
+) -> nn.Module:
+    """Train ``model`` in place by cross-entropy on ``images``, as the role ``retain``; n forward-backwards an epoch."""
+    model.train()
+    step = context.stepper(model, rule, epochs * images.steps(batch_size))
+    for _ in range(epochs):
+        for batch in images.batches(batch_size, context.generator):
+            step(retain=lambda b=batch: cross_entropy(model(b.inputs), b.labels, label_smoothing))
+    return model
+
+
+def check_schedule(epochs: int, batch_size: int) -> None:
+    """Raise a RequestError unless there can be ``epochs`` passes in batches of ``batch_size``."""
+    if epochs < 0:
+        raise RequestError(f"epochs must be at least 0, got {epochs}")
+    if batch_size < 1:
+        raise RequestError(f"batch_size must be at least 1, got {batch_size}")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the original model is trained."""
+
+    epochs: int = 30
+    """Passes over the training set."""
+    batch_size: int = 128
+    """Examples per step."""
+    rule: Rule = Rule(lr=0.1, schedule="cosine", warmup=0.05)
+    """The update rule."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_schedule(self.epochs, self.batch_size)
