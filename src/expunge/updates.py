@@ -157,7 +157,7 @@ class Stepper:
         self.taken = 0
         self._on_step = on_step
         self._autocast = _autocast(model, device, precision)
-        if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        if _gains(model):
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         rules = {"forget": rule.forget, "retain": rule.retain} if isinstance(rule, PerRole) else {"": rule}
         self._updates = {role: _Update(model, r, sparsity, _mask_of(role, update_masks)) for role, r in rules.items()}
@@ -239,9 +239,13 @@ def _autocast(model: nn.Module, device: torch.device, precision: Precision) -> b
     """Whether forward passes run in bfloat16: asked for, or the device has it and the model is large."""
     if precision != "auto":
         return precision == "bfloat16"
-    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        return False
-    return native_bfloat16(device) and parameters.count(model) >= LARGE_ENOUGH
+    return native_bfloat16(device) and _gains(model)
+
+
+def _gains(model: nn.Module) -> bool:
+    """Whether bfloat16 and channels-last make this model faster: it has convolutions and is not tiny."""
+    convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    return convolutional and parameters.count(model) >= LARGE_ENOUGH
 
 
 def native_bfloat16(device: torch.device) -> bool:
@@ -311,15 +315,12 @@ class _Update:
                 weight.grad = gradient + sign * rule.lamb * (perturbed - gradient)
 
     def _backward(self, objectives: Mapping[str, Objective], autocast: bool) -> dict[str, Tensor]:
-        """Gradients of the sum of the objectives, one at a time so that only one graph is alive."""
+        """The gradient of the sum of the objectives, into ``.grad``; the losses."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses: dict[str, Tensor] = {}
-        for role, objective in objectives.items():
-            with torch.autocast(self.weights[0].device.type, torch.bfloat16, enabled=autocast):
-                loss = objective()
-            loss.backward()
-            losses[role] = loss.detach()
-        return losses
+        with torch.autocast(self.weights[0].device.type, torch.bfloat16, enabled=autocast):
+            losses = {role: objective() for role, objective in objectives.items()}
+        torch.autograd.backward(list(losses.values()))
+        return {role: loss.detach() for role, loss in losses.items()}
 
     def _mask(self, masks: list[Tensor]) -> None:
         for weight, mask in zip(self.weights, masks, strict=True):
@@ -359,18 +360,21 @@ def perturbation(weights: list[Tensor], gradients: list[Tensor], rho: float, ada
 
 @contextmanager
 def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch normalisation still uses batch statistics, but its running ones stay as they are."""
-    tracking = [
-        module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)  # pyright: ignore
-        and module.training and module.track_running_stats
-    ]
-    for module in tracking:
-        module.track_running_stats = False
+    """Batch normalisation still uses batch statistics, but its running ones keep their values.
+
+    A momentum of 0 does this. A module without momentum averages over all batches that it counts, so it
+    must not count: it stops tracking instead.
+    """
+    modules = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]  # pyright: ignore
+    before = [(module, module.momentum, module.track_running_stats) for module in modules]
+    for module, momentum, tracking in before:
+        module.momentum = None if momentum is None else 0.0
+        module.track_running_stats = tracking and momentum is not None
     try:
         yield
     finally:
-        for module in tracking:
-            module.track_running_stats = True
+        for module, momentum, tracking in before:
+            module.momentum, module.track_running_stats = momentum, tracking
 
 
 def _optimizer(rule: Rule, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
