@@ -78,30 +78,29 @@ class ImageSet:
         return torch.isin(self.ids, ids.to(self.device))
 
     def steps(self, size: int) -> int:
-        """The number of batches of this size in one pass, the last one perhaps smaller."""
-        return -(-len(self) // size)
+        """The number of batches of a training pass: one of a single example joins the batch before it."""
+        return len(_bounds(len(self), size, join=True))
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass over all examples.
 
         With a generator, this is a pass of training: the order is shuffled and the augmentation, if the set
         has one, applied. Without, it is the test transform: the order as stored, no augmentation, nothing
-        random. A ``size`` above the number of examples gives one batch of all of them.
+        random. A ``size`` above the number of examples gives one batch of all of them. In training, a last
+        batch of a single example joins the one before it: batch normalisation has no statistics of one.
         """
-        if size < 1:
-            raise RequestError(f"the batch size must be at least 1, got {size}")
         order = None
         if generator is not None:
             order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.device)
-        for start in range(0, len(self), size):
-            taken = slice(start, start + size) if order is None else order[start : start + size]
+        for start, stop in _bounds(len(self), size, join=generator is not None):
+            taken = slice(start, stop) if order is None else order[start:stop]
             yield Batch(self._inputs(taken, generator), self.labels[taken], self.ids[taken])
 
     def _inputs(self, taken: slice | Tensor, generator: torch.Generator | None) -> Tensor:
         inputs = self.inputs[taken]
         if generator is not None and self.augmentation is not None:
             inputs = self.augmentation(inputs, generator)
-        return inputs.to(torch.float32).div_(255) if inputs.dtype == torch.uint8 else inputs
+        return inputs / 255 if inputs.dtype == torch.uint8 else inputs
 
     def fingerprint(self) -> str:
         """SHA-256 over images, labels and ids: tells whether data are what they were. O(bytes)."""
@@ -109,6 +108,16 @@ class ImageSet:
         for tensor in (self.inputs, self.labels, self.ids):
             sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()
+
+
+def _bounds(count: int, size: int, join: bool) -> list[tuple[int, int]]:
+    """Where each batch begins and ends."""
+    if size < 1:
+        raise RequestError(f"the batch size must be at least 1, got {size}")
+    starts = list(range(0, count, size))
+    if join and len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True)) if starts else []
 
 
 def make(inputs: Tensor, labels: Tensor, augmentation: Augmentation | None = None, first_id: int = 0) -> ImageSet:

@@ -1,0 +1,77 @@
+"""From arrays as readers find them to a Dataset, with every check and its message in one place."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from expunge.data.augment import Augmentation
+from expunge.data.dataset import Dataset, channel_statistics
+from expunge.data.image_set import ImageSet, make
+from expunge.errors import RequestError
+
+Array = npt.NDArray[np.generic]
+Arrays = tuple[Array, Array]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def dataset(
+    train: Arrays,
+    test: Arrays,
+    where: Path | str,
+    *,
+    class_names: Sequence[str] = (),
+    augment: bool = False,
+    statistics: Statistics | None = None,
+) -> Dataset:
+    """A Dataset from (images, labels) for training and test, images (n, height, width[, channels]) or channels first.
+
+    Without ``class_names``, classes are numbered up to the largest training label. Without ``statistics``,
+    mean and deviation are those of the training images.
+
+    Raises:
+        RequestError: The arrays do not fit; the message names ``where`` they are from.
+    """
+    try:
+        learned, unseen = _images(*train, Augmentation() if augment else None), _images(*test, None)
+        names = tuple(class_names) or tuple(str(label) for label in range(int(learned.labels.max()) + 1))
+        mean, std = statistics or channel_statistics(learned.inputs)
+        return Dataset(learned, unseen, names, mean, std)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from error
+
+
+def _images(images: Array, labels: Array, augmentation: Augmentation | None) -> ImageSet:
+    if labels.ndim != 1 or len(images) != len(labels):
+        raise RequestError(f"images of shape {images.shape} need one label each, got labels of shape {labels.shape}")
+    if not len(images):
+        raise RequestError("there are no images")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise RequestError(f"labels must be whole numbers, got {labels.dtype}")
+    pixels = torch.from_numpy(np.array(_channels_first(images), order="C"))
+    return make(pixels, torch.from_numpy(labels.astype(np.int64)), augmentation)
+
+
+def _channels_first(images: Array) -> Array:
+    """(n, h, w), (n, h, w, c) or (n, c, h, w) as (n, c, h, w), for c of 1 or 3; float64 becomes float32."""
+    if images.dtype != np.uint8:
+        if not np.issubdtype(images.dtype, np.floating):
+            raise RequestError(f"images must be uint8 or float, got {images.dtype}")
+        images = images.astype(np.float32)
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4 and images.shape[3] in (1, 3):
+        return images.transpose(0, 3, 1, 2)
+    if images.ndim == 4 and images.shape[1] in (1, 3):
+        return images
+    raise RequestError(f"images must be (n, height, width), with 1 or 3 channels last or first, got {images.shape}")
+
+
+def existing_folder(path: str) -> Path:
+    """The folder at ``path``; a RequestError if there is none."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise RequestError(f"there is no folder {folder}")
+    return folder

@@ -1,0 +1,25 @@
+"""The original python batches of CIFAR-10 or CIFAR-100, read without executing them: cifar_batches:FOLDER."""
+
+from dataclasses import dataclass
+
+from expunge.data import _assemble, _cifar_batches
+from expunge.data.dataset import Dataset
+from expunge.registry import source
+
+
+@dataclass(frozen=True)
+class CifarBatchesConfig:
+    """Which folder, and how its images are used."""
+
+    path: str
+    """The folder that holds the files."""
+    augment: bool = False
+    """Random crop and flip of training batches."""
+
+
+@source()
+def load(config: CifarBatchesConfig) -> Dataset:
+    """The original python batches of CIFAR-10 or CIFAR-100, read without executing them: cifar_batches:FOLDER."""
+    folder = _assemble.existing_folder(config.path)
+    train, test, names = _cifar_batches.read_folder(folder)
+    return _assemble.dataset(train, test, folder, class_names=names, augment=config.augment)

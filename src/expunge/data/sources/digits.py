@@ -1,0 +1,30 @@
+"""Handwritten digits, 8 x 8, grey: 1,797 real images that scikit-learn carries (Alpaydin & Kaynak 1998)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from expunge.data import splits
+from expunge.data.dataset import Dataset, channel_statistics
+from expunge.data.image_set import make
+from expunge.randomness import generator
+from expunge.registry import source
+
+
+@dataclass(frozen=True)
+class DigitsConfig:
+    """There is nothing to choose."""
+
+
+@source()
+def load(config: DigitsConfig) -> Dataset:
+    """Handwritten digits, 8 x 8, grey; needs no file. A fixed fifth of each class is the test set."""
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    everything = make(torch.from_numpy(pixels)[:, None], torch.from_numpy(digits.target))
+    train, test = splits.class_balanced(everything.labels, 0.2, generator(0, "digits", "test"))
+    learned = everything.select(train)
+    mean, std = channel_statistics(learned.inputs)
+    return Dataset(learned, everything.select(test), tuple("0123456789"), mean, std)

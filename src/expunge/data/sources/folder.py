@@ -1,0 +1,70 @@
+"""Image folders: folder:ROOT with ROOT/train/CLASS/*.png (or .jpg, ...) and ROOT/test/CLASS/*.png."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from expunge.data import _assemble, _parquet
+from expunge.data._assemble import Array, Arrays
+from expunge.data.dataset import Dataset
+from expunge.errors import RequestError
+from expunge.registry import source
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class FolderConfig:
+    """Which folder, and how its images are used."""
+
+    path: str
+    """The folder that holds train/ and test/, each with one folder of images per class."""
+    size: int | None = None
+    """Resize every image to this many pixels on each side; by default all must have one size."""
+    augment: bool = False
+    """Random crop and flip of training batches."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.size is not None and self.size < 1:
+            raise RequestError(f"size must be at least 1, got {self.size}")
+
+
+@source()
+def load(config: FolderConfig) -> Dataset:
+    """Image folders: folder:ROOT with ROOT/train/CLASS/*.png (or .jpg, ...) and ROOT/test/CLASS/*.png."""
+    root = _assemble.existing_folder(config.path)
+    for split in ("train", "test"):
+        _assemble.existing_folder(str(root / split))
+    names = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    extra = {path.name for path in (root / "test").iterdir() if path.is_dir()} - set(names)
+    if extra:
+        raise RequestError(f"{root / 'test'} has classes that {root / 'train'} lacks: {', '.join(sorted(extra))}")
+    train, test = (_read(root / split, names, config.size) for split in ("train", "test"))
+    return _assemble.dataset(train, test, root, class_names=names, augment=config.augment)
+
+
+def _read(root: Path, names: list[str], size: int | None) -> Arrays:
+    files = [
+        (path, label)
+        for label, name in enumerate(names)
+        for path in sorted((root / name).glob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise RequestError(f"{root} holds no images: put them into one folder per class")
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(lambda file: _pixels(file[0], size), files))
+    return _parquet.stack(images, str(root)), np.array([label for _, label in files])
+
+
+def _pixels(path: Path, size: int | None) -> Array:
+    try:
+        with Image.open(path) as image:
+            plain = image if image.mode == "L" else image.convert("RGB")
+            return np.asarray(plain if size is None else plain.resize((size, size), Image.Resampling.BICUBIC))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise RequestError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,46 @@
+"""Arrays in one .npz file: npz:FILE with train_images, train_labels, test_images, test_labels."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from expunge.data import _assemble
+from expunge.data._assemble import Array
+from expunge.data.dataset import Dataset
+from expunge.errors import RequestError
+from expunge.registry import source
+
+NAMES = (("train_images", "x_train"), ("train_labels", "y_train"), ("test_images", "x_test"), ("test_labels", "y_test"))
+
+
+@dataclass(frozen=True)
+class NpzConfig:
+    """Which file, and how its images are used."""
+
+    path: str
+    """The .npz file; images (n, height, width), or with 1 or 3 channels last or first, uint8 or float."""
+    augment: bool = False
+    """Random crop and flip of training batches."""
+
+
+@source()
+def load(config: NpzConfig) -> Dataset:
+    """Arrays in one .npz file: npz:FILE with train_images, train_labels, test_images, test_labels."""
+    path = Path(config.path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels, test_images, test_labels = (_find(arrays, names, path) for names in NAMES)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"{path} cannot be read as .npz of plain arrays: {error}") from error
+    return _assemble.dataset((images, labels), (test_images, test_labels), path, augment=config.augment)
+
+
+def _find(arrays: "np.lib.npyio.NpzFile", names: tuple[str, ...], path: Path) -> Array:
+    for name in names:
+        if name in arrays:
+            return arrays[name]
+    raise RequestError(f"{path} holds no array {' or '.join(names)}, only {', '.join(arrays) or 'nothing'}")

@@ -1,0 +1,55 @@
+"""The SVC membership attack."""
+
+from dataclasses import dataclass
+
+from expunge import membership
+from expunge.context import Context
+from expunge.data import splits
+from expunge.errors import RequestError
+from expunge.evaluation import Predictions, Subject
+from expunge.registry import metric
+
+
+@dataclass(frozen=True)
+class MembershipSvcConfig:
+    """Options of the attack."""
+
+    exact: bool = False
+    """Fit one-dimensional features on raw values: the same answer, many times slower."""
+    as_released: bool = False
+    """Use the modified entropy of the published code, which ignores each example's own label."""
+
+
+@metric(better="reference")
+def measure(subject: Subject, config: MembershipSvcConfig, context: Context) -> dict[str, float]:
+    """Percent of the forget set that an attacker takes for non-members (Fan et al. 2024), by five features.
+
+    The attacker learns from retained examples (members) and test examples (non-members) of the same model:
+    as many of each, drawn class-balanced. A retrained model gives the value to aim at, not 100.
+    """
+    members, others, targets = (subject.predictions(split) for split in ("retain", "test", "forget"))
+    if not (len(members) and len(others) and len(targets)):
+        raise RequestError("membership_svc needs examples to retain, to test on and to forget")
+    count = min(len(members), len(others))
+    known = [_sample(part, count, context) for part in (members, others)]
+    return {name: 100 * (1 - share) for name, share in efficacy(*known, targets, config).items()}
+
+
+def efficacy(
+    members: Predictions, others: Predictions, targets: Predictions, config: MembershipSvcConfig
+) -> dict[str, float]:
+    """For each feature, the share of ``targets`` taken for members by an attacker who knows the other two."""
+    inside, outside, asked = (membership.features(part, config.as_released) for part in (members, others, targets))
+    return {
+        name: membership.share_of_members(
+            membership.attack(inside[name], outside[name], exact=config.exact), asked[name]
+        )
+        for name in inside
+    }
+
+
+def _sample(predictions: Predictions, count: int, context: Context) -> Predictions:
+    if count == len(predictions):
+        return predictions
+    generator = context.generator
+    return predictions.select(splits.balanced_subset(predictions.labels, count, generator))

@@ -1,0 +1,35 @@
+"""Tug-of-war: forgetting, retaining and generalising as the retrained model does, at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from expunge.context import Context
+from expunge.evaluation import Subject
+from expunge.registry import metric
+
+KEEP = ("remaining_accuracy", "test_accuracy")
+
+
+@dataclass(frozen=True)
+class TowConfig:
+    """There is nothing to choose."""
+
+
+@metric(better="higher", needs=("unlearning_accuracy", *KEEP, "membership_svc"))
+def measure(subject: Subject, config: TowConfig, context: Context) -> dict[str, float]:
+    """Tug-of-war, the product of 1 - absolute gap/100 over UA, RA and TA, in [0, 1]; ``tow_mia`` has membership for UA.
+
+    Zhao et al. 2024 (arXiv:2406.01257), with the absolute value of each gap.
+    """
+    if subject.reference is None:
+        return {}
+    gaps = {name: abs(value - subject.reference.values[name]) for name, value in subject.values.items()
+            if name in subject.reference.values}
+    forgetting = {"tow": "unlearning_accuracy", "tow_mia": "membership_svc.confidence"}
+    return {key: tug_of_war(gaps, (name, *KEEP)) for key, name in forgetting.items() if {name, *KEEP} <= set(gaps)}
+
+
+def tug_of_war(gaps: Mapping[str, float], names: tuple[str, ...]) -> float:
+    """The product of ``1 - gap/100`` over these gaps, given in points."""
+    return prod(1 - gaps[name] / 100 for name in names)

@@ -1,0 +1,19 @@
+"""What every architecture asks of its options and inputs."""
+
+from expunge.errors import RequestError
+
+Shape = tuple[int, ...]
+
+
+def image_shape(shape: Shape, least: int = 1) -> tuple[int, int, int]:
+    """Channels, height and width; a RequestError unless they are those of an image of at least ``least`` pixels."""
+    if len(shape) != 3 or min(shape) < 1 or min(shape[1:]) < least:
+        raise RequestError(f"this model takes images (channels, height, width) of {least} pixels or more, got {shape}")
+    return shape[0], shape[1], shape[2]
+
+
+def positive(**values: int) -> None:
+    """Raise a RequestError for the first value below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise RequestError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,31 @@
+"""A multilayer perceptron."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+from torch import nn
+
+from expunge.models._check import Shape, positive
+from expunge.registry import architecture
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """Options of the perceptron."""
+
+    hidden: tuple[int, ...] = (128, 64)
+    """Units of each hidden layer."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        for width in self.hidden:
+            positive(hidden=width)
+
+
+@architecture()
+def build(config: MlpConfig, shape: Shape, num_classes: int) -> nn.Module:
+    """Linear layers with ReLU between."""
+    sizes = [prod(shape), *config.hidden]
+    layers = [layer for sizes_ in pairwise(sizes) for layer in (nn.Linear(*sizes_), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(sizes[-1], num_classes))

@@ -1,0 +1,24 @@
+"""Tug-of-war and average gap against the golden case."""
+
+import pytest
+
+from expunge.metrics.average_gap import average_gap
+from expunge.metrics.tow import tug_of_war
+from tests.golden import cases
+
+
+def test_tug_of_war() -> None:
+    case = cases.load("summary_metrics")
+    pairs = zip(case.tensors["unlearned"].tolist(), case.tensors["retrained"].tolist(), strict=True)
+    gaps = dict(zip(("forget", "retain", "test", "membership"), (abs(a - b) for a, b in pairs), strict=True))
+    tow = tug_of_war(gaps, ("forget", "retain", "test"))
+    tow_mia = tug_of_war(gaps, ("membership", "retain", "test"))
+    assert tow == pytest.approx(float(case.tensors["tow"]), rel=case.rtol, abs=case.atol)
+    assert tow_mia == pytest.approx(float(case.tensors["tow_mia"]), rel=case.rtol, abs=case.atol)
+
+
+def test_average_gap() -> None:
+    case = cases.load("summary_metrics")
+    means = case.tensors["seeds"].double().mean(dim=0).tolist()
+    got = average_gap(means, case.tensors["reference"].tolist())
+    assert got == pytest.approx(float(case.tensors["average_gap"]), rel=case.rtol, abs=case.atol)
