@@ -53,7 +53,7 @@ def from_data(kind: type[T], data: object) -> T:
     except RequestError:
         raise
     except Exception as error:  # cattrs raises groups of many types; all mean: not such a configuration
-        reasons = cattrs.transform_error(error, path=kind.__name__, format_exception=_reason)
+        reasons = cattrs.transform_error(error, path=getattr(kind, "__name__", "configuration"), format_exception=_reason)
         raise RequestError("; ".join(dict.fromkeys(reasons))) from error
 
 

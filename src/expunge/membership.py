@@ -12,6 +12,8 @@ from expunge.evaluation import Predictions
 Floats = npt.NDArray[np.float64]
 GRID = 4096
 """Steps over the range of a one-dimensional feature to which values are rounded for the fit."""
+SMALL = 2000
+"""Up to so many examples the fit on raw values is as fast."""
 
 
 def features(predictions: Predictions, as_released: bool = False) -> dict[str, Floats]:
@@ -69,7 +71,7 @@ def attack(members: Floats, others: Floats, *, exact: bool = False) -> SVC:
     values = np.concatenate([members, others])
     labels = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
     classifier = SVC(C=3, gamma="auto", kernel="rbf", cache_size=500)
-    if exact or values.shape[1] > 1:
+    if exact or values.shape[1] > 1 or len(values) <= SMALL:
         return classifier.fit(values, labels)
     low, spread = values.min(), np.ptp(values)
     rounded = low + np.rint((values - low) / spread * GRID) / GRID * spread if spread > 0 else values

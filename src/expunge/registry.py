@@ -156,7 +156,7 @@ def _plugin(kind: str, name: str, function: Callable[..., object]) -> Plugin:
     config = get_type_hints(function)["config"]
     if not is_dataclass(config) or not getattr(config, "__dataclass_params__").frozen:
         raise TypeError(f"{name}: config must be annotated with a frozen dataclass, got {config!r}")
-    summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
+    summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "")
     return Plugin(name, function, config, mark, summary)
 
 

@@ -42,10 +42,10 @@ class Rule:
     weight_decay: float = 5e-4
     """L2 term for SGD; decoupled decay for AdamW and Lion."""
     schedule: Literal["constant", "multistep", "cosine", "linear"] = "constant"
-    """Learning rate over the run: constant; times gamma at each milestone; half a cosine to 0; linear to 0."""
+    """Learning rate over the run: constant; times a factor at each milestone; half a cosine to 0; linear to 0."""
     milestones: tuple[float, ...] = (0.5, 0.75)
-    """For multistep: the shares of the run at which the rate is multiplied by gamma."""
-    gamma: float = 0.1
+    """For multistep: the shares of the run at which the rate is multiplied by the factor."""
+    milestone_factor: float = 0.1
     """For multistep: the factor at each milestone."""
     warmup: float = 0.0
     """Share of the run over which the rate rises linearly from 0 to its peak."""
@@ -68,7 +68,7 @@ class Rule:
             "beta2 must be in [0, 1)": 0 <= self.beta2 < 1,
             "weight_decay must be at least 0": 0 <= self.weight_decay < math.inf,
             "milestones must be shares of the run in [0, 1], ascending": _ascending(self.milestones),
-            "gamma must be in (0, 1]": 0 < self.gamma <= 1,
+            "milestone_factor must be in (0, 1]": 0 < self.milestone_factor <= 1,
             "warmup must be in [0, 1]": 0 <= self.warmup <= 1,
             "clip must be above 0": self.clip is None or self.clip > 0,
             "rho must be at least 0": 0 <= self.rho < math.inf,
@@ -124,7 +124,7 @@ def _after_warmup(rule: Rule, progress: float) -> float:
 
 _SCHEDULES: Mapping[str, Callable[[Rule, float], float]] = {
     "constant": lambda rule, progress: 1.0,
-    "multistep": lambda rule, progress: rule.gamma ** sum(progress >= at for at in rule.milestones),
+    "multistep": lambda rule, progress: rule.milestone_factor ** sum(progress >= at for at in rule.milestones),
     "cosine": lambda rule, progress: 0.5 * (1 + math.cos(math.pi * _after_warmup(rule, progress))),
     "linear": lambda rule, progress: 1 - _after_warmup(rule, progress),
 }

@@ -292,7 +292,7 @@ def test_bfloat16_is_used_on_request_only_for_a_tiny_model() -> None:
         ("warmup", 1.5),
         ("clip", 0.0),
         ("rho", -0.1),
-        ("gamma", 0.0),
+        ("milestone_factor", 0.0),
         ("milestones", (0.7, 0.2)),
         ("optimizer", "adam"),
         ("schedule", "step"),

@@ -37,6 +37,9 @@ def _guarded(command: str, rest: list[str]) -> int:
         return _complain(str(error), rest, WRONG)
     except RunError as error:
         return _complain(str(error), rest, FAILED)
+    except BrokenPipeError:  # whoever read our output has stopped reading
+        sys.stdout = None
+        return DONE
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         cure = "what had finished is kept; make room or choose another folder, and run the same command again"

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import tyro
+
 from expunge import config, pipeline
 from expunge.cli import _console
 from expunge.pipeline import DataConfig, TrainConfig
@@ -18,7 +20,7 @@ class Arguments(_console.Common):
     """The images: a name or NAME:PATH, see `expunge list data` (cifar10, mnist, idx:FOLDER, npz:FILE, ...)."""
     model: str = "small_cnn"
     """The architecture, see `expunge list models`; options follow a colon: resnet18:width=16."""
-    training: Training = field(default_factory=Training)
+    training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     """How to train."""
     limit: int | None = None
     """Use a class-balanced part of this many training images."""

@@ -95,13 +95,13 @@ def _subcommand(name: str, given: list[str], roles: bool, masked: bool) -> objec
         method = unlearning.per_role(method)
     mask = Saliency() if masked and default.update_mask is None else default.update_mask
     summary = registry.of_config("methods", method).summary
-    shape = dataclasses.make_dataclass(
-        f"Choice_{name}",
-        [("method", Annotated[type(method), tyro.conf.arg(name="")]), ("update_mask", Saliency | None)],
-        bases=(_Choice,),
-        frozen=True,
-    )
-    value = shape(method, mask)
+    if name in unlearning.PRESETS:
+        summary = f"{registry.of_config('methods', method).name} with an update mask: {summary}"
+    fields: list[tuple[str, object]] = [("method", Annotated[type(method), tyro.conf.arg(name="")])]
+    if mask is not None:
+        fields.append(("update_mask", Saliency))
+    shape = dataclasses.make_dataclass(f"Choice_{name}", fields, bases=(_Choice,), frozen=True)  # pyright: ignore
+    value = shape(method) if mask is None else shape(method, mask)
     return Annotated[shape, tyro.conf.subcommand(name.replace("_", "-"), default=value, description=summary)]
 
 
