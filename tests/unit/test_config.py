@@ -1,0 +1,115 @@
+"""Configurations to JSON and back, digests, text forms and their error messages."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from expunge import config, registry, unlearning
+from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
+from expunge.errors import RequestError
+from expunge.methods.scrub import ScrubConfig
+from expunge.pipeline import DataConfig, EvaluateConfig, RunConfig, TrainConfig, UnlearnConfig
+from expunge.unlearning import Unlearning
+from expunge.updates import PerRole, Rule
+
+
+def everything() -> EvaluateConfig:
+    data = DataConfig(config.parse("data", "digits"), limit=100)
+    train = TrainConfig(data, config.parse("models", "mlp:hidden=(8,4)"))
+    dual = ScrubConfig(rule=PerRole(Rule(optimizer="adamw"), Rule(lr=0.5, milestones=(0.1,))))
+    subject = UnlearnConfig(train, ListedForget((3, 1)), Unlearning(dual))
+    reference = UnlearnConfig(train, RandomForget(percent=10.0), unlearning.named("salun:epochs=2"))
+    metrics = (config.parse("metrics", "membership_svc:exact=true"), config.parse("metrics", "tow"))
+    return EvaluateConfig(subject, reference, metrics)
+
+
+def test_nested_configurations_survive_json() -> None:
+    wanted = everything()
+    text = json.dumps(config.to_data(wanted, RunConfig))
+    assert config.from_data(RunConfig, json.loads(text)) == wanted  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("forget", [RandomForget(count=3), ClassForget((1, 2)), ListedForget((5,))])
+def test_unions_are_told_apart_by_their_tag(forget: Forget) -> None:
+    data = config.to_data(forget, Forget)
+    assert config.from_data(Forget, data) == forget  # type: ignore[arg-type]
+
+
+def test_digest_depends_on_values_alone() -> None:
+    first = config.digest(everything(), RunConfig)
+    assert first == config.digest(everything(), RunConfig)
+    data = config.to_data(everything(), RunConfig)
+    assert config.digest_data(json.loads(json.dumps(data, sort_keys=True))) == config.digest_data(data)
+    assert config.digest(ScrubConfig(epochs=1)) != config.digest(ScrubConfig(epochs=2))
+    # The digest names folders that people keep: a change here orphans their runs.
+    canonical = b'{"data":{"a":[1,2.5,null,true],"b":"x"},"format":1}'
+    assert config.digest_data({"b": "x", "a": [1, 2.5, None, True]}) == hashlib.sha256(canonical).hexdigest()
+
+
+def test_every_plugin_configuration_survives_json() -> None:
+    for kind in registry.KINDS:
+        for plugin in registry.plugins(kind).values():
+            try:
+                default = plugin.config()
+            except TypeError:  # some data sources need a path
+                default = plugin.config("here")
+            assert config.from_data(plugin.config, config.to_data(default)) == default
+            assert registry.of_config(kind, default) is plugin
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scrubb", "did you mean scrub"),
+        ("nothing_like_it_at_all", "there are: finetune"),
+        ("scrub:epoch=3", "did you mean epochs"),
+        ("scrub:epochs=1.5", "expected int, got 1.5"),
+        ("scrub:epochs=many", "expected int, got 'many'"),
+        ("scrub:alpha=-1", "alpha and gamma must be at least 0"),
+        ("scrub:lr=-1", "lr must be a finite number"),
+        ("scrub:3", "should be key=value"),
+        ("scrub:optimizer=adam", "expected one of sgd, adamw, lion"),
+        ("salun:mask.fraction=2", "fraction must be in"),
+        ("salun:mask.fractoin=1", "did you mean fraction"),
+        ("finetune:epochs=-1", "epochs must be at least 0"),
+        ("neggrad_plus:alpha=1.2", r"alpha must be in \[0, 1\], got 1.2"),
+    ],
+)
+def test_bad_texts_say_the_cure(text: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        unlearning.named(text)
+
+
+def test_texts_reach_fields_rules_roles_and_masks() -> None:
+    assert unlearning.named("SCRUB:epochs=3,lr=0.2,temperature=2").method == ScrubConfig(
+        epochs=3, temperature=2.0, rule=Rule(lr=0.2)
+    )
+    dual = unlearning.named("scrub:forget.optimizer=lion,retain.lr=0.3").method
+    assert dual == ScrubConfig(rule=PerRole(Rule(optimizer="lion"), Rule(lr=0.3)))
+    salun = unlearning.named("salun:mask.fraction=0.25,epochs=1")
+    assert salun.update_mask is not None
+    assert salun.update_mask.fraction == 0.25
+    assert unlearning.label(salun) == "salun"
+    assert unlearning.named("finetune:mask.fraction=0.1").update_mask is not None
+
+
+def test_unknown_and_missing_keys_are_refused() -> None:
+    with pytest.raises(RequestError, match="there is no option 'lrr'; did you mean lr"):
+        config.from_data(Rule, {"lrr": 1})
+    with pytest.raises(RequestError, match="missing"):
+        config.from_data(PerRole, {"forget": {}})
+    with pytest.raises(RequestError, match="expected bool"):
+        config.from_data(Rule, {"adaptive": "no"})
+    with pytest.raises(RequestError, match="kind is one of"):
+        config.from_data(Forget, {"kind": "all"})  # type: ignore[arg-type]
+
+
+def test_a_configuration_class_of_nobody_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Strange:
+        pass
+
+    with pytest.raises(RequestError, match="configuration of no method"):
+        registry.of_config("methods", Strange())
