@@ -1,0 +1,334 @@
+"""Every layout of images on disk, whole and damaged; no pickle is ever executed."""
+
+import gzip
+import io
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from expunge import config, registry
+from expunge.data import _pickled_arrays
+from expunge.data.dataset import Dataset, channel_statistics
+from expunge.errors import RequestError
+
+GENERATOR = np.random.default_rng(0)
+
+
+def load(text: str) -> Dataset:
+    wanted = config.parse("data", text)
+    return registry.of_config("data", wanted).function(wanted)  # type: ignore[return-value]
+
+
+def pixels(count: int, *shape: int) -> np.ndarray:
+    return GENERATOR.integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_idx(folder: Path, compress: bool) -> dict[str, np.ndarray]:
+    folder.mkdir(exist_ok=True)
+    arrays = {
+        "train-images-idx3-ubyte": pixels(6, 4, 5),
+        "train-labels-idx1-ubyte": np.array([0, 1, 2, 0, 1, 2], np.uint8),
+        "t10k-images-idx3-ubyte": pixels(3, 4, 5),
+        "t10k-labels-idx1-ubyte": np.array([2, 1, 0], np.uint8),
+    }
+    for name, array in arrays.items():
+        content = idx_bytes(array)
+        path = folder / (f"{name}.gz" if compress else name)
+        path.write_bytes(gzip.compress(content) if compress else content)
+    return arrays
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_idx(tmp_path: Path, compress: bool) -> None:
+    arrays = write_idx(tmp_path, compress)
+    data = load(f"idx:{tmp_path}")
+    np.testing.assert_array_equal(data.train.inputs[:, 0], arrays["train-images-idx3-ubyte"])
+    assert data.test.labels.tolist() == [2, 1, 0]
+    assert data.num_classes == 3
+    scaled = arrays["train-images-idx3-ubyte"] / 255
+    assert data.mean == pytest.approx((scaled.mean(),))
+    assert data.std == pytest.approx((scaled.std(),))
+
+
+def test_named_sets_are_found_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_idx(tmp_path / "mnist", compress=True)
+    monkeypatch.setenv("EXPUNGE_DATA", str(tmp_path))
+    assert load("mnist").mean == (0.1307,)
+    assert len(load(f"mnist:{tmp_path}").train) == 6
+    with pytest.raises(RequestError, match=r"there is no folder .*fashion_mnist; EXPUNGE_DATA"):
+        load("fashion_mnist")
+    monkeypatch.delenv("EXPUNGE_DATA")
+    with pytest.raises(RequestError, match="set EXPUNGE_DATA"):
+        load("mnist")
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "magic":
+        path.write_bytes(b"\x01\x02\x03\x04" + content[4:])
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("compress", "how", "message"),
+    [
+        (False, "cut", "where its header says"),
+        (True, "cut", "cut short"),
+        (False, "magic", "is no IDX file"),
+        (False, "missing", "holds no train-images"),
+    ],
+)
+def test_damaged_idx_files_are_named(tmp_path: Path, compress: bool, how: str, message: str) -> None:
+    write_idx(tmp_path, compress)
+    damage(next(tmp_path.glob("train-images*")), how)
+    with pytest.raises(RequestError, match=message) as caught:
+        load(f"idx:{tmp_path}")
+    assert str(tmp_path) in str(caught.value)
+
+
+def encoded(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_parquet(path: Path, images: list[bytes], labels: list[int], column: str = "img") -> None:
+    rows = [{"bytes": content, "path": None} for content in images]
+    names = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    table = pl.DataFrame(
+        {column: rows, "label": labels},
+        schema={column: pl.Struct({"bytes": pl.Binary, "path": pl.String}), "label": pl.Int64},
+    )
+    import json
+
+    table.write_parquet(path, metadata={"huggingface": json.dumps(names)})
+
+
+@pytest.mark.parametrize("column", ["img", "image"])
+def test_parquet(tmp_path: Path, column: str) -> None:
+    train, test = pixels(4, 6, 6, 3), pixels(2, 6, 6, 3)
+    write_parquet(tmp_path / "train-00000-of-00002.parquet", [encoded(i) for i in train[:3]], [0, 1, 0], column)
+    write_parquet(tmp_path / "train-00001-of-00002.parquet", [encoded(train[3])], [1], column)
+    write_parquet(tmp_path / "test.parquet", [encoded(i) for i in test], [1, 0], column)
+    data = load(f"parquet:{tmp_path},augment=true")
+    np.testing.assert_array_equal(data.train.inputs.permute(0, 2, 3, 1), train)
+    assert data.class_names == ("cat", "dog")
+    assert data.train.labels.tolist() == [0, 1, 0, 1]
+    assert data.train.augmentation is not None
+    assert data.test.augmentation is None
+
+
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+    good = [encoded(image) for image in pixels(2, 6, 6, 3)]
+    write_parquet(tmp_path / "train.parquet", good, [0, 1])
+    with pytest.raises(RequestError, match=r"holds no test\*.parquet"):
+        load(f"parquet:{tmp_path}")
+    write_parquet(tmp_path / "test.parquet", good, [0, 7])
+    with pytest.raises(RequestError, match=r"test labels must be in 0..1 for 2 classes, found 0..7"):
+        load(f"parquet:{tmp_path}")
+    write_parquet(tmp_path / "test.parquet", [good[0], b"no image"], [0, 1])
+    with pytest.raises(RequestError, match="image 1 is damaged"):
+        load(f"parquet:{tmp_path}")
+    write_parquet(tmp_path / "test.parquet", [good[0], encoded(pixels(1, 5, 6, 3)[0])], [0, 1])
+    with pytest.raises(RequestError, match="one size"):
+        load(f"parquet:{tmp_path}")
+    damage(tmp_path / "test.parquet", "cut")
+    with pytest.raises(RequestError, match="cut short"):
+        load(f"parquet:{tmp_path}")
+
+
+def write_batches(folder: Path, protocol: int, text_keys: bool) -> tuple[np.ndarray, list[int]]:
+    def key(name: str) -> object:
+        return name if text_keys else name.encode()
+
+    images, labels = pixels(10, 3072), [int(label) for label in GENERATOR.integers(0, 10, 10)]
+    for index in range(5):
+        part = slice(2 * index, 2 * index + 2)
+        batch = {key("data"): images[part], key("labels"): labels[part], key("filenames"): [b"a.png", b"b.png"]}
+        (folder / f"data_batch_{index + 1}").write_bytes(pickle.dumps(batch, protocol))
+    (folder / "test_batch").write_bytes(pickle.dumps({key("data"): images[:2], key("labels"): labels[:2]}, protocol))
+    meta = {key("label_names"): [f"class{index}".encode() for index in range(10)]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol))
+    return images, labels
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("text_keys", [True, False])
+def test_cifar_batches(tmp_path: Path, protocol: int, text_keys: bool) -> None:
+    images, labels = write_batches(tmp_path, protocol, text_keys)
+    data = load(f"cifar_batches:{tmp_path}")
+    np.testing.assert_array_equal(data.train.inputs, images.reshape(-1, 3, 32, 32))
+    assert data.train.labels.tolist() == labels
+    assert data.class_names[3] == "class3"
+
+
+def test_cifar100_has_fine_labels(tmp_path: Path) -> None:
+    images = pixels(3, 3072)
+    for name in ("train", "test"):
+        batch = {b"data": images, b"fine_labels": [4, 2, 0], b"coarse_labels": [1, 1, 0]}
+        (tmp_path / name).write_bytes(pickle.dumps(batch, 2))
+    (tmp_path / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"a", b"b", b"c", b"d", b"e"]}, 2))
+    assert load(f"cifar_batches:{tmp_path}").train.labels.tolist() == [4, 2, 0]
+
+
+class Payload:
+    """What a hostile pickle holds: reading it would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_a_hostile_pickle_executes_nothing(tmp_path: Path, protocol: int) -> None:
+    write_batches(tmp_path, 2, text_keys=True)
+    victim = tmp_path / "created"
+    hostile = {"data": Payload(victim), "labels": [1]}
+    (tmp_path / "data_batch_3").write_bytes(pickle.dumps(hostile, protocol))
+    with pytest.raises(RequestError, match="refused"):
+        load(f"cifar_batches:{tmp_path}")
+    assert not victim.exists()
+    pickle.loads(pickle.dumps(hostile, protocol))
+    assert victim.exists(), "the payload would have worked"
+
+
+def test_arrays_of_objects_and_cut_pickles_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "batch"
+    path.write_bytes(pickle.dumps({"data": np.array([{}, None], dtype=object)}, 2))
+    with pytest.raises(RequestError, match="batch"):
+        _pickled_arrays.read(path)
+    path.write_bytes(pickle.dumps({"data": pixels(3, 3072)}, 2)[:100])
+    with pytest.raises(RequestError, match="batch"):
+        _pickled_arrays.read(path)
+    path.write_bytes(b"")
+    with pytest.raises(RequestError, match="batch"):
+        _pickled_arrays.read(path)
+
+
+@pytest.mark.parametrize("names", [("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test")])
+@pytest.mark.parametrize("shape", [(6, 6), (6, 6, 3), (3, 6, 6), (6, 6, 1)])
+def test_npz(tmp_path: Path, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    path = tmp_path / "own.npz"
+    arrays = (pixels(5, *shape), np.array([0, 1, 2, 1, 0]), pixels(2, *shape), np.array([2, 0], np.uint8))
+    np.savez(path, **dict(zip(names, arrays, strict=True)))
+    data = load(f"npz:{path}")
+    assert data.train.shape == ((3, 6, 6) if 3 in shape else (1, 6, 6))
+    assert data.test.labels.tolist() == [2, 0]
+    first = data.train.inputs[0].permute(1, 2, 0).numpy() if shape == (6, 6, 3) else data.train.inputs[0].numpy()
+    np.testing.assert_array_equal(first.reshape(arrays[0][0].shape), arrays[0][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_labels": np.array([0, 1])}, "one label each"),
+        ({"train_labels": np.array([0, 1, 2, 1, -1])}, "labels must be in"),
+        ({"train_labels": np.array([0.5] * 5)}, "whole numbers"),
+        ({"train_images": np.zeros((5, 6, 6, 7), np.uint8)}, "1 or 3 channels"),
+        ({"train_images": np.zeros((5, 6, 6), np.int32)}, "uint8 or float"),
+        ({"train_images": np.zeros((5, 9, 9), np.uint8)}, "test images"),
+        ({"train_images": np.zeros((0, 6, 6), np.uint8), "train_labels": np.zeros(0, int)}, "no images"),
+        ({"train_images": np.array([None] * 5, dtype=object)}, "cannot be read"),
+    ],
+)
+def test_bad_npz_files_are_named(tmp_path: Path, change: dict[str, np.ndarray], message: str) -> None:
+    path = tmp_path / "own.npz"
+    arrays = {
+        "train_images": pixels(5, 6, 6),
+        "train_labels": np.array([0, 1, 2, 1, 0]),
+        "test_images": pixels(2, 6, 6),
+        "test_labels": np.array([2, 0]),
+    }
+    np.savez(path, **(arrays | change))
+    with pytest.raises(RequestError, match=message) as caught:
+        load(f"npz:{path}")
+    assert "own.npz" in str(caught.value)
+
+
+def test_npz_without_its_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    np.savez(path, images=pixels(1, 2, 2))
+    with pytest.raises(RequestError, match="no array train_images or x_train, only images"):
+        load(f"npz:{path}")
+    path.write_bytes(b"nonsense")
+    with pytest.raises(RequestError, match="cannot be read"):
+        load(f"npz:{path}")
+    with pytest.raises(RequestError, match="cannot be read"):
+        load(f"npz:{tmp_path / 'missing.npz'}")
+
+
+def test_image_folders(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("test", 1)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(pixels(1, 6, 6, 3)[0]).save(tmp_path / split / name / f"{index}.png")
+    data = load(f"folder:{tmp_path}")
+    assert data.class_names == ("cat", "dog")
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.train.shape == (3, 6, 6)
+    assert load(f"folder:{tmp_path},size=4").train.shape == (3, 4, 4)
+    Image.fromarray(pixels(1, 5, 6, 3)[0]).save(tmp_path / "train" / "cat" / "odd.png")
+    with pytest.raises(RequestError, match="one size"):
+        load(f"folder:{tmp_path}")
+    (tmp_path / "train" / "cat" / "odd.png").write_bytes(b"no image")
+    with pytest.raises(RequestError, match=r"odd.png is damaged"):
+        load(f"folder:{tmp_path}")
+    (tmp_path / "test" / "bird").mkdir()
+    with pytest.raises(RequestError, match="lacks: bird"):
+        load(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["idx", "parquet", "cifar_batches", "folder"])
+def test_a_missing_folder(name: str) -> None:
+    with pytest.raises(RequestError, match="there is no folder /nowhere/at/all"):
+        load(f"{name}:/nowhere/at/all")
+
+
+def test_digits_are_embedded_and_fixed() -> None:
+    first, second = load("digits"), load("digits")
+    assert first.train.fingerprint() == second.train.fingerprint()
+    assert len(first.train) + len(first.test) == 1797
+    assert not set(first.train.ids.tolist()) & set(first.test.ids.tolist())
+    assert first.train.inputs.max() == 255
+
+
+def test_channel_statistics() -> None:
+    images = torch.tensor([[[[0]], [[10]]], [[[255]], [[10]]]], dtype=torch.uint8)
+    mean, std = channel_statistics(images)
+    assert mean == pytest.approx((0.5, 10 / 255))
+    assert std == (0.5, 1.0)
+
+
+@pytest.mark.skipif("EXPUNGE_DATA" not in os.environ, reason="needs the real data sets")
+@pytest.mark.parametrize(("name", "train", "shape"), [("fashion_mnist", 60_000, (1, 28, 28)), ("mnist", 5_000, (1, 28, 28))])
+def test_real_grey_sets(name: str, train: int, shape: tuple[int, ...]) -> None:
+    data = load(name)
+    assert (len(data.train), len(data.test), data.train.shape) == (train, 10_000, shape)
+    assert torch.bincount(data.train.labels).tolist() == [train // 10] * 10
+    assert channel_statistics(data.train.inputs)[0] == pytest.approx(data.mean, abs=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("EXPUNGE_DATA" not in os.environ, reason="needs the real data sets")
+def test_real_cifar10() -> None:
+    data = load("cifar10")
+    assert (len(data.train), len(data.test), data.train.shape) == (50_000, 10_000, (3, 32, 32))
+    assert data.class_names[:2] == ("airplane", "automobile")
+    assert channel_statistics(data.train.inputs)[0] == pytest.approx(data.mean, abs=5e-3)
