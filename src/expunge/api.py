@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +32,8 @@ class MapDataset(Protocol):
         ...
 
 
-Images: TypeAlias = "ImageSet | tuple[Tensor | np.ndarray, Tensor | np.ndarray] | MapDataset"
+Array: TypeAlias = npt.NDArray[np.generic]
+Images: TypeAlias = ImageSet | tuple[Tensor | Array, Tensor | Array] | MapDataset
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def unlearn(
     student.to(place)
     classes = _num_classes(student, kept, place)
     for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
-        _check_labels(name, images, classes)
+        _check_images(name, images, kept.shape, classes)
     context = Context(randomness.generator(seed, "unlearning", device=place), place, precision)
     data = UnlearningData(forgotten.to(place), kept.to(place), None if held is None else held.to(place), classes)
     with context.phase("unlearn"):
@@ -239,12 +241,16 @@ def _num_classes(model: nn.Module, images: ImageSet, device: torch.device) -> in
     return logits.shape[1]
 
 
-def _check_labels(name: str, images: ImageSet | None, classes: int) -> None:
+def _check_images(name: str, images: ImageSet | None, shape: tuple[int, ...], classes: int) -> None:
     if images is None or not len(images):
         return
+    if images.shape != shape:
+        raise RequestError(f"{name} images have shape {images.shape}, those of retain {shape}")
     low, high = int(images.labels.min()), int(images.labels.max())
     if low < 0 or high >= classes:
-        raise RequestError(f"{name} labels must be in 0..{classes - 1}, as the model has {classes} outputs; found {low}..{high}")
+        raise RequestError(
+            f"{name} labels must be in 0..{classes - 1}, as the model has {classes} outputs; found {low}..{high}"
+        )
 
 
 def _unlearning(method: object, options: Mapping[str, object]) -> Unlearning:

@@ -1,0 +1,199 @@
+"""What every unlearning method must do; a new one is tested by being found."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from expunge import parameters, registry, unlearning
+from expunge.context import UnlearningData
+from expunge.errors import RequestError, RunError
+from expunge.masks import largest
+from expunge.unlearning import Unlearning
+from expunge.updates import PerRole, Rule
+from tests import problems
+
+NAMES = [*registry.plugins("methods"), *unlearning.PRESETS]
+ITERATIVE = [name for name in NAMES if hasattr(unlearning.named(name).method, "rule")]
+FROM_THE_MODEL = [name for name in ITERATIVE if name != "retrain"]
+
+
+def short(name: str, **changes: object) -> Unlearning:
+    """A method with two epochs in small batches."""
+    wanted = unlearning.named(name)
+    fields = {field.name for field in dataclasses.fields(wanted.method)}  # type: ignore[arg-type]
+    quick = {key: value for key, value in {"epochs": 2, "batch_size": 7}.items() if key in fields}
+    return dataclasses.replace(wanted, method=dataclasses.replace(wanted.method, **(quick | changes)))  # type: ignore[type-var]
+
+
+def run(wanted: Unlearning, seed: int = 0, data: UnlearningData | None = None, **more: object) -> nn.Module:
+    return unlearning.unlearn(problems.model(), data or problems.data(), wanted, problems.context(seed, **more))
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(first: nn.Module, second: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(state(first).values(), state(second).values(), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gives_a_finite_model_of_the_same_shape_in_evaluation_mode(name: str) -> None:
+    model = run(short(name))
+    parameters.check_same(model.state_dict(), problems.model().state_dict(), name)
+    assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values() if value.is_floating_point())
+    assert not model.training
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
+    assert equal(run(short(name), seed=3), run(short(name), seed=3))
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_another_seed_gives_another_model(name: str) -> None:
+    assert not equal(run(short(name), seed=3), run(short(name), seed=4))
+
+
+@pytest.mark.parametrize("name", FROM_THE_MODEL)
+def test_a_rate_of_zero_moves_no_weight(name: str) -> None:
+    before = dict(problems.model().named_parameters())
+    after = run(short(name, rule=Rule(lr=0.0)))
+    assert all(torch.equal(weight, before[key]) for key, weight in after.named_parameters())
+
+
+@pytest.mark.parametrize("name", FROM_THE_MODEL)
+def test_no_epochs_is_the_identity(name: str) -> None:
+    assert equal(run(short(name, epochs=0)), problems.model())
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion"])
+def test_takes_a_rule_per_role(name: str, optimizer: str) -> None:
+    rule = Rule(optimizer=optimizer, lr=1e-3, rho=0.01)  # type: ignore[arg-type]
+    assert run(short(name, rule=PerRole(rule, rule))) is not None
+
+
+@pytest.mark.parametrize("name", [n for n in FROM_THE_MODEL if n not in unlearning.PRESETS])
+def test_weights_outside_an_update_mask_do_not_move(name: str) -> None:
+    before = {key: weight.detach().clone() for key, weight in problems.model().named_parameters()}
+    mask = largest({key: weight.abs() for key, weight in before.items()}, 0.5)
+    after = run(short(name), update_masks=mask)
+    assert all(torch.equal(w[~mask[key]], before[key][~mask[key]]) for key, w in after.named_parameters())
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_keeps_sparsity(name: str) -> None:
+    model = problems.model()
+    kept = largest({key: weight.detach().abs() for key, weight in model.named_parameters()}, 0.5)
+    after = run(short(name), sparsity=kept)
+    assert all(bool((weight[~kept[key]] == 0).all()) for key, weight in after.named_parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_leaves_the_data_alone(name: str) -> None:
+    data = problems.data()
+    before = [images.fingerprint() for images in (data.forget, data.retain, data.validation) if images]
+    run(short(name), data=data)
+    assert [images.fingerprint() for images in (data.forget, data.retain, data.validation) if images] == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_forget_set_smaller_than_a_batch(name: str) -> None:
+    assert run(short(name), data=problems.data(forget=3)) is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_empty_sets_are_refused(name: str) -> None:
+    data = problems.data()
+    nothing = data.forget.select(torch.arange(0))
+    for empty in (dataclasses.replace(data, forget=nothing), dataclasses.replace(data, retain=nothing)):
+        with pytest.raises(RequestError, match="at least one example"):
+            run(short(name), data=empty)
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_a_loss_that_is_not_finite_fails_with_step_and_rate(name: str) -> None:
+    data = problems.data()
+    poisoned = [
+        dataclasses.replace(images, inputs=torch.full(images.inputs.shape, float("nan")))
+        for images in (data.forget, data.retain)
+    ]
+    bad = dataclasses.replace(data, forget=poisoned[0], retain=poisoned[1])
+    wanted = dataclasses.replace(short(name), update_mask=None)
+    with pytest.raises(RunError, match=r"loss became nan at step 1 of \d+, where the learning rate was"):
+        run(wanted, data=bad)
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+@pytest.mark.parametrize(("field", "value"), [("epochs", -1), ("batch_size", 0)])
+def test_bad_values_name_the_field(name: str, field: str, value: object) -> None:
+    with pytest.raises(RequestError, match=field):
+        short(name, **{field: value})
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_seconds_and_history_are_kept(name: str) -> None:
+    context = problems.context()
+    unlearning.unlearn(problems.model(), problems.data(), short(name), context)
+    assert context.seconds["unlearn"] > 0
+    assert ("precompute" in context.seconds) == (name in unlearning.PRESETS)
+    history = context.history()
+    assert [record["step"] for record in history] == list(range(1, len(history) + 1))
+    assert len(history) == context.steppers[0].steps
+
+
+def test_retraining_does_not_depend_on_the_forget_set_or_the_old_weights() -> None:
+    data, other = problems.data(), problems.data(forget=7)
+    first = unlearning.unlearn(problems.model(seed=1), data, short("retrain"), problems.context())
+    second = unlearning.unlearn(problems.model(seed=2), other, short("retrain"), problems.context())
+    assert equal(first, second)
+
+
+def test_doing_nothing_does_nothing() -> None:
+    assert equal(run(unlearning.named("original")), problems.model())
+
+
+def test_a_teacher_is_never_changed() -> None:
+    teachers: list[tuple[nn.Module, dict[str, Tensor]]] = []
+    real = parameters.frozen_copy
+
+    def spy(model: nn.Module) -> nn.Module:
+        teacher = real(model)
+        teachers.append((teacher, copy.deepcopy(state(teacher))))
+        return teacher
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parameters, "frozen_copy", spy)
+        run(short("scrub"))
+    teacher, before = teachers[0]
+    assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
+
+
+def test_random_labels_are_wrong_unless_asked_otherwise() -> None:
+    from expunge.methods.random_label import draw_labels
+
+    true = torch.arange(3).repeat(2000)
+    generator = torch.Generator().manual_seed(0)
+    wrong = draw_labels(true, 3, False, generator)
+    assert not bool((wrong == true).any())
+    shares = torch.bincount((wrong - true) % 3, minlength=3) / len(true)
+    assert shares.tolist() == pytest.approx([0, 0.5, 0.5], abs=0.03)
+    anything = draw_labels(true, 3, True, generator)
+    assert float((anything == true).double().mean()) == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_neggrad_plus_at_alpha_one_descends_like_fine_tuning() -> None:
+    # Without batch normalisation and with the same order of batches, only the retain loss counts.
+    first, second = (problems.model(batch_norm=False).eval() for _ in range(2))
+    for model in (first, second):
+        model[4].p = 0.0  # type: ignore[union-attr]
+    data = problems.data(retain=14)
+    whole = {"batch_size": 14, "epochs": 3}
+    one = unlearning.unlearn(first, data, short("neggrad_plus", alpha=1.0, **whole), problems.context())
+    two = unlearning.unlearn(second, data, short("finetune", **whole), problems.context())
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)

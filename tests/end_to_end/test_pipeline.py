@@ -1,0 +1,271 @@
+"""Runs: made once, shared, resumed, and never half written."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from expunge import config, pipeline, unlearning
+from expunge.data.forgetting import RandomForget
+from expunge.errors import RequestError, RunError
+from expunge.pipeline import DataConfig, EvaluateConfig, Session, TrainConfig, UnlearnConfig
+from expunge.runs import Store
+from expunge.sweeps import local
+from expunge.sweeps.grid import Comparison, entries
+from expunge.training import Training
+from expunge.updates import Rule
+
+
+def original(**changes: object) -> TrainConfig:
+    data = DataConfig(config.parse("data", "digits"), limit=300, test_limit=120)
+    wanted = TrainConfig(data, config.parse("models", "mlp:hidden=(32,)"), Training(epochs=5, rule=Rule(lr=0.1)))
+    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+
+
+def forgetting(text: str = "finetune:epochs=2", **changes: object) -> UnlearnConfig:
+    wanted = UnlearnConfig(original(), RandomForget(percent=10.0), unlearning.named(text))
+    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+
+
+def comparison(**changes: object) -> Comparison:
+    first = original()
+    wanted = Comparison(
+        "test", first.data, first.model, first.training, "random:10%", ("finetune:epochs=1", "scrub:epochs=1")
+    )
+    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+
+
+def numbers(store: Store) -> dict[str, dict[str, float]]:
+    """The metrics of every evaluation, without those that measure time."""
+    found = {}
+    for run in store.all():
+        if run.id.startswith("evaluate-"):
+            metrics: dict[str, float] = run.record()["metrics"]  # type: ignore[assignment]
+            found[run.id] = {key: value for key, value in metrics.items() if not key.startswith("run_time")}
+    return found
+
+
+def test_a_run_holds_everything_and_is_made_once(tmp_path: Path) -> None:
+    store, steps = Store(tmp_path), []
+    session = Session(on_step=lambda name, progress: steps.append(name))
+    wanted = EvaluateConfig(forgetting(), forgetting("retrain:epochs=2"))
+    run = pipeline.run(wanted, store, session)
+    record = run.record()
+    assert record["status"] == "finished"
+    assert record["label"] == "finetune"
+    assert {"unlearning_accuracy", "average_gap", "membership_svc.confidence", "run_time.unlearn"} <= set(record["metrics"])  # type: ignore[call-overload]
+    subject = store.directory(record["parents"]["subject"])  # type: ignore[index]
+    assert {path.name for path in subject.path.iterdir()} == {
+        "config.json", "history.jsonl", "model.safetensors", "predictions.safetensors", "run.json",
+    }
+    assert {"torch", "expunge", "python"} <= set(subject.record()["versions"])  # type: ignore[call-overload]
+    history = [json.loads(line) for line in (subject.path / "history.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(entry["loss"]["retain"]) for entry in history)
+    assert steps
+    done, stamps = len(steps), {p: p.stat().st_mtime_ns for p in tmp_path.rglob("run.json")}
+    assert pipeline.run(wanted, store, session) == run
+    assert len(steps) == done
+    assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("run.json")}
+
+
+def test_stored_predictions_are_those_of_the_stored_model(tmp_path: Path) -> None:
+    store, wanted = Store(tmp_path), forgetting()
+    run = pipeline.run(wanted, store, Session())
+    model = pipeline.load_model(wanted.original, run)
+    data, stored = pipeline.prepare(wanted.original.data), run.tensors("predictions")
+    with torch.no_grad():
+        logits = model(data.test.inputs / 255)
+    torch.testing.assert_close(stored["test.logits"], logits, rtol=1e-5, atol=1e-5)
+    assert set(stored["forget.ids"].tolist()) <= set(data.train.ids.tolist())
+    assert not set(data.train.ids.tolist()) & set(data.validation.ids.tolist())
+
+
+def test_seeds_are_separate() -> None:
+    first = forgetting()
+    assert not torch.equal(pipeline.forget_of(first), pipeline.forget_of(forgetting(forget_seed=1)))
+    assert torch.equal(pipeline.forget_of(first), pipeline.forget_of(forgetting(seed=1)))
+    assert torch.equal(pipeline.forget_of(first), pipeline.forget_of(forgetting(original=original(seed=5))))
+    split = dataclasses.replace(original().data, seed=1)
+    assert not torch.equal(pipeline.prepare(split).train.ids, pipeline.prepare(original().data).train.ids)
+
+
+def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path) -> None:
+    runs = [pipeline.run(forgetting("scrub:epochs=1"), Store(tmp_path / name), Session()) for name in "ab"]
+    contents = [(run.path / "model.safetensors").read_bytes() for run in runs]
+    assert contents[0] == contents[1]
+
+
+def test_a_failed_run_keeps_its_reason_until_it_is_tried_again(tmp_path: Path) -> None:
+    store, wanted = Store(tmp_path), forgetting("gradient_ascent:lr=1e30,epochs=60")
+    with pytest.raises(RunError, match="loss became"):
+        pipeline.run(wanted, store, Session())
+    run = store.directory(pipeline.run_id(wanted))
+    assert run.record()["status"] == "failed"
+    assert "learning rate was 1e+30" in str(run.record()["reason"])
+    with pytest.raises(RunError, match="failed before: .*loss became"):
+        pipeline.run(wanted, store, Session())
+    before = run.record()["started"]
+    with pytest.raises(RunError, match="^the forget loss became"):
+        pipeline.run(wanted, store, Session(retry=True))
+    assert run.record()["started"] != before
+
+
+def test_other_training_images_are_noticed(tmp_path: Path) -> None:
+    store, wanted = Store(tmp_path), forgetting()
+    parent = pipeline.run(wanted.original, store, Session())
+    record = parent.record()
+    (parent.path / "run.json").write_text(json.dumps(record | {"data": "another"}))
+    with pytest.raises(RequestError, match="not those that .* was trained on"):
+        pipeline.run(wanted, store, Session())
+
+
+def test_a_damaged_or_foreign_model_file_is_named(tmp_path: Path) -> None:
+    store, wanted = Store(tmp_path), forgetting()
+    parent = pipeline.run(wanted.original, store, Session())
+    path = parent.path / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(RequestError, match=r"model.safetensors cannot be read .* run it again"):
+        pipeline.run(wanted, store, Session())
+    other = pipeline.run(original(model=config.parse("models", "logistic")), store, Session())
+    path.write_bytes((other.path / "model.safetensors").read_bytes())
+    with pytest.raises(RequestError, match="another architecture"):
+        pipeline.run(wanted, store, Session())
+
+
+def test_a_comparison_shares_models_and_shows_failures(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    wanted = comparison(methods=("finetune:epochs=1", "gradient_ascent:lr=1e30,epochs=60"), seeds=1)
+    board = local.bench(wanted, store, jobs=2)
+    manifest = json.loads((tmp_path / "bench.json").read_text())
+    status = {entry["label"]: entry["status"] for entry in manifest["entries"]}
+    assert status == {"retrain": "finished", "original": "finished", "finetune": "finished", "gradient_ascent": "failed"}
+    assert "loss became" in next(e["reason"] for e in manifest["entries"] if e["label"] == "gradient_ascent")
+    assert [run.id.split("-")[0] for run in store.all()].count("train") == 1
+    assert len(board.states) == 1 + 4 + 4
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from expunge.runs import Store
+from expunge.sweeps import local
+from tests.end_to_end.test_pipeline import comparison
+if __name__ == "__main__":
+    local.bench(comparison(), Store(Path(sys.argv[1])), jobs=2)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    whole = Store(tmp_path / "whole")
+    local.bench(comparison(), whole, jobs=2)
+    script, broken = tmp_path / "killed.py", tmp_path / "broken"
+    script.write_text(KILLED)
+    here = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}"}
+    for patience in (3, 4, 5):
+        process = subprocess.Popen([sys.executable, script, broken], env=environment, cwd=here)
+        before = len(list(broken.glob("*/run.json")))
+        deadline = time.monotonic() + 60
+        while len(list(broken.glob("*/run.json"))) < before + patience - 2 and time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    finished = {run.id: run.record()["finished"] for run in Store(broken).all()}
+    assert finished
+    local.bench(comparison(), Store(broken), jobs=2)
+    assert numbers(Store(broken)) == numbers(whole)
+    assert len(numbers(whole)) == 4
+    assert all(Store(broken).directory(name).record()["finished"] == stamp for name, stamp in finished.items())
+    assert not list(broken.glob(".draft-*"))
+
+
+def test_a_lost_process_fails_its_run_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "plug"
+    write_plugin(package, "suicidal", "import os; os._exit(9)")
+    monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    script = tmp_path / "go.py"
+    script.write_text(KILLED.replace("comparison()", "comparison(methods=('finetune:epochs=1', 'suicidal'))"))
+    here = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{os.environ['PYTHONPATH']}"}
+    subprocess.run([sys.executable, script, tmp_path / "runs"], env=environment, cwd=here, check=True)
+    manifest = json.loads((tmp_path / "runs" / "bench.json").read_text())
+    status = {entry["label"]: entry["status"] for entry in manifest["entries"]}
+    assert status == {"retrain": "finished", "original": "finished", "finetune": "finished", "suicidal": "failed"}
+
+
+def write_plugin(folder: Path, name: str, body: str) -> None:
+    """A package beside expunge that adds one method through an entry point."""
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(PLUGIN.format(body=body))
+    information = folder / f"{name}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[expunge.methods]\n{name} = {name}\n")
+
+
+PLUGIN = '''"""A method that somebody else wrote."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from expunge.context import Context, UnlearningData
+from expunge.losses import cross_entropy
+from expunge.registry import method
+from expunge.updates import PerRole, Rule
+
+
+@dataclass(frozen=True)
+class MineConfig:
+    """Its options."""
+
+    epochs: int = 1
+    """Passes over the forget set."""
+    batch_size: int = 64
+    """Examples per step."""
+    rule: Rule | PerRole = Rule(lr=1e-3)
+    """The update rule."""
+
+
+@method(reference="unpublished", aliases=("MINE",))
+def unlearn(model: nn.Module, data: UnlearningData, config: MineConfig, context: Context) -> nn.Module:
+    """Descend on the negated loss of the forget set."""
+    {body}
+    model.train()
+    step = context.stepper(model, config.rule, config.epochs * data.forget.steps(config.batch_size))
+    for _ in range(config.epochs):
+        for batch in data.forget.batches(config.batch_size, context.generator):
+            step(forget=lambda b=batch: -cross_entropy(model(b.inputs), b.labels))
+    return model
+'''
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("seeds", 0, "seeds"), ("methods", (), "at least one method"), ("methods", ("nope",), "no method"), ("forget", "x", "forget set")],
+)
+def test_a_bad_comparison_is_refused_before_any_work(field: str, value: object, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        comparison(**{field: value})
+
+
+def test_entries_pair_every_method_with_the_retrained_model_of_its_seed() -> None:
+    cells = entries(comparison(seeds=2))
+    assert [(cell.label, cell.seed) for cell in cells] == [
+        (label, seed) for seed in (0, 1) for label in ("retrain", "original", "finetune", "scrub")
+    ]
+    for cell in cells:
+        assert cell.run.reference is not None
+        assert cell.run.reference.forget_seed == cell.run.subject.forget_seed == cell.seed
+        assert cell.run.reference.original == cell.run.subject.original

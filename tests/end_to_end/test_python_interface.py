@@ -1,0 +1,156 @@
+"""The Python interface on a user's own model and data."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+
+import expunge
+from expunge.errors import RequestError, RunError
+from tests import problems
+
+
+class OwnNetwork(nn.Module):
+    """A user's network: batch normalisation, nothing of expunge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+        self.head = nn.Linear(6 * 16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(images).flatten(1))
+
+
+class OwnDataset(Dataset):
+    """A user's data set of (image, label), as torch's own are."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        made = problems.images(count, seed=seed)
+        self.images, self.labels = made.inputs.float() / 255, made.labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+
+def trained() -> nn.Module:
+    torch.manual_seed(0)
+    model = OwnNetwork()
+    data = OwnDataset(60, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(data.images), data.labels).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def test_the_example_of_the_readme() -> None:
+    model, forget, retain, test = trained(), OwnDataset(10, 1), OwnDataset(50, 2), OwnDataset(30, 3)
+    before = copy.deepcopy(model.state_dict())
+
+    result = expunge.unlearn(model, forget=forget, retain=retain, method="scrub", epochs=2, seed=0)
+    retrained = expunge.unlearn(model, forget=forget, retain=retain, method="retrain", epochs=3).model
+    audit = expunge.evaluate(result.model, forget=forget, retain=retain, test=test, reference=retrained)
+
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert any(not torch.equal(value, before[name]) for name, value in result.model.state_dict().items())
+    assert 0 <= audit["membership_svc.confidence"] <= 100
+    assert "average_gap" in audit.table()
+    assert result.seconds["unlearn"] > 0
+    assert set(result.history[-1]) == {"step", "lr", "loss"}
+    with pytest.raises(KeyError, match="did you mean test_accuracy"):
+        audit["test_acuracy"]
+
+
+def test_in_place_changes_the_model_given() -> None:
+    model = trained()
+    result = expunge.unlearn(model, forget=OwnDataset(5, 1), retain=OwnDataset(20, 2), method="FT", epochs=1, in_place=True)
+    assert result.model is model
+
+
+def test_arrays_tensors_and_datasets_give_the_same_model() -> None:
+    model = trained()
+    own = [OwnDataset(6, 1), OwnDataset(20, 2)]
+    forms = [
+        own,
+        [TensorDataset(data.images, data.labels) for data in own],
+        [(data.images, data.labels) for data in own],
+        [(data.images.numpy(), data.labels.numpy()) for data in own],
+    ]
+    states = [
+        expunge.unlearn(model, forget=forget, retain=retain, method="random_label", epochs=1).model.state_dict()
+        for forget, retain in forms
+    ]
+    for state in states[1:]:
+        assert all(torch.equal(value, states[0][name]) for name, value in state.items())
+
+
+def test_pictures_and_bytes_become_unit_floats() -> None:
+    from PIL import Image
+
+    grey = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    pictures = [(Image.fromarray(array), label) for label, array in enumerate(grey)]
+    from expunge.api import as_image_set
+
+    images = as_image_set(pictures)  # type: ignore[arg-type]
+    assert images.shape == (1, 4, 4)
+    assert torch.equal(next(images.batches(2)).inputs[:, 0], torch.from_numpy(grey).float() / 255)
+    colour = as_image_set([(np.zeros((4, 5, 3), np.uint8), 0)])  # type: ignore[arg-type]
+    assert colour.shape == (3, 4, 5)
+
+
+def test_hyperparameters_reach_the_rule_the_roles_and_the_mask() -> None:
+    model = trained()
+    sets = {"forget": OwnDataset(6, 1), "retain": OwnDataset(20, 2)}
+    result = expunge.unlearn(model, **sets, method="finetune", epochs=1, lr=0.25)  # type: ignore[arg-type]
+    assert result.history[0]["lr"] == {"retain": 0.25}
+    frozen = expunge.unlearn(model, **sets, method="salun", epochs=1, **{"mask.fraction": 0.0})  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(frozen.model.parameters(), model.parameters(), strict=True))
+    assert frozen.seconds["precompute"] > 0
+    rule = expunge.PerRole(forget=expunge.Rule(lr=0.1), retain=expunge.Rule(lr=0.2))
+    from expunge.methods.scrub import ScrubConfig
+
+    both = expunge.unlearn(model, **sets, method=ScrubConfig(epochs=1, rule=rule))  # type: ignore[arg-type]
+    assert both.history[0]["lr"] == {"forget": 0.1}
+    assert both.history[-1]["lr"] == {"retain": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "scrubb"}, "did you mean scrub"),
+        ({"method": "scrub", "epoch": 3}, "did you mean epochs"),
+        ({"forget": (torch.zeros(2, 3, 4, 4), torch.zeros(2).long())}, r"forget images have shape \(3, 4, 4\), those of retain"),
+        ({"retain": (torch.zeros(2, 3, 4, 4), torch.zeros(2).long())}, "does not take images of shape"),
+        ({"forget": (torch.zeros(2, 1, 4, 4), torch.tensor([0, 3]))}, r"forget labels must be in 0\.\.2"),
+        ({"forget": (torch.zeros(0, 1, 4, 4), torch.zeros(0).long())}, "no example"),
+        ({"forget": (torch.zeros(2, 1, 4, 4), torch.zeros(3).long())}, "as many labels"),
+    ],
+)
+def test_bad_requests_say_the_cure(change: dict[str, object], message: str) -> None:
+    wanted = {"forget": OwnDataset(5, 1), "retain": OwnDataset(20, 2), "method": "finetune"} | change
+    with pytest.raises(RequestError, match=message):
+        expunge.unlearn(trained(), **wanted)  # type: ignore[arg-type]
+
+
+def test_a_loss_that_explodes_is_told() -> None:
+    with pytest.raises(RunError, match=r"loss became (nan|inf|-inf) at step .* try a smaller lr"):
+        expunge.unlearn(
+            trained(), forget=OwnDataset(5, 1), retain=OwnDataset(20, 2), method="gradient_ascent", epochs=200, lr=1e30
+        )
+
+
+def test_importing_expunge_is_light() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, expunge; print([m for m in ('torch', 'torchvision', 'pandas', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
