@@ -14,7 +14,8 @@ from expunge.context import Context, UnlearningData
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import ImageSet, make
 from expunge.errors import RequestError
-from expunge.evaluation import Subject, evaluate as run_metrics, predict
+from expunge.evaluation import Subject, predict
+from expunge.evaluation import evaluate as run_metrics
 from expunge.unlearning import Unlearning
 from expunge.updates import Precision
 
@@ -187,7 +188,7 @@ def as_image_set(images: Images, *, first_id: int = 0, augmentation: Augmentatio
     """
     if isinstance(images, ImageSet):
         return images
-    if isinstance(images, (tuple, list)):
+    if isinstance(images, tuple):
         if len(images) != 2:
             raise RequestError(f"a pair (images, labels) is wanted, got {len(images)} things")
         inputs, labels = (torch.as_tensor(part) for part in images)
@@ -216,7 +217,7 @@ def _image(image: object) -> Tensor:
     array = torch.as_tensor(np.array(image))
     if array.ndim == 2:
         return array[None]
-    return array.permute(2, 0, 1) if array.shape[-1] in (1, 3, 4) and array.shape[0] not in (1, 3, 4) else array
+    return array.permute(2, 0, 1) if array.shape[-1] in (1, 3, 4) and array.shape[0] not in (1, 3) else array
 
 
 def _next_id(images: ImageSet) -> int:

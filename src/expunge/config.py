@@ -37,9 +37,9 @@ class Choice:
     kind: str
 
 
-def to_data(value: object, declared: object = None) -> object:
+def to_data(value: object, declared: object = None) -> dict[str, object]:
     """A configuration as JSON-ready data (see the module for plug-ins and tagged unions)."""
-    return _converter().unstructure(value, declared or type(value))
+    return cast("dict[str, object]", _converter().unstructure(value, declared or type(value)))
 
 
 def from_data(kind: type[T], data: object) -> T:
@@ -53,7 +53,9 @@ def from_data(kind: type[T], data: object) -> T:
     except RequestError:
         raise
     except Exception as error:  # cattrs raises groups of many types; all mean: not such a configuration
-        reasons = cattrs.transform_error(error, path=getattr(kind, "__name__", "configuration"), format_exception=_reason)
+        reasons = cattrs.transform_error(
+            error, path=getattr(kind, "__name__", "configuration"), format_exception=_reason
+        )
         raise RequestError("; ".join(dict.fromkeys(reasons))) from error
 
 
@@ -244,7 +246,8 @@ def tag(kind: type) -> str:
 def _members(kind: object) -> dict[str, type]:
     if get_origin(kind) not in (Union, UnionType):
         return {}
-    return {tag(member): member for member in get_args(kind) if dataclasses.is_dataclass(member)}
+    members = cast("tuple[type, ...]", get_args(kind))
+    return {tag(member): member for member in members if dataclasses.is_dataclass(member)}
 
 
 def _is_union(kind: object) -> bool:

@@ -111,7 +111,8 @@ def _ordered(metrics: Sequence[object]) -> list[object]:
     ordered: list[object] = []
     while waiting:
         ready = [
-            name for name, config in waiting.items()
+            name
+            for name, config in waiting.items()
             if not set(registry.of_config("metrics", config).mark.needs) & set(waiting)
         ]
         if not ready:

@@ -58,7 +58,9 @@ class Mask(Mapping[str, Tensor]):
 
 def full(model: nn.Module) -> Mask:
     """The mask that is true everywhere."""
-    return Mask({name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.trainable(model).items()})
+    return Mask(
+        {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.trainable(model).items()}
+    )
 
 
 def largest(scores: Mapping[str, Tensor], fraction: float) -> Mask:

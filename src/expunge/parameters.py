@@ -62,7 +62,7 @@ def reinitialise(model: nn.Module) -> None:
                 uncovered.pop(id(weight), None)
     if uncovered:
         raise RequestError(
-            f"cannot draw {', '.join(uncovered.values())} anew: give the module that owns it a reset_parameters() method"
+            f"cannot draw {', '.join(uncovered.values())} anew: give its module a reset_parameters() method"
         )
 
 

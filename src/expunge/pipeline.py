@@ -194,7 +194,7 @@ def _make(wanted: RunConfig, directories: Mapping[str, RunDirectory], store: Sto
             result = make(wanted, directories, draft, session)  # pyright: ignore
         except (RequestError, OSError):  # not the fault of the work: nothing to remember
             raise
-        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; one failed run must not stop others
+        except Exception as error:
             reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             failure = {"status": "failed", "reason": reason, "traceback": traceback.format_exc(), "finished": _now()}
             draft.finish(record | failure)
@@ -274,9 +274,7 @@ def _train(wanted: TrainConfig, _: Mapping[str, RunDirectory], draft: Draft, ses
     return {"data": data.train.fingerprint(), **_save(model, data, draft, context)}
 
 
-def _unlearn(
-    wanted: UnlearnConfig, directories: Mapping[str, RunDirectory], draft: Draft, session: Session
-) -> Record:
+def _unlearn(wanted: UnlearnConfig, directories: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     data, ids = prepare(wanted.original.data), forget_of(wanted)
     _check_data(directories["original"], data)
     forget, retain = partition(data.train.to(session.device), ids)

@@ -30,8 +30,9 @@ def draw_seed(parent: torch.Generator) -> int:
 
 @contextmanager
 def seeded(parent: torch.Generator) -> Iterator[None]:
-    """Within the block, code that draws from torch's global generators (initialisers, dropout) is
-    seeded from ``parent``; after it the global generators are as they were before.
+    """Seed torch's global generators from ``parent`` within the block, for initialisers and dropout.
+
+    After the block they are as they were before.
     """
     devices = [parent.device] if parent.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType, ModuleType
-from typing import TypeVar, get_type_hints
+from typing import TypeVar, cast, get_type_hints
 
 from expunge.errors import RequestError
 
@@ -130,7 +130,7 @@ def _load(kind: str, entry: EntryPoint) -> Plugin | None:
         loaded = entry.load()
         function = _marked(kind, loaded) if isinstance(loaded, ModuleType) else loaded
         return _plugin(kind, entry.name, function)
-    except Exception as error:  # a stranger's package may raise anything while it is imported
+    except Exception as error:  # noqa: BLE001 - a stranger's package may raise anything while it is imported
         warnings.warn(f"the plug-in {entry.value!r} is left out: {error}", stacklevel=3)
         return None
 
@@ -153,11 +153,15 @@ def _plugin(kind: str, name: str, function: Callable[..., object]) -> Plugin:
     if mark.kind != kind or parameters != KINDS[kind].parameters:
         wanted = ", ".join(KINDS[kind].parameters)
         raise TypeError(f"{name}: a {KINDS[kind].singular} takes ({wanted}), got ({', '.join(parameters)})")
-    config = get_type_hints(function)["config"]
-    if not is_dataclass(config) or not getattr(config, "__dataclass_params__").frozen:
+    config = cast("type", get_type_hints(function)["config"])
+    if not _is_frozen_dataclass(config):
         raise TypeError(f"{name}: config must be annotated with a frozen dataclass, got {config!r}")
     summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "")
     return Plugin(name, function, config, mark, summary)
+
+
+def _is_frozen_dataclass(config: type) -> bool:
+    return is_dataclass(config) and bool(getattr(config, "__dataclass_params__", None).frozen)  # pyright: ignore
 
 
 def find(kind: str, name: str) -> Plugin:

@@ -118,7 +118,10 @@ class Draft:
 
     def tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write ``<name>.safetensors``."""
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, self.path / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            self.path / f"{name}.safetensors",
+        )
 
     def lines(self, name: str, records: list[Record]) -> None:
         """Write ``<name>.jsonl``, one record a line."""

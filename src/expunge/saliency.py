@@ -40,10 +40,9 @@ def saliency(model: nn.Module, forget: ImageSet, batch_size: int) -> dict[str, T
     model.eval()
     for batch in forget.batches(batch_size):
         loss = cross_entropy(model(batch.inputs), batch.labels)
-        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        for sum_of, gradient in zip(total.values(), gradients, strict=True):
-            if gradient is not None:
-                sum_of += gradient
+        gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+        for name, gradient in zip(total, gradients, strict=True):
+            total[name] += gradient
     model.train(was_training)
     return {name: sum_of.abs_() for name, sum_of in total.items()}
 

@@ -353,9 +353,7 @@ def perturbation(weights: list[Tensor], gradients: list[Tensor], rho: float, ada
     scaled = [g * w.detach().abs() if adaptive else g for w, g in zip(weights, gradients, strict=True)]
     norm = torch.stack([part.norm() for part in scaled]).norm()
     factor = rho / (norm + 1e-12)
-    return [
-        part * (w.detach().abs() if adaptive else 1.0) * factor for w, part in zip(weights, scaled, strict=True)
-    ]
+    return [part * (w.detach().abs() if adaptive else 1.0) * factor for w, part in zip(weights, scaled, strict=True)]
 
 
 @contextmanager
@@ -380,7 +378,12 @@ def _frozen_statistics(model: nn.Module) -> Iterator[None]:
 def _optimizer(rule: Rule, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     if rule.optimizer == "sgd":
         return torch.optim.SGD(
-            weights, rule.lr, rule.momentum, weight_decay=rule.weight_decay, nesterov=rule.nesterov, fused=_fused(weights)
+            weights,
+            rule.lr,
+            rule.momentum,
+            weight_decay=rule.weight_decay,
+            nesterov=rule.nesterov,
+            fused=_fused(weights),
         )
     betas = (rule.momentum, rule.beta2)
     if rule.optimizer == "adamw":

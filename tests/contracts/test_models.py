@@ -63,7 +63,8 @@ def test_a_width_below_one_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("resnet18", 11_173_962), ("resnet20", 269_722), ("resnet56", 853_018), ("resnet50", 23_520_842)]
+    ("name", "count"),
+    [("resnet18", 11_173_962), ("resnet20", 269_722), ("resnet56", 853_018), ("resnet50", 23_520_842)],
 )
 def test_sizes_are_those_of_the_literature(name: str, count: int) -> None:
     wanted = config.parse("models", name)

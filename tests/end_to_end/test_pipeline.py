@@ -60,10 +60,16 @@ def test_a_run_holds_everything_and_is_made_once(tmp_path: Path) -> None:
     record = run.record()
     assert record["status"] == "finished"
     assert record["label"] == "finetune"
-    assert {"unlearning_accuracy", "average_gap", "membership_svc.confidence", "run_time.unlearn"} <= set(record["metrics"])  # type: ignore[call-overload]
+    assert {"unlearning_accuracy", "average_gap", "membership_svc.confidence", "run_time.unlearn"} <= set(
+        record["metrics"]
+    )  # type: ignore[call-overload]
     subject = store.directory(record["parents"]["subject"])  # type: ignore[index]
     assert {path.name for path in subject.path.iterdir()} == {
-        "config.json", "history.jsonl", "model.safetensors", "predictions.safetensors", "run.json",
+        "config.json",
+        "history.jsonl",
+        "model.safetensors",
+        "predictions.safetensors",
+        "run.json",
     }
     assert {"torch", "expunge", "python"} <= set(subject.record()["versions"])  # type: ignore[call-overload]
     history = [json.loads(line) for line in (subject.path / "history.jsonl").read_text().splitlines()]
@@ -109,10 +115,10 @@ def test_a_failed_run_keeps_its_reason_until_it_is_tried_again(tmp_path: Path) -
     run = store.directory(pipeline.run_id(wanted))
     assert run.record()["status"] == "failed"
     assert "learning rate was 1e+30" in str(run.record()["reason"])
-    with pytest.raises(RunError, match="failed before: .*loss became"):
+    with pytest.raises(RunError, match=r"failed before: .*loss became"):
         pipeline.run(wanted, store, Session())
     before = run.record()["started"]
-    with pytest.raises(RunError, match="^the forget loss became"):
+    with pytest.raises(RunError, match=r"^the forget loss became"):
         pipeline.run(wanted, store, Session(retry=True))
     assert run.record()["started"] != before
 
@@ -122,7 +128,7 @@ def test_other_training_images_are_noticed(tmp_path: Path) -> None:
     parent = pipeline.run(wanted.original, store, Session())
     record = parent.record()
     (parent.path / "run.json").write_text(json.dumps(record | {"data": "another"}))
-    with pytest.raises(RequestError, match="not those that .* was trained on"):
+    with pytest.raises(RequestError, match=r"not those that .* was trained on"):
         pipeline.run(wanted, store, Session())
 
 
@@ -146,7 +152,12 @@ def test_a_comparison_shares_models_and_shows_failures(tmp_path: Path) -> None:
     board = local.bench(wanted, store, jobs=2)
     manifest = json.loads((tmp_path / "bench.json").read_text())
     status = {entry["label"]: entry["status"] for entry in manifest["entries"]}
-    assert status == {"retrain": "finished", "original": "finished", "finetune": "finished", "gradient_ascent": "failed"}
+    assert status == {
+        "retrain": "finished",
+        "original": "finished",
+        "finetune": "finished",
+        "gradient_ascent": "failed",
+    }
     assert "loss became" in next(e["reason"] for e in manifest["entries"] if e["label"] == "gradient_ascent")
     assert [run.id.split("-")[0] for run in store.all()].count("train") == 1
     assert len(board.states) == 1 + 4 + 4
@@ -220,6 +231,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from expunge import training
 from expunge.context import Context, UnlearningData
 from expunge.losses import cross_entropy
 from expunge.registry import method
@@ -237,6 +249,9 @@ class MineConfig:
     rule: Rule | PerRole = Rule(lr=1e-3)
     """The update rule."""
 
+    def __post_init__(self) -> None:
+        training.check_schedule(self.epochs, self.batch_size)
+
 
 @method(reference="unpublished", aliases=("MINE",))
 def unlearn(model: nn.Module, data: UnlearningData, config: MineConfig, context: Context) -> nn.Module:
@@ -253,7 +268,12 @@ def unlearn(model: nn.Module, data: UnlearningData, config: MineConfig, context:
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("seeds", 0, "seeds"), ("methods", (), "at least one method"), ("methods", ("nope",), "no method"), ("forget", "x", "forget set")],
+    [
+        ("seeds", 0, "seeds"),
+        ("methods", (), "at least one method"),
+        ("methods", ("nope",), "no method"),
+        ("forget", "x", "forget set"),
+    ],
 )
 def test_a_bad_comparison_is_refused_before_any_work(field: str, value: object, message: str) -> None:
     with pytest.raises(RequestError, match=message):

@@ -71,7 +71,9 @@ def test_the_example_of_the_readme() -> None:
 
 def test_in_place_changes_the_model_given() -> None:
     model = trained()
-    result = expunge.unlearn(model, forget=OwnDataset(5, 1), retain=OwnDataset(20, 2), method="FT", epochs=1, in_place=True)
+    result = expunge.unlearn(
+        model, forget=OwnDataset(5, 1), retain=OwnDataset(20, 2), method="FT", epochs=1, in_place=True
+    )
     assert result.model is model
 
 
@@ -127,7 +129,10 @@ def test_hyperparameters_reach_the_rule_the_roles_and_the_mask() -> None:
     [
         ({"method": "scrubb"}, "did you mean scrub"),
         ({"method": "scrub", "epoch": 3}, "did you mean epochs"),
-        ({"forget": (torch.zeros(2, 3, 4, 4), torch.zeros(2).long())}, r"forget images have shape \(3, 4, 4\), those of retain"),
+        (
+            {"forget": (torch.zeros(2, 3, 4, 4), torch.zeros(2).long())},
+            r"forget images have shape \(3, 4, 4\), those of retain",
+        ),
         ({"retain": (torch.zeros(2, 3, 4, 4), torch.zeros(2).long())}, "does not take images of shape"),
         ({"forget": (torch.zeros(2, 1, 4, 4), torch.tensor([0, 3]))}, r"forget labels must be in 0\.\.2"),
         ({"forget": (torch.zeros(0, 1, 4, 4), torch.zeros(0).long())}, "no example"),
@@ -151,6 +156,8 @@ def test_importing_expunge_is_light() -> None:
     import subprocess
     import sys
 
-    code = "import sys, expunge; print([m for m in ('torch', 'torchvision', 'pandas', 'matplotlib') if m in sys.modules])"
+    code = (
+        "import sys, expunge; print([m for m in ('torch', 'torchvision', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

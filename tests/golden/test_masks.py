@@ -24,9 +24,9 @@ def test_saliency_and_the_masks_of_its_largest_entries() -> None:
         assert sum(int(tensor.sum()) for tensor in got.values()) == int(fraction * total)
         assert all(torch.equal(got[name], tensor.bool()) for name, tensor in wanted.items())
         # From our own saliency, only weights at the threshold itself may fall on the other side.
-        threshold = torch.cat([t.flatten() for t in expected.values()]).sort(descending=True).values[
-            int(fraction * total) - 1
-        ]
+        threshold = (
+            torch.cat([t.flatten() for t in expected.values()]).sort(descending=True).values[int(fraction * total) - 1]
+        )
         ours = masks.largest(found, fraction)
         for name, tensor in wanted.items():
             differs = ours[name] != tensor.bool()

@@ -200,9 +200,10 @@ def test_dual_optimizers(name: str) -> None:
         model = cases.tiny_model().train()
         step = context().stepper(model, PerRole(**rules), given["rounds"])
         for index in range(given["rounds"]):
+            f, r = forget[index % len(forget)], retain[index % len(retain)]
             step(
-                forget=lambda b=forget[index % len(forget)]: -0.1 * loss(model(b.inputs), b.labels),
-                retain=lambda b=retain[index % len(retain)]: loss(model(b.inputs), b.labels),
+                forget=lambda b=f: -0.1 * loss(model(b.inputs), b.labels),
+                retain=lambda b=r: loss(model(b.inputs), b.labels),
             )
         return model.state_dict()
 

@@ -28,6 +28,7 @@ ATTACKS = ("correctness", "confidence", "entropy", "m_entropy", "prob")
 
 def write_folder(
     folder: Path,
+    *,
     methods: Sequence[str] = METHODS,
     seeds: int = 2,
     failed: Mapping[tuple[str, int], str] | None = None,
@@ -62,10 +63,8 @@ def _evaluate(
     directory = folder / f"evaluate-{_slug(label)}-s{seed}-{seed:012d}"
     retain, forget, test, seconds = _MARGINS.get(label, (8.0, 5.0, 4.0, 2.0 + len(label)))
     generator = torch.Generator().manual_seed(1000 * seed + sum(map(ord, label)))
-    logits = {
-        name: _logits(margin, count, generator)
-        for name, margin, count in (("forget", forget, sizes[0]), ("retain", retain, sizes[1]), ("test", test, sizes[2]))
-    }
+    margins = zip(("forget", "retain", "test"), (forget, retain, test), sizes, strict=True)
+    logits = {name: _logits(margin, count, generator) for name, margin, count in margins}
     if reason is None:
         _write_subject(folder / subject, label, logits, generator)
     total = seconds * (1 + 0.05 * seed)
@@ -89,12 +88,10 @@ def _evaluate(
 
 def config_of(label: str, seed: int) -> dict[str, object]:
     """The configuration of an evaluation."""
-    rule = {"kind": "rule", "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005, "schedule": "cosine"}
+    rule = {"kind": "rule", "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "schedule": "cosine"}
     data = {"source": {"name": "digits"}, "limit": None, "validation": 0.1, "seed": 0}
-    original = {
-        "data": data, "model": {"name": "small_cnn", "width": 16}, "training": {"epochs": 40, "batch_size": 64, "rule": rule},
-        "seed": seed,
-    }  # fmt: skip
+    training = {"epochs": 40, "batch_size": 64, "rule": rule}
+    original = {"data": data, "model": {"name": "small_cnn", "width": 16}, "training": training, "seed": seed}
     subject = {
         "original": original,
         "forget": {"kind": "random_forget", "count": None, "percent": 10.0},
@@ -112,7 +109,9 @@ def _logits(margin: float, count: int, generator: torch.Generator) -> tuple[Tens
     return logits, labels
 
 
-def _write_subject(folder: Path, label: str, logits: Mapping[str, tuple[Tensor, Tensor]], generator: torch.Generator) -> None:
+def _write_subject(
+    folder: Path, label: str, logits: Mapping[str, tuple[Tensor, Tensor]], generator: torch.Generator
+) -> None:
     folder.mkdir(parents=True)
     train = [torch.cat(parts) for parts in zip(logits["forget"], logits["retain"], strict=True)]
     tensors = {"train.logits": train[0], "train.labels": train[1], "forget.ids": torch.arange(len(logits["forget"][1]))}
@@ -130,10 +129,12 @@ def _history(label: str, generator: torch.Generator) -> list[dict[str, object]]:
     steps, noise = 500, torch.rand(500, 2, generator=generator).tolist()
     retain = [2.2 * math.exp(-step / 90) + 0.15 * noise[step][0] for step in range(steps)]
     forget = [0.3 + 0.004 * step + 0.3 * noise[step][1] for step in range(steps)]
-    roles = {"retrain": ("retain",), "finetune": ("retain",), "gradient_ascent": ("forget",)}.get(label, ("forget", "retain"))
+    one_role = {"retrain": ("retain",), "finetune": ("retain",), "gradient_ascent": ("forget",)}
+    roles = one_role.get(label, ("forget", "retain"))
     values = {"retain": retain, "forget": forget}
     return [
-        {"step": step + 1, "lr": {r: 0.01 for r in roles}, "loss": {r: values[r][step] for r in roles}} for step in range(steps)
+        {"step": step + 1, "lr": dict.fromkeys(roles, 0.01), "loss": {role: values[role][step] for role in roles}}
+        for step in range(steps)
     ]
 
 

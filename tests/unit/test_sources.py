@@ -221,7 +221,10 @@ def test_arrays_of_objects_and_cut_pickles_are_refused(tmp_path: Path) -> None:
         _pickled_arrays.read(path)
 
 
-@pytest.mark.parametrize("names", [("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test")])
+@pytest.mark.parametrize(
+    "names",
+    [("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test")],
+)
 @pytest.mark.parametrize("shape", [(6, 6), (6, 6, 3), (3, 6, 6), (6, 6, 1)])
 def test_npz(tmp_path: Path, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
     path = tmp_path / "own.npz"
@@ -317,7 +320,9 @@ def test_channel_statistics() -> None:
 
 
 @pytest.mark.skipif("EXPUNGE_DATA" not in os.environ, reason="needs the real data sets")
-@pytest.mark.parametrize(("name", "train", "shape"), [("fashion_mnist", 60_000, (1, 28, 28)), ("mnist", 5_000, (1, 28, 28))])
+@pytest.mark.parametrize(
+    ("name", "train", "shape"), [("fashion_mnist", 60_000, (1, 28, 28)), ("mnist", 5_000, (1, 28, 28))]
+)
 def test_real_grey_sets(name: str, train: int, shape: tuple[int, ...]) -> None:
     data = load(name)
     assert (len(data.train), len(data.test), data.train.shape) == (train, 10_000, shape)

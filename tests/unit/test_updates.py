@@ -30,7 +30,9 @@ class Quadratic(nn.Module):
 
 def net() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3)
+    )
 
 
 def batch(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,7 +191,9 @@ def test_clipping_bounds_the_step() -> None:
     assert moved.norm().item() == pytest.approx(0.25, rel=1e-5)
 
 
-@pytest.mark.parametrize("rule", [Rule(), Rule(optimizer="adamw"), Rule(optimizer="lion"), Rule(rho=0.05), Rule(clip=1.0)])
+@pytest.mark.parametrize(
+    "rule", [Rule(), Rule(optimizer="adamw"), Rule(optimizer="lion"), Rule(rho=0.05), Rule(clip=1.0)]
+)
 def test_weights_outside_an_update_mask_stay_bit_equal(rule: Rule) -> None:
     model = net()
     before = copy.deepcopy(model.state_dict())

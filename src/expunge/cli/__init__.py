@@ -16,7 +16,7 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
     if not given or given[0] in ("-h", "--help", "help"):
         print(_help())
         return DONE if given else WRONG

@@ -28,7 +28,10 @@ def _conclude(folder: Path, board: Board, options: _console.Common, seconds: flo
     failed = {name: reason for name, reason in board.reasons.items() if name.startswith("evaluate-")}
     if options.json:
         results = report.load(folder)
-        rows = [{"label": r.label, "seed": r.seed, "status": r.status, "reason": r.reason, "metrics": r.metrics} for r in results.rows]
+        rows = [
+            {"label": r.label, "seed": r.seed, "status": r.status, "reason": r.reason, "metrics": r.metrics}
+            for r in results.rows
+        ]
         _console.print_json({"report": str(page), "seconds": seconds, "rows": rows})
     else:
         title, columns, rows = report.terminal(folder)

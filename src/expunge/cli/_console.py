@@ -11,7 +11,15 @@ import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from expunge import config, updates
@@ -150,8 +158,6 @@ def open_original(path: Path) -> tuple[Store, TrainConfig]:
 def open_unlearned(path: Path) -> tuple[Store, UnlearnConfig]:
     """The store and the configuration of an unlearned model."""
     return open_run(path, UnlearnConfig, "unlearn")
-
-
 
 
 def store(folder: Path) -> Store:

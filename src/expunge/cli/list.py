@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import tyro
 
@@ -44,12 +44,14 @@ def _plugins(kind: str) -> list[dict[str, object]]:
         }
         for plugin in registry.plugins(kind).values()
     ]
-    if kind == "methods":
-        rows += [
-            {"name": name, "summary": f"preset: {text} with a {mask}", "options": {}, "aliases": [], "reference": ""}
-            for name, (text, mask) in unlearning.PRESETS.items()
-        ]
-    return rows
+    return rows + (_presets() if kind == "methods" else [])
+
+
+def _presets() -> list[dict[str, object]]:
+    return [
+        {"name": name, "summary": f"preset: {text} with an update mask: {mask}"}
+        for name, (text, mask) in unlearning.PRESETS.items()
+    ]
 
 
 def _options(kind: type) -> dict[str, object]:
@@ -64,7 +66,7 @@ def _plain(value: object) -> object:
     """A rule is shown by what it is made of, briefly."""
     if not dataclasses.is_dataclass(value):
         return value
-    defaults = type(value)
+    defaults = cast("type", type(value))
     changed = {
         field.name: getattr(value, field.name)
         for field in dataclasses.fields(defaults)

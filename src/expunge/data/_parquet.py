@@ -57,7 +57,9 @@ def _table(path: Path) -> pl.DataFrame:
         columns = pl.read_parquet_schema(path)
         image, label = _column(path, columns, IMAGE_COLUMNS), _column(path, columns, LABEL_COLUMNS)
         chosen = pl.col(image).struct.field("bytes") if columns[image].base_type() is pl.Struct else pl.col(image)
-        table = pl.read_parquet(path, columns=[image, label]).select(chosen.alias("image"), pl.col(label).alias("label"))
+        table = pl.read_parquet(path, columns=[image, label]).select(
+            chosen.alias("image"), pl.col(label).alias("label")
+        )
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         raise RequestError(f"{path} cannot be read ({reason}): it may be cut short; fetch it again") from error

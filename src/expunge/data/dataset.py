@@ -30,7 +30,8 @@ class Dataset:
             low, high = int(images.labels.min()), int(images.labels.max())
             if low < 0 or high >= self.num_classes:
                 raise RequestError(
-                    f"{name} labels must be in 0..{self.num_classes - 1} for {self.num_classes} classes, found {low}..{high}"
+                    f"{name} labels must be in 0..{self.num_classes - 1} for {self.num_classes} classes, "
+                    f"found {low}..{high}"
                 )
         if self.train.shape != self.test.shape:
             raise RequestError(f"training images have shape {self.train.shape}, test images {self.test.shape}")

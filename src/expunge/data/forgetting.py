@@ -112,7 +112,9 @@ def read_ids(path: Path) -> list[int]:
             return _whole(np.load(path, allow_pickle=False).ravel().tolist(), path)
         if path.suffix == ".json":
             return _whole(json.loads(path.read_text()), path)
-        return [number for line, text in enumerate(path.read_text().splitlines(), 1) for number in _line(text, line, path)]
+        return [
+            number for line, text in enumerate(path.read_text().splitlines(), 1) for number in _line(text, line, path)
+        ]
     except RequestError:
         raise
     except (OSError, ValueError) as error:

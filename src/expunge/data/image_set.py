@@ -41,7 +41,8 @@ class ImageSet:
             raise RequestError(f"images must be uint8 or float, got {self.inputs.dtype}")
         if self.labels.shape != (count,) or self.ids.shape != (count,):
             raise RequestError(
-                f"{count} images need as many labels and ids, got shapes {tuple(self.labels.shape)} and {tuple(self.ids.shape)}"
+                f"{count} images need as many labels and ids, got shapes {tuple(self.labels.shape)} "
+                f"and {tuple(self.ids.shape)}"
             )
         if self.labels.dtype != torch.int64 or self.ids.dtype != torch.int64:
             raise RequestError(f"labels and ids must be int64, got {self.labels.dtype} and {self.ids.dtype}")
@@ -69,9 +70,7 @@ class ImageSet:
     def select(self, positions: Tensor) -> "ImageSet":
         """The examples at these positions (int64 indices, or a mask of bool), in that order."""
         positions = positions.to(self.device)
-        return replace(
-            self, inputs=self.inputs[positions], labels=self.labels[positions], ids=self.ids[positions]
-        )
+        return replace(self, inputs=self.inputs[positions], labels=self.labels[positions], ids=self.ids[positions])
 
     def contains(self, ids: Tensor) -> Tensor:
         """For each example of this set, whether its id is among ``ids``: bool (n,)."""

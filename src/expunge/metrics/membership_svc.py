@@ -31,8 +31,8 @@ def measure(subject: Subject, config: MembershipSvcConfig, context: Context) -> 
     if not (len(members) and len(others) and len(targets)):
         raise RequestError("membership_svc needs examples to retain, to test on and to forget")
     count = min(len(members), len(others))
-    known = [_sample(part, count, context) for part in (members, others)]
-    return {name: 100 * (1 - share) for name, share in efficacy(*known, targets, config).items()}
+    members, others = _sample(members, count, context), _sample(others, count, context)
+    return {name: 100 * (1 - share) for name, share in efficacy(members, others, targets, config).items()}
 
 
 def efficacy(

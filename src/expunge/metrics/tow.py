@@ -24,8 +24,11 @@ def measure(subject: Subject, config: TowConfig, context: Context) -> dict[str, 
     """
     if subject.reference is None:
         return {}
-    gaps = {name: abs(value - subject.reference.values[name]) for name, value in subject.values.items()
-            if name in subject.reference.values}
+    gaps = {
+        name: abs(value - subject.reference.values[name])
+        for name, value in subject.values.items()
+        if name in subject.reference.values
+    }
     forgetting = {"tow": "unlearning_accuracy", "tow_mia": "membership_svc.confidence"}
     return {key: tug_of_war(gaps, (name, *KEEP)) for key, name in forgetting.items() if {name, *KEEP} <= set(gaps)}
 

@@ -15,7 +15,7 @@ class WeightDistanceConfig:
 
 @metric(better="lower")
 def measure(subject: Subject, config: WeightDistanceConfig, context: Context) -> dict[str, float]:
-    """L2 distance of the weights to those of the original and of the reference, and the latter relative to doing nothing."""
+    """L2 distance of the weights to the original and to the reference, and the latter relative to doing nothing."""
     found: dict[str, float] = {}
     if subject.original_weights is not None:
         found["to_original"] = parameters.distance(subject.weights, subject.original_weights)

@@ -92,8 +92,15 @@ class ResNet(nn.Module):
     """A 3x3 stem without pooling, stages of blocks, an average over the image, one linear layer ``fc``."""
 
     def __init__(
-        self, block: Block, widths: Sequence[int], depths: Sequence[int], shape: Shape, num_classes: int, *,
-        expansion: int = 1, kaiming_head: bool = False,
+        self,
+        block: Block,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        shape: Shape,
+        num_classes: int,
+        *,
+        expansion: int = 1,
+        kaiming_head: bool = False,
     ) -> None:
         """Build it; each stage but the first halves the image.
 

@@ -7,7 +7,7 @@ when :func:`history` and :func:`predictions` are called.
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -150,7 +150,8 @@ def _losses_of_line(line: str, path: Path, number: int) -> dict[str, float]:
         losses = _mapping(json.loads(line)["loss"], path, "loss")
         return {role: math.nan if value is None else float(cast("float", value)) for role, value in losses.items()}
     except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path}, line {number}, is no record of a step: delete its folder and run it again") from error
+        cure = "delete its folder and run it again"
+        raise RequestError(f"{path}, line {number}, is no record of a step: {cure}") from error
 
 
 def _evaluations(folder: Path) -> list[RunDirectory]:
@@ -162,7 +163,8 @@ def _listed(folder: Path, manifest: Path) -> list[Row]:
     entries = read_json(manifest).get("entries")
     if not isinstance(entries, list):
         raise RequestError(f"{manifest} lists no entries: run the same `expunge bench` again")
-    return [_of_entry(folder, manifest, _mapping(entry, manifest, "entries")) for entry in cast("list[object]", entries)]
+    found = (_mapping(entry, manifest, "entries") for entry in cast("list[object]", entries))
+    return [_of_entry(folder, manifest, entry) for entry in found]
 
 
 def _of_entry(folder: Path, manifest: Path, entry: Mapping[str, object]) -> Row:
@@ -189,14 +191,16 @@ def _found(directory: RunDirectory) -> Row:
     record, config = directory.record(), directory.config()
     status = record.get("status")
     if status not in ("finished", "failed"):
-        raise RequestError(f"{path} should say finished or failed, not {status!r}: delete {directory.path} and run it again")
+        cure = "delete its folder and run it again"
+        raise RequestError(f"{path}: status should be finished or failed, not {status!r}; {cure}")
+    seconds = _numbers(record.get("seconds", {}), path, "seconds")
     return Row(
         label=_text(record.get("label"), path, "label"),
         seed=_seed(config, directory.path / "config.json"),
         status=cast("Status", status),
         reason=str(record.get("reason") or "for no stated reason") if status == "failed" else None,
         metrics=_numbers(record.get("metrics", {}), path, "metrics"),
-        seconds={name: value for name, value in _numbers(record.get("seconds", {}), path, "seconds").items() if value is not None},
+        seconds={name: value for name, value in seconds.items() if value is not None},
         config=config,
         run=directory.id,
         subject=cast("str | None", _mapping(record.get("parents", {}), path, "parents").get("subject")),
@@ -233,8 +237,11 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
     options = [flatten(unlearning_of(row)) for row in rows]
     keys = sorted({key for found in options for key in found})
     differing = [key for key in keys if len({found.get(key) for found in options}) > 1]
-    names = [",".join(f"{key.removeprefix('method.')}={found.get(key, '-')}" for key in differing) for found in options]
-    return [replace(row, label=f"{row.label}:{name}" if name else row.label) for row, name in zip(rows, names, strict=True)]
+    if not differing:
+        return list(rows)
+    names = {key: key.removeprefix("method.") for key in differing}
+    told = [",".join(f"{name}={found.get(key, 'none')}" for key, name in names.items()) for found in options]
+    return [replace(row, label=f"{row.label}:{text}") for row, text in zip(rows, told, strict=True)]
 
 
 def unlearning_of(row: Row) -> Mapping[str, object]:
@@ -252,13 +259,17 @@ def flatten(value: object, prefix: str = "") -> dict[str, str]:
         return {name: text for part in parts for name, text in part.items()}
     if isinstance(value, list):
         return _flatten_list(cast("list[object]", value), prefix)
-    return {prefix: value if isinstance(value, str) else json.dumps(value)}
+    return {prefix: _word(value)}
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
 def _flatten_list(values: list[object], prefix: str, most: int = 12) -> dict[str, str]:
     if any(isinstance(value, Mapping) for value in values):
         return flatten({str(number): value for number, value in enumerate(values, start=1)}, prefix)
-    shown = ", ".join(value if isinstance(value, str) else json.dumps(value) for value in values[:most])
+    shown = ", ".join(_word(value) for value in values[:most])
     return {prefix: f"{shown}, ... ({len(values)} in all)" if len(values) > most else shown or "none"}
 
 
@@ -291,8 +302,3 @@ def _whole(value: object, path: Path, key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise RequestError(f"{path}: {key} should be a whole number, got {value!r}; delete it and run it again")
     return value
-
-
-def finished(rows: Iterable[Row]) -> list[Row]:
-    """The rows that ended well."""
-    return [row for row in rows if row.status == "finished"]

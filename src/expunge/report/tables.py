@@ -33,6 +33,8 @@ class Measure:
     """Whether a value is judged by its distance from the retrained model's."""
     headline: bool = False
     """Whether it stands in the main table."""
+    decimals: int | None = None
+    """Digits after the point; by default three digits that count."""
 
     @property
     def head(self) -> str:
@@ -40,21 +42,21 @@ class Measure:
         return f"{self.short} ({self.unit})" if self.unit else self.short
 
 
-UA = Measure("unlearning_accuracy", "UA", "unlearning accuracy", "%", True, True)
-RA = Measure("remaining_accuracy", "RA", "remaining accuracy", "%", True, True)
-TA = Measure("test_accuracy", "TA", "test accuracy", "%", True, True)
-MIA = Measure("membership_svc.confidence", "MIA", "membership attack on confidence", "%", True, True)
-GAP = Measure("average_gap", "Avg. gap", "average gap to retraining", "points", False, True)
+UA = Measure("unlearning_accuracy", "UA", "unlearning accuracy", "%", True, True, 1)
+RA = Measure("remaining_accuracy", "RA", "remaining accuracy", "%", True, True, 1)
+TA = Measure("test_accuracy", "TA", "test accuracy", "%", True, True, 1)
+MIA = Measure("membership_svc.confidence", "MIA", "membership attack on confidence", "%", True, True, 1)
+GAP = Measure("average_gap", "Avg. gap", "average gap to retraining", "points", False, True, 2)
 TIME = Measure("run_time.total", "Time", "run time", "s", False, True)
 
 KNOWN = (
     UA, RA, TA, MIA, GAP,
-    Measure("tow", "ToW", "tug-of-war", headline=True),
-    Measure("tow_mia", "ToW-MIA", "tug-of-war with membership attack"),
+    Measure("tow", "ToW", "tug-of-war", headline=True, decimals=3),
+    Measure("tow_mia", "ToW-MIA", "tug-of-war with membership attack", decimals=3),
     TIME,
     Measure("run_time.precompute", "Precompute", "run time of the preparation", "s"),
     Measure("run_time.unlearn", "Unlearn", "run time of the unlearning", "s"),
-    Measure("validation_accuracy", "VA", "validation accuracy", "%", True),
+    Measure("validation_accuracy", "VA", "validation accuracy", "%", True, False, 1),
 )  # fmt: skip
 """The metrics that have a name of their own in the field, in the order of columns; others follow by name."""
 
@@ -118,7 +120,8 @@ def summarise(results: Results) -> Summary:
     """Mean, sample standard deviation and gap of every metric of every method."""
     cells = _cells(results.rows)
     names = {name for found in cells.values() for name in found}
-    lines = [_line(label, [r for r in results.rows if r.label == label], cells.get(label, {})) for label in results.labels]
+    by_label = {label: [row for row in results.rows if row.label == label] for label in results.labels}
+    lines = [_line(label, rows, cells.get(label, {})) for label, rows in by_label.items()]
     return Summary(results.name, tuple(sorted(lines, key=_rank)), _measures(names))
 
 
@@ -184,9 +187,11 @@ def measure(name: str) -> Measure:
             return known
     words = name.replace("_", " ").replace(".", ": ")
     if name.startswith("membership_svc."):
-        return Measure(name, f"MIA {name.partition('.')[2]}", words, "%", compared=True)
+        return Measure(name, f"MIA {name.partition('.')[2]}", words, "%", compared=True, decimals=1)
     if name.startswith("run_time."):
         return Measure(name, words, words, "s")
+    if name.startswith("weight_distance."):
+        return Measure(name, words, words)
     return Measure(name, words, words, compared=_judged_by_reference(name.partition(".")[0]))
 
 
@@ -195,34 +200,38 @@ def _judged_by_reference(name: str) -> bool:
     return plugin is not None and plugin.mark.better == "reference"
 
 
+MISSING = "\N{EN DASH}"
+"""What stands for a value that is not there."""
+
+
 def text(value: float | None, measure: Measure) -> str:
     """A value of a metric as people read it."""
-    return "–" if value is None else f"{value:.{_decimals(value, measure)}f}" if _plain(value) else f"{value:.2e}"
+    if value is None:
+        return MISSING
+    return f"{value:.{_decimals(value, measure)}f}" if _plain(value, measure) else f"{value:.2e}"
 
 
 def spread(cell: Cell | None, measure: Measure) -> str:
     """Mean and standard deviation with the same decimals, ``94.2 ± 0.3``; the mean alone for one seed."""
     if cell is None:
-        return "–"
+        return MISSING
     mean = text(cell.mean, measure)
     if cell.std is None:
         return mean
-    if not (_plain(cell.mean) and _plain(cell.std)):
+    if not _plain(cell.mean, measure):
         return f"{mean} ± {cell.std:.1e}"
     return f"{mean} ± {cell.std:.{_decimals(cell.mean, measure)}f}"
 
 
-def _plain(value: float) -> bool:
+def _plain(value: float, measure: Measure) -> bool:
     """Whether a value is read well without an exponent."""
-    return value == 0 or 1e-3 <= abs(value) < 1e6
+    return value == 0 or (abs(value) < 1e6 and (abs(value) >= 1e-3 or measure.decimals is not None))
 
 
 def _decimals(value: float, measure: Measure) -> int:
-    """One decimal for percent, two for gaps; elsewhere so many that three digits count, but not over four."""
-    if measure.unit == "%":
-        return 1
-    if measure.unit == "points":
-        return 2
+    """Those of the metric; else so many that three digits count, but not over four."""
+    if measure.decimals is not None:
+        return measure.decimals
     size = math.floor(math.log10(abs(value))) if value else 0
     return min(4, max(0, 2 - size))
 
@@ -274,11 +283,11 @@ def _heads(summary: Summary) -> list[str]:
     return ["Method", *(measure.head for measure in summary.headline), *notes]
 
 
-def legend(summary: Summary) -> str:
-    """What the numbers of the table are, in a sentence."""
+def legend(summary: Summary, where: str = "in parentheses") -> str:
+    """What the numbers of the table are, in a phrase; ``where`` says where the gap stands."""
     seeds = f"mean ± sample standard deviation over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
     compared = any(cell.gap is not None for line in summary.lines for cell in line.cells.values())
-    return f"{seeds}; in parentheses the mean absolute gap to the retrained model" if compared else seeds
+    return f"{seeds}; {where} the mean absolute gap to the retrained model" if compared else seeds
 
 
 def markdown(summary: Summary) -> str:
@@ -311,8 +320,8 @@ def latex(summary: Summary) -> str:
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "±": r"$\pm$", "–": "--", "[": "{[}", "]": "{]}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
+    "±": r"$\pm$", MISSING: "--", "[": "{[}", "]": "{]}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }  # fmt: skip
 
@@ -336,7 +345,7 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
 
 def _narrow(cell: Cell | None, measure: Measure) -> str:
     """Mean and spread without blanks; of the run time, the mean."""
-    if cell is not None and measure is TIME:
+    if cell is not None and measure.name == TIME.name:
         return text(cell.mean, measure)
     return spread(cell, measure).replace(" ", "")
 

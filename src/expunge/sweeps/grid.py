@@ -66,7 +66,9 @@ def entries(wanted: Comparison) -> list[Entry]:
         cells.append((name if names.count(name) == 1 else method, unlearning.named(method)))
     forget = parse_forget(wanted.forget)
     return [
-        Entry(label, seed, EvaluateConfig(_unlearn(wanted, forget, cell, seed), _unlearn(wanted, forget, retrain, seed)))
+        Entry(
+            label, seed, EvaluateConfig(_unlearn(wanted, forget, cell, seed), _unlearn(wanted, forget, retrain, seed))
+        )
         for seed in range(wanted.seeds)
         for label, cell in cells
     ]

@@ -40,7 +40,12 @@ Watcher = Callable[[Board], None]
 
 
 def bench(
-    wanted: Comparison, store: Store, *, jobs: int = 1, device: str = "cpu", retry: bool = False,
+    wanted: Comparison,
+    store: Store,
+    *,
+    jobs: int = 1,
+    device: str = "cpu",
+    retry: bool = False,
     watch: Watcher | None = None,
 ) -> Board:
     """Make every run of a comparison that does not exist yet; keep ``bench.json`` in the store up to date.
@@ -53,7 +58,7 @@ def bench(
         raise RequestError(f"jobs must be at least 1, got {jobs}")
     cells = entries(wanted)
     runs = _all_runs(cells)
-    board = Board({name: "pending" for name in runs})
+    board = Board(dict.fromkeys(runs, "pending"))
     manifest = store.root / "bench.json"
     store.root.mkdir(parents=True, exist_ok=True)
     write_json(manifest, _manifest(wanted, cells, board))
@@ -100,7 +105,13 @@ class _Sweep:
     """The state of one :func:`bench` call: what waits, what is at work, what has ended."""
 
     def __init__(
-        self, runs: Mapping[str, RunConfig], board: Board, store: Store, jobs: int, device: str, retry: bool,
+        self,
+        runs: Mapping[str, RunConfig],
+        board: Board,
+        store: Store,
+        jobs: int,
+        device: str,
+        retry: bool,
         watch: Watcher,
     ) -> None:
         self.runs = runs

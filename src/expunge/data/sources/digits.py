@@ -21,9 +21,9 @@ class DigitsConfig:
 @source()
 def load(config: DigitsConfig) -> Dataset:
     """Handwritten digits, 8 x 8, grey; needs no file. A fixed fifth of each class is the test set."""
-    digits = load_digits()
-    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    everything = make(torch.from_numpy(pixels)[:, None], torch.from_numpy(digits.target))
+    values, labels = load_digits(return_X_y=True)
+    pixels = np.rint(np.asarray(values) * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    everything = make(torch.from_numpy(pixels), torch.from_numpy(np.asarray(labels)))
     train, test = splits.class_balanced(everything.labels, 0.2, generator(0, "digits", "test"))
     learned = everything.select(train)
     mean, std = channel_statistics(learned.inputs)

@@ -13,7 +13,7 @@ def recipe() -> Comparison:
         name="cifar10-small",
         data=DataConfig(config.parse("data", "cifar10"), limit=10_000, test_limit=5_000),
         model=config.parse("models", "resnet18:width=8"),
-        training=Training(epochs=24, batch_size=128, rule=Rule(lr=0.1, schedule="cosine", warmup=0.1)),
+        training=Training(epochs=40, batch_size=128, rule=Rule(lr=0.1, schedule="cosine", warmup=0.1)),
         forget="random:10%",
         methods=("finetune", "gradient_ascent", "neggrad_plus", "random_label", "salun", "scrub"),
     )

@@ -1,0 +1,174 @@
+"""One self-contained page: what was forgotten, which method came nearest to retraining, and the evidence."""
+
+import base64
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+from expunge.evaluation import Predictions
+from expunge.report import histograms, losses, tables, tradeoff, words
+from expunge.report.results import BASELINE, REFERENCE, Losses, Results, history, load, predictions
+from expunge.report.tables import Line, Measure, Summary
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small chart: the method and seed that it shows, and the picture as a data URI."""
+
+    title: str
+    seed: int
+    image: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell as the page shows it: its text, the gap below it, and how near (0) or far (4) that is."""
+
+    text: str
+    gap: str = ""
+    far: int | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the page shows it: metrics, and each method with its cells."""
+
+    measures: tuple[Measure, ...]
+    rows: tuple[tuple[Line, tuple[Shown, ...]], ...]
+
+
+BOUNDS = (1.0, 2.0, 5.0, 10.0)
+"""Gaps in percentage points at which the colour of a cell changes."""
+
+
+def write(folder: Path, out: Path) -> Path:
+    """Write the report of a folder of runs to ``out``, with ``results.csv``, ``.md`` and ``.tex`` beside it.
+
+    Nothing is written before everything is made, and each file appears whole or not at all.
+
+    Raises:
+        RequestError: The folder holds no evaluations, or a file in it is missing or garbled.
+        OSError: A file cannot be written: the disk is full, or the folder read-only.
+    """
+    results = load(folder)
+    summary = tables.summarise(results)
+    files = {
+        out.with_name("results.csv"): tables.csv(summary),
+        out.with_name("results.md"): tables.markdown(summary),
+        out.with_name("results.tex"): tables.latex(summary),
+        out: page(results, summary),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for path, content in files.items():
+        _replace(path, content)
+    return out
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write under a temporary name, then give the file its own."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def page(results: Results, summary: Summary) -> str:
+    """The page as HTML text, from the lowest finished seed of each method where one must stand for all."""
+    shown = [row for line in summary.lines if (row := results.first(line.label)) is not None]
+    seeds = {row.label: row.seed for row in shown}
+    outputs = {row.label: predictions(results, row) for row in shown}
+    steps = {row.label: history(results, row) for row in shown}
+    main = _table(summary, summary.headline)
+    return _template().render(
+        summary=summary,
+        legend=tables.legend(summary, "below it"),
+        reference=REFERENCE,
+        baseline=BASELINE,
+        sentences=words.headline(results, summary, *_sizes(outputs)),
+        main=main,
+        full=_table(summary, summary.measures),
+        bounds=BOUNDS,
+        judged=any(cell.far is not None for _, cells in main.rows for cell in cells),
+        **_charts(summary, seeds, outputs, steps),
+        failures=[row for row in results.rows if row.status == "failed"],
+        common=words.common_configuration(results),
+        methods=words.method_configurations(results, (line.label for line in summary.lines)),
+        provenance=words.provenance(results),
+    )
+
+
+def _template() -> Template:
+    loader = PackageLoader("expunge.report")
+    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters["breakable"] = _breakable
+    return found.get_template("report.html")
+
+
+def _breakable(label: str) -> Markup:
+    """A label, escaped, that may go on in the next line after a sign between its words."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:,.=])", label))
+
+
+def _sizes(outputs: Mapping[str, Mapping[str, Predictions]]) -> tuple[int | None, int | None]:
+    """How many examples were to be forgotten, of how many that were learned."""
+    for splits in outputs.values():
+        return len(splits["forget"]), len(splits["forget"]) + len(splits["retain"])
+    return None, None
+
+
+def _charts(
+    summary: Summary,
+    seeds: Mapping[str, int],
+    outputs: Mapping[str, Mapping[str, Predictions]],
+    steps: Mapping[str, Losses],
+) -> dict[str, object]:
+    """Every chart of the page, by the name that the template has for it."""
+    shown = ("forget", "retain", "test")
+    scores = {label: {name: histograms.log_odds(by[name]) for name in shown} for label, by in outputs.items()}
+    wide, narrow = tradeoff.tradeoff(summary, 1020, 400), tradeoff.tradeoff(summary, 290, 280 + 10 * len(summary.lines))
+    return {
+        "wide": _image(wide) if wide else None,
+        "narrow": _image(narrow) if narrow else None,
+        "histograms": _panels(histograms.membership(scores), seeds),
+        "splits": histograms.SPLITS,
+        "losses": _panels(losses.losses(steps), seeds),
+        "roles": losses.role_series([role for found in steps.values() for role in found.by_role]),
+    }
+
+
+def _panels(charts: Mapping[str, str], seeds: Mapping[str, int]) -> list[Panel]:
+    return [Panel(label, seeds[label], _image(chart)) for label, chart in charts.items()]
+
+
+def _image(svg: str) -> str:
+    """A picture as a data URI: it runs no script, and its element ids meet no others."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _table(summary: Summary, measures: tuple[Measure, ...]) -> Table:
+    rows = tuple((line, tuple(_shown(line, measure) for measure in measures)) for line in summary.lines)
+    return Table(measures, rows)
+
+
+def _shown(line: Line, measure: Measure) -> Shown:
+    cell = line.cells.get(measure.name)
+    text = tables.spread(cell, measure)
+    if cell is None or line.label == REFERENCE:
+        return Shown(text)
+    if measure.name == tables.GAP.name:
+        return Shown(text, far=distance(cell.mean))
+    if cell.gap is None:
+        return Shown(text)
+    return Shown(text, tables.text(cell.gap, measure), distance(cell.gap) if measure.unit == "%" else None)
+
+
+def distance(gap: float) -> int:
+    """How far from retraining a gap in points is: 0 for under 1 point to 4 for 10 or more."""
+    return sum(gap >= bound for bound in BOUNDS)

@@ -1,0 +1,163 @@
+"""The report in words: its headline sentences, the configuration and where the numbers come from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
+
+from expunge.report.results import BASELINE, REFERENCE, Results, Row, flatten, unlearning_of
+from expunge.report.tables import GAP, TIME, Cell, Line, Summary, spread
+
+
+def headline(results: Results, summary: Summary, forgotten: int | None, learned: int | None) -> list[str]:
+    """What was forgotten, which method came nearest to retraining, and how the runs ended: a sentence each."""
+    return [_task(results, summary, forgotten, learned), *_nearest(summary), _outcome(results)]
+
+
+def _task(results: Results, summary: Summary, forgotten: int | None, learned: int | None) -> str:
+    methods = [line for line in summary.lines if line.label not in (REFERENCE, BASELINE)]
+    chosen = forget_words(results)
+    if forgotten is None or not learned:
+        what = f"A forget set ({chosen})" if chosen else "A forget set"
+        verb = "was"
+    else:
+        share = f"{forgotten:,} of {learned:,} training examples ({100 * forgotten / learned:.3g}%"
+        what, verb = f"{share}{f'; {chosen}' if chosen else ''})", "were" if forgotten > 1 else "was"
+    seeds = len({row.seed for row in results.rows})
+    beside = ", compared with retraining" if summary.line(REFERENCE) else ""
+    return f"{what} {verb} to be forgotten, by {_count(len(methods), 'method')} with {_count(seeds, 'seed')}{beside}."
+
+
+def forget_words(results: Results) -> str:
+    """How the forget set was chosen, from the first configuration that says so."""
+    found = (_mapping(_mapping(row.config.get("subject")).get("forget")) for row in results.rows)
+    forget = next(filter(None, found), None)
+    return _forget(forget) if forget else ""
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    """A JSON object, or an empty one in place of anything else."""
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+
+
+def _forget(forget: Mapping[str, object]) -> str:
+    kind = str(forget.get("kind", ""))
+    if kind == "random_forget":
+        return "chosen at random"
+    if kind == "class_forget":
+        return f"class {', '.join(map(str, cast('Sequence[int]', forget.get('classes', []))))}"
+    if kind == "listed_forget":
+        return "a list of ids"
+    return ", ".join(f"{name} {text}" for name, text in flatten(forget).items())
+
+
+def _nearest(summary: Summary) -> list[str]:
+    """The method with the smallest average gap, those that it cannot be told from, and how doing nothing compares."""
+    known = [line for line in summary.lines if line.label not in (REFERENCE, BASELINE) and GAP.name in line.cells]
+    baseline = summary.line(BASELINE)
+    nothing = baseline.cells.get(GAP.name) if baseline else None
+    if not known:
+        return ["No method has an average gap, so none can be ranked: that takes a finished run and a retrained model."]
+    best, gap = known[0], known[0].cells[GAP.name]
+    sentence = f"{best.label} came nearest to retraining: its average gap is {_points(gap)}{_cost(best, summary)}."
+    if nothing is None:
+        return [sentence, *_ties(known)]
+    if nothing.mean <= gap.mean:
+        return [f"No method came nearer to retraining than doing nothing ({_points(nothing)}); {sentence}"]
+    return [f"{sentence[:-1]}; doing nothing leaves {_points(nothing)}.", *_ties(known)]
+
+
+def _points(cell: Cell) -> str:
+    return f"{spread(cell, GAP)} points"
+
+
+def _cost(line: Line, summary: Summary) -> str:
+    """The run time as a share of retraining's."""
+    reference = summary.line(REFERENCE)
+    spent, whole = line.cells.get(TIME.name), reference.cells.get(TIME.name) if reference else None
+    if not spent or not whole or not whole.mean > 0:
+        return ""
+    return f", in {100 * spent.mean / whole.mean:.2g}% of the time of retraining"
+
+
+def _ties(known: Sequence[Line]) -> list[str]:
+    """The methods whose gap differs from the smallest by no more than the two standard deviations together."""
+    best = known[0].cells[GAP.name]
+    near = [
+        line.label
+        for line in known[1:]
+        if (cell := line.cells[GAP.name]).mean - best.mean <= (cell.std or 0.0) + (best.std or 0.0)
+    ]
+    return [f"The gap of {_listed(near)} differs from that by no more than the spread between seeds."] if near else []
+
+
+def _outcome(results: Results) -> str:
+    total = len(results.rows)
+    failed = [row for row in results.rows if row.status == "failed"]
+    pending = sum(row.status == "pending" for row in results.rows)
+    verb = "is" if pending == 1 else "are"
+    waiting = f" {pending} of {_count(total, 'run')} {verb} still to be made." if pending else ""
+    if failed:
+        names = _listed(list(dict.fromkeys(row.label for row in failed)))
+        return f"{len(failed)} of {_count(total, 'run')} failed ({names}).{waiting}"
+    return waiting.strip() or ("The only run finished." if total == 1 else f"All {total} runs finished.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def common_configuration(results: Results) -> dict[str, str]:
+    """What the runs share: data, model, training and forget set; where they differ, each value."""
+    found: dict[str, list[str]] = {}
+    for row in results.rows:
+        for name, text in _shared(row).items():
+            found.setdefault(name, []).append(text)
+    return {name: _distinct(texts) for name, texts in found.items()}
+
+
+def _shared(row: Row) -> dict[str, str]:
+    parts = {key: value for key, value in _mapping(row.config.get("subject")).items() if key != "unlearning"}
+    metrics = row.config.get("metrics")
+    return flatten(parts) | (flatten(metrics, "metrics") if metrics is not None else {})
+
+
+def method_configurations(results: Results, labels: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The configuration of each method, of its first run that has one."""
+    by_label = {row.label: flatten(unlearning_of(row)) for row in reversed(results.rows) if unlearning_of(row)}
+    return {label: by_label[label] for label in labels if label in by_label}
+
+
+def provenance(results: Results) -> dict[str, str]:
+    """Device, versions, memory and time of the evaluations and of the unlearning that they judge."""
+    records = [row.provenance for row in results.rows]
+    memory = [value for value in _each(records, "peak_memory_bytes") if isinstance(value, (int, float))]
+    starts, ends = ([str(v) for v in _each(records, key)] for key in ("started", "finished"))
+    versions = [mapping for value in _each(records, "versions") if (mapping := _mapping(value))]
+    names = dict.fromkeys(name for found in versions for name in found)
+    shown = {
+        "device": _distinct(map(str, _each(records, "device"))),
+        "threads": _distinct(map(str, _each(records, "threads"))),
+        **{name: _distinct(str(found[name]) for found in versions if name in found) for name in names},
+        "revision": _distinct(map(str, _each(records, "git_revision"))),
+        "largest memory": f"{max(memory) / 2**20:,.0f} MiB" if memory else "",
+        "evaluated": f"{_time(min(starts))} to {_time(max(ends))}" if starts and ends else "",
+    }
+    return {name: text for name, text in shown.items() if text}
+
+
+def _each(records: Sequence[Mapping[str, object]], key: str) -> list[object]:
+    return [record[key] for record in records if record.get(key) is not None]
+
+
+def _time(iso: str) -> str:
+    """A time of the form 2026-01-31T12:34:56.789+00:00 without fractions."""
+    zone = " UTC" if iso.endswith(("+00:00", "Z")) else ""
+    return f"{iso[:19].replace('T', ' ')}{zone}"
+
+
+def _distinct(texts: Iterable[str], most: int = 6) -> str:
+    found = list(dict.fromkeys(texts))
+    return "; ".join(found[:most]) + (f"; ... ({len(found)} values)" if len(found) > most else "")

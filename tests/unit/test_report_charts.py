@@ -1,0 +1,155 @@
+"""What the charts draw: scores, bins, means, places of labels."""
+
+import itertools
+import math
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import torch
+
+from expunge.evaluation import Predictions
+from expunge.report import histograms, losses, tables, tradeoff
+from expunge.report.results import Losses, Results, Row
+
+
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_log_odds_are_those_of_the_true_labels_probability():
+    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 3
+    labels = torch.arange(50) % 7
+    p = logits.double().softmax(1)[torch.arange(50), labels]
+    found = histograms.log_odds(Predictions(logits, labels, torch.arange(50)))
+    torch.testing.assert_close(found, torch.log(p / (1 - p)))
+
+
+def test_log_odds_of_certain_models_do_not_overflow():
+    found = histograms.log_odds(
+        Predictions(torch.tensor([[900.0, 0.0], [0.0, 900.0]]), torch.zeros(2).long(), torch.arange(2))
+    )
+    assert found.tolist() == [900.0, -900.0]
+
+
+def test_shares_are_percent_and_the_outermost_bins_take_what_lies_beyond():
+    edges = torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64)
+    scores = torch.tensor([-5.0, 0.5, 1.0, 1.5, 2.5, 3.0, 99.0, math.inf, -math.inf, math.nan], dtype=torch.float64)
+    assert histograms.share(scores, edges).tolist() == pytest.approx([300 / 9, 200 / 9, 400 / 9])
+    assert histograms.share(torch.empty(0, dtype=torch.float64), edges).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_histograms_share_their_axes_and_name_them():
+    generator = torch.Generator().manual_seed(1)
+    scores = {
+        "sharp": {name: torch.full((9,), 4.0, dtype=torch.float64) for name in ("forget", "retain", "test")},
+        "broad": {name: torch.randn(90, generator=generator).double() for name in ("forget", "retain", "test")},
+    }
+    found = {label: texts(svg) for label, svg in histograms.membership(scores).items()}
+    assert found["sharp"] == found["broad"]
+    assert {"0.1", "0.5", "0.9", "examples (%)", "confidence of the true label"} <= set(found["sharp"])
+
+
+@pytest.mark.parametrize(
+    "scores", [torch.empty(0).double(), torch.tensor([math.nan]).double(), torch.tensor([math.inf]).double()]
+)
+def test_histograms_of_nothing_are_drawn_empty(scores):
+    svg = histograms.membership({"m": dict.fromkeys(("forget", "retain", "test"), scores)})["m"]
+    assert "NaN" not in svg
+
+
+@pytest.mark.parametrize("high", [3.0, 9.0, 40.0, 900.0])
+def test_ticks_are_the_log_odds_of_their_labels(high):
+    ticks = histograms._odds_ticks(-3.0, high)
+    assert ticks[0.0] == "0.5"
+    assert 2 <= len(ticks) <= 7
+    assert all(-3.0 <= tick <= high for tick in ticks)
+    for tick, label in ticks.items():
+        if label.replace(".", "").isdigit():
+            p = float(label)
+            assert tick == pytest.approx(math.log(p / (1 - p)), abs=1e-9)
+
+
+def test_downsampling_takes_means_over_consecutive_steps():
+    assert losses.downsample(torch.arange(1.0, 5.0).double(), most=2) == [(1.5, 1.5), (3.5, 3.5)]
+    found = losses.downsample(torch.arange(1001).double(), most=200)
+    assert len(found) == 167
+    assert found[0] == (3.5, 2.5)  # steps 1 to 6, losses 0 to 5
+    assert losses.downsample(torch.tensor([math.nan, 2.0, math.inf, 4.0]).double(), most=2) == [(2.0, 2.0), (4.0, 4.0)]
+    assert losses.downsample(torch.full((3,), math.nan).double()) == []
+
+
+def test_methods_without_steps_have_no_loss_chart():
+    steps = {
+        "original": Losses({}),
+        "scrub": Losses({"forget": torch.ones(3).double(), "odd": torch.zeros(3).double()}),
+    }
+    found = losses.losses(steps)
+    assert list(found) == ["scrub"]
+    assert {"step", "loss"} <= set(texts(found["scrub"]))
+
+
+def test_every_role_has_a_look_of_its_own():
+    looks = losses.role_series(["retain", "forget", "a", "b", "c", "a"])
+    assert [look.name for look in looks] == ["retain", "forget", "a", "b", "c"]
+    assert len({(look.colour, look.dash) for look in looks}) == 5
+
+
+def summary(points, *, original=None, spread=0.0):
+    rows = []
+    for label, seconds, gap in points:
+        for seed, sign in ((0, -1), (1, 1)):
+            values = {"average_gap": gap + sign * spread, "run_time.total": seconds}
+            rows.append(Row(label, seed, "finished", metrics=values))
+    if original is not None:
+        rows.append(Row("original", 0, "finished", metrics={"average_gap": original, "run_time.total": 0.0}))
+    return tables.summarise(Results(Path("x"), "x", tuple(rows)))
+
+
+def test_the_trade_off_names_every_method_its_axes_and_doing_nothing():
+    found = texts(
+        tradeoff.tradeoff(summary([("retrain", 60.0, 0.0), ("a<b", 3.0, 2.0), ("c", 5.0, 9.0)], original=7.5), 600, 300)
+    )
+    assert {"retrain", "a<b", "c", "original, doing nothing: 7.50"} <= set(found)
+    assert {"run time (seconds, log scale)", "average gap to retraining (points)"} <= set(found)
+
+
+def test_there_is_no_trade_off_without_a_method_that_has_both_numbers():
+    assert tradeoff.tradeoff(summary([]), 600, 300) is None
+    assert tradeoff.tradeoff(summary([("retrain", 60.0, 0.0)], original=3.0), 600, 300) is None
+    assert tradeoff.tradeoff(summary([("free", 0.0, 1.0)]), 600, 300) is None
+
+
+@pytest.mark.parametrize("points", [[("only", 3.0, 0.0)], [("a", 1e-4, 0.01), ("b", 1e5, 99.0)]])
+def test_the_trade_off_bears_extreme_points(points):
+    svg = tradeoff.tradeoff(summary(points), 300, 300)
+    assert "NaN" not in svg
+    assert {label for label, _, _ in points} <= set(texts(svg))
+
+
+def test_scales_and_their_inverse_agree():
+    frame = tradeoff.Frame(600, 300, (0.5, 200.0), 25.0)
+    assert (frame.x(0.5), frame.x(200.0), frame.y(0.0), frame.y(25.0)) == pytest.approx((0, 600, 300, 0))
+    assert frame.x(10.0) == pytest.approx(300)  # the geometric middle
+    assert frame.y(6.25) == pytest.approx(150)  # a quarter of the range at half the height
+    back = frame.at(frame.x(7.0), frame.y(3.0))
+    assert (back["s"], back["g"]) == pytest.approx((7.0, 3.0))
+
+
+def test_labels_of_crowded_points_overlap_neither_each_other_nor_the_points():
+    points = [(f"method_{i}", 5.0 * 1.06**i, 3.0 + 0.15 * (i % 4)) for i in range(12)]
+    shown = tradeoff.points(summary(points))
+    frame = tradeoff._frame(shown, None, 1000, 400)
+    placed = []
+    taken = [box for point in shown for box in tradeoff._around(frame, point)]
+    for point in shown:
+        placed.append(tradeoff._place(frame, point, [*taken, *placed]))
+    assert all(a.overlap(b) == 0 for a, b in itertools.combinations(placed, 2))
+    assert all(label.overlap(mark) == 0 for label in placed for mark in taken)
+    assert all(frame.holds(label) for label in placed)
+
+
+def test_overlap_is_the_common_area():
+    box = tradeoff.Box(0, 0, 4, 4)
+    assert box.overlap(tradeoff.Box(2, 3, 9, 9)) == 2.0
+    assert box.overlap(tradeoff.Box(4, 0, 9, 9)) == 0.0

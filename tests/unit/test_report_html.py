@@ -1,0 +1,222 @@
+"""The page: whole, self-contained, escaped, and right in words."""
+
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from expunge import report
+from expunge.report import html, tables, words
+from expunge.report.results import Results, Row, load
+from tests.unit._report_fixture import write_folder
+
+SMALL = (6, 30, 20)
+
+
+class Page(HTMLParser):
+    """The text and the tags of a page; fails on tags that do not close in order."""
+
+    VOID = ("meta", "img", "source", "wbr", "path", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+def written(folder: Path) -> Page:
+    return Page(report.write(folder, folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_stands_alone_and_has_every_part(tmp_path):
+    write_folder(tmp_path, methods=("retrain", "original", "scrub"), seeds=2, sizes=SMALL)
+    page = written(tmp_path)
+    assert page.count("script") == page.count("link") == page.count("iframe") == 0
+    sources = [a.get("src") or a.get("srcset") for tag, a in page.tags if tag in ("img", "source")]
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    assert len(sources) == 2 + 3 + 2  # the trade-off twice, a histogram each, losses of those that took steps
+    assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
+    text = " ".join(page.text)
+    assert not re.search(r"https?://", text)
+    for part in ("Results", "Nearness to retraining", "Membership scores", "Losses", "Configuration", "Glossary"):
+        assert part in text
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "bench.json", "report.html", "results.csv", "results.md", "results.tex",
+    }  # fmt: skip
+
+
+def test_names_and_reasons_are_escaped_everywhere(tmp_path):
+    label, reason = 'a<b>&"c"', "<script>alert(1)</script> & 'more'"
+    write_folder(tmp_path, methods=("retrain", label, "scrub"), seeds=1, failed={("scrub", 0): reason}, sizes=SMALL)
+    manifest = json.loads((tmp_path / "bench.json").read_text())
+    (tmp_path / "bench.json").write_text(json.dumps(manifest | {"name": "<img src=x onerror=y>"}))
+    page = written(tmp_path)
+    assert page.count("script") == page.count("b") == 0
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert {label, reason, "<img src=x onerror=y>"} <= set(page.text)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"methods": ("scrub",), "seeds": 1},
+        {"methods": ("retrain",), "seeds": 1},
+        {"methods": ("original", "scrub"), "seeds": 2, "manifest": False},
+        {"methods": ("retrain", "scrub"), "seeds": 1, "failed": {("retrain", 0): "x", ("scrub", 0): "y"}},
+        {"methods": ("retrain", "scrub"), "seeds": 2, "failed": {("retrain", 1): "x"}},
+    ],
+)
+def test_any_folder_makes_a_page(tmp_path, options):
+    write_folder(tmp_path, sizes=SMALL, **options)
+    page = written(tmp_path)
+    assert "Provenance" in page.text
+    assert (tmp_path / "results.md").read_text().startswith("| Method |")
+
+
+def test_values_that_are_missing_make_a_page(tmp_path):
+    write_folder(tmp_path, methods=("retrain", "scrub"), seeds=1, sizes=SMALL)
+    for path in tmp_path.glob("evaluate-*/run.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"metrics": dict.fromkeys(record["metrics"])}))
+    text = " ".join(written(tmp_path).text)
+    assert "No method has an average gap" in text
+    assert "nan" not in text.lower().split()
+
+
+@pytest.mark.slow
+def test_twenty_methods_make_a_page(tmp_path):
+    methods = ("retrain", "original", *(f"method_{number}" for number in range(18)))
+    write_folder(tmp_path, methods=methods, seeds=1, sizes=SMALL)
+    page = written(tmp_path)
+    assert sum(tag == "img" for tag, _ in page.tags) == 1 + 20 + 19
+
+
+def test_cells_are_coloured_by_their_gap():
+    assert [html.distance(gap) for gap in (0.0, 0.99, 1.0, 2.0, 4.9, 5.0, 9.9, 10.0, 80.0)] == [
+        0,
+        0,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        4,
+    ]
+
+
+def test_what_cannot_be_written_is_told_as_it_is_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    write_folder(tmp_path / "runs", methods=("scrub",), seeds=1, sizes=SMALL)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        report.write(tmp_path / "runs", tmp_path / "file" / "report.html")
+    out = tmp_path / "out"
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.write(tmp_path / "runs", out / "report.html")
+    assert list(out.iterdir()) == []
+
+
+def test_nothing_is_written_when_a_file_is_garbled(tmp_path):
+    write_folder(tmp_path, methods=("scrub",), seeds=1, sizes=SMALL)
+    next(tmp_path.glob("unlearn-*/history.jsonl")).write_text("{")
+    with pytest.raises(ValueError, match=r"history\.jsonl"):
+        report.write(tmp_path, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+    assert not (tmp_path / "results.csv").exists()
+
+
+def results(*rows: Row) -> Results:
+    return Results(Path("x"), "x", rows)
+
+
+def row(label: str, seed: int, gap: float | None, seconds: float | None = None, status="finished") -> Row:
+    return Row(
+        label, seed, status, None if status == "finished" else "boom", {"average_gap": gap, "run_time.total": seconds}
+    )
+
+
+def said(*rows: Row) -> list[str]:
+    found = results(*rows)
+    return words.headline(found, tables.summarise(found), 30, 300)
+
+
+def test_the_headline_names_the_nearest_method_its_cost_and_doing_nothing():
+    found = said(
+        row("retrain", 0, 0.0, 50.0), row("original", 0, 6.0, 0.0), row("b", 0, 2.0, 5.0), row("a", 0, 3.0, 1.0)
+    )
+    assert found == [
+        "30 of 300 training examples (10%) were to be forgotten, by 2 methods with 1 seed, compared with retraining.",
+        "b came nearest to retraining: its average gap is 2.00 points, in 10% of the time of retraining; "
+        "doing nothing leaves 6.00 points.",
+        "All 4 runs finished.",
+    ]
+
+
+def test_the_headline_says_when_doing_nothing_is_as_good():
+    found = said(row("retrain", 0, 0.0), row("original", 0, 1.0), row("b", 0, 2.0))
+    assert found[1].startswith("No method came nearer to retraining than doing nothing (1.00 points); b came nearest")
+
+
+def test_the_headline_names_methods_within_the_spread():
+    near = [row("b", 0, 1.0), row("b", 1, 3.0), row("c", 0, 2.0), row("c", 1, 3.0), row("d", 0, 9.0), row("d", 1, 9.1)]
+    found = said(row("original", 0, 20.0), *near)
+    assert "The gap of c differs from that by no more than the spread between seeds." in found
+
+
+def test_the_headline_counts_failures_and_what_is_pending():
+    found = said(row("a", 0, 1.0), row("b", 0, None, status="failed"), row("b", 1, None, status="pending"))
+    assert found[-1] == "1 of 3 runs failed (b). 1 of 3 runs is still to be made."
+
+
+@pytest.mark.parametrize(
+    ("forget", "expected"),
+    [
+        ({"kind": "random_forget", "count": 4, "percent": None}, "chosen at random"),
+        ({"kind": "class_forget", "classes": [3, 5]}, "class 3, 5"),
+        ({"kind": "listed_forget", "ids": [1, 2]}, "a list of ids"),
+        ({"kind": "score", "run": "x"}, "kind score, run x"),
+    ],
+)
+def test_the_forget_set_in_words(forget, expected):
+    assert words.forget_words(results(Row("a", 0, "finished", config={"subject": {"forget": forget}}))) == expected
+
+
+def test_the_configuration_shows_what_is_shared_and_what_differs(tmp_path):
+    write_folder(tmp_path, methods=("retrain", "scrub"), seeds=2, sizes=SMALL)
+    found = load(tmp_path)
+    common = words.common_configuration(found)
+    assert common["original.model.name"] == "small_cnn"
+    assert common["seed"] == "0; 1"
+    assert not any("unlearning" in name for name in common)
+    assert words.method_configurations(found, ["scrub", "nobody"]).keys() == {"scrub"}
+    provenance = words.provenance(found)
+    assert provenance["largest memory"] == "400 MiB"
+    assert provenance["evaluated"] == "2026-01-02 03:00:00 UTC to 2026-01-02 03:01:30 UTC"

@@ -1,0 +1,221 @@
+"""Reading a folder of runs: every row, and one clear message for every file that is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from expunge.errors import RequestError
+from expunge.report import results
+from tests.unit._report_fixture import write_folder
+
+SMALL = (6, 10, 8)
+
+
+def small(folder: Path, **options) -> Path:
+    return write_folder(folder, methods=("retrain", "original", "scrub"), sizes=SMALL, **options)
+
+
+def rewrite(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_every_entry_is_a_row_with_its_numbers(tmp_path):
+    found = results.load(small(tmp_path, seeds=2))
+    assert found.name == "demo"
+    assert [(row.label, row.seed) for row in found.rows] == [
+        (label, seed) for seed in (0, 1) for label in ("retrain", "original", "scrub")
+    ]
+    row = found.rows[5]
+    stored = json.loads((tmp_path / row.run / "run.json").read_text())
+    assert row.metrics == stored["metrics"]
+    assert row.seconds == stored["seconds"]
+    assert row.subject == stored["parents"]["subject"]
+    assert row.config == json.loads((tmp_path / row.run / "config.json").read_text())
+
+
+def test_without_a_manifest_every_evaluation_counts_and_its_seed_is_the_subjects(tmp_path):
+    found = results.load(small(tmp_path, seeds=2, manifest=False))
+    assert sorted((row.label, row.seed) for row in found.rows) == sorted(
+        (label, seed) for seed in (0, 1) for label in ("retrain", "original", "scrub")
+    )
+    assert found.name == tmp_path.name
+
+
+def test_different_configurations_of_one_method_are_told_apart_without_a_manifest(tmp_path):
+    small(tmp_path, seeds=2, manifest=False)
+    changed = next(tmp_path.glob("evaluate-scrub-s1-*")) / "config.json"
+    config = json.loads(changed.read_text())
+    config["subject"]["unlearning"]["method"]["epochs"] = 7
+    changed.write_text(json.dumps(config))
+    labels = {row.label for row in results.load(tmp_path).rows}
+    assert labels == {"retrain", "original", "scrub:epochs=5", "scrub:epochs=7"}
+
+
+def test_the_same_label_and_seed_twice_are_told_apart_by_the_run(tmp_path):
+    small(tmp_path, seeds=1, manifest=False)
+    twin = tmp_path / "evaluate-scrub-s0-ffffffffffff"
+    source = next(tmp_path.glob("evaluate-scrub-*"))
+    twin.mkdir()
+    for name in ("run.json", "config.json"):
+        (twin / name).write_bytes((source / name).read_bytes())
+    labels = [row.label for row in results.load(tmp_path).rows if row.label.startswith("scrub")]
+    assert sorted(labels) == ["scrub 000000000000", "scrub ffffffffffff"]
+
+
+def test_failed_rows_keep_their_reason(tmp_path):
+    found = results.load(small(tmp_path, seeds=1, failed={("scrub", 0): "loss is NaN at step 3"}))
+    row = found.rows[-1]
+    assert (row.status, row.reason, dict(row.metrics)) == ("failed", "loss is NaN at step 3", {})
+    assert found.first("scrub") is None
+    assert found.first("retrain").seed == 0
+
+
+def test_a_run_that_failed_before_its_evaluation_is_known_from_the_manifest(tmp_path):
+    small(tmp_path, seeds=1)
+    manifest = json.loads((tmp_path / "bench.json").read_text())
+    entry = {"label": "salun", "seed": 0, "run": "evaluate-salun-x", "status": "failed", "reason": "no memory"}
+    manifest["entries"].append(entry)
+    (tmp_path / "bench.json").write_text(json.dumps(manifest))
+    row = results.load(tmp_path).rows[-1]
+    assert (row.label, row.status, row.reason) == ("salun", "failed", "no memory")
+
+
+def test_the_run_directory_has_the_last_word_on_a_status(tmp_path):
+    small(tmp_path, seeds=1)
+    manifest = json.loads((tmp_path / "bench.json").read_text())
+    for entry in manifest["entries"]:
+        entry["status"] = "pending"
+    manifest["entries"].append({"label": "salun", "seed": 0, "run": None, "status": "pending", "reason": None})
+    (tmp_path / "bench.json").write_text(json.dumps(manifest))
+    assert [row.status for row in results.load(tmp_path).rows] == ["finished"] * 3 + ["pending"]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_value_that_is_no_number_is_none(tmp_path, value):
+    small(tmp_path, seeds=1)
+    run = next(tmp_path.glob("evaluate-scrub-*")) / "run.json"
+    rewrite(run, metrics={"tow": value, "average_gap": 1})
+    assert dict(results.load(tmp_path).rows[-1].metrics) == {"tow": None, "average_gap": 1.0}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"status": "perhaps"}', '{"status": "finished", "label": 3}'])
+def test_a_garbled_record_is_named(tmp_path, text):
+    small(tmp_path, seeds=1)
+    run = next(tmp_path.glob("evaluate-scrub-*")) / "run.json"
+    run.write_text(text)
+    with pytest.raises(RequestError, match=str(run)):
+        results.load(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["metrics", "seconds", "parents"])
+def test_a_record_with_a_part_of_the_wrong_type_is_named(tmp_path, key):
+    small(tmp_path, seeds=1)
+    run = next(tmp_path.glob("evaluate-scrub-*")) / "run.json"
+    rewrite(run, **{key: "none"})
+    with pytest.raises(RequestError, match=f"{run}: {key}"):
+        results.load(tmp_path)
+
+
+def test_a_metric_that_is_text_is_named(tmp_path):
+    small(tmp_path, seeds=1)
+    rewrite(next(tmp_path.glob("evaluate-scrub-*")) / "run.json", metrics={"tow": "high"})
+    with pytest.raises(RequestError, match=r"run\.json: tow should be a number, got 'high'"):
+        results.load(tmp_path)
+
+
+def test_a_finished_run_whose_folder_is_gone_is_named(tmp_path):
+    small(tmp_path, seeds=1)
+    run = next(tmp_path.glob("evaluate-scrub-*"))
+    for file in run.iterdir():
+        file.unlink()
+    with pytest.raises(RequestError, match=str(run)):
+        results.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"name": "x", "entries": [3]}', '{"name": 3, "entries": []}'])
+def test_a_garbled_manifest_is_named_or_empty(tmp_path, text):
+    small(tmp_path, seeds=1)
+    (tmp_path / "bench.json").write_text(text)
+    with pytest.raises(RequestError, match=str(tmp_path)):
+        results.load(tmp_path)
+
+
+def test_an_empty_or_missing_folder_says_what_to_do(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RequestError, match="holds no evaluations: run `expunge bench`"):
+            results.load(folder)
+
+
+def test_history_has_nan_where_a_role_was_absent_or_null(tmp_path):
+    found = results.load(small(tmp_path, seeds=1))
+    row = found.first("scrub")
+    records = [{"loss": {"forget": 1.5}}, {"loss": {"forget": None, "retain": 0.25}}, {"loss": {"retain": 0.5}}]
+    (tmp_path / row.subject / "history.jsonl").write_text("\n".join(map(json.dumps, records)))
+    losses = results.history(found, row)
+    assert len(losses) == 3
+    expected = {"forget": [1.5, torch.nan, torch.nan], "retain": [torch.nan, 0.25, 0.5]}
+    for role, values in expected.items():
+        torch.testing.assert_close(losses.by_role[role], torch.tensor(values, dtype=torch.float64), equal_nan=True)
+
+
+@pytest.mark.parametrize("line", ["{", "3", '{"step": 1}', '{"loss": [1]}', '{"loss": {"forget": "x"}}'])
+def test_a_garbled_history_is_named_with_the_line(tmp_path, line):
+    found = results.load(small(tmp_path, seeds=1))
+    row = found.first("scrub")
+    path = tmp_path / row.subject / "history.jsonl"
+    path.write_text('{"loss": {}}\n' + line + "\n")
+    with pytest.raises(RequestError, match=str(path)):
+        results.history(found, row)
+    path.unlink()
+    with pytest.raises(RequestError, match=str(path)):
+        results.history(found, row)
+
+
+def test_predictions_are_split_by_the_forget_ids(tmp_path):
+    found = results.load(small(tmp_path, seeds=1))
+    row = found.first("scrub")
+    stored = load_file(tmp_path / row.subject / "predictions.safetensors")
+    splits = results.predictions(found, row)
+    assert {name: len(part) for name, part in splits.items()} == {"forget": 6, "retain": 10, "validation": 8, "test": 8}
+    assert sorted(splits["forget"].ids.tolist()) == stored["forget.ids"].tolist()
+    for name in ("forget", "retain"):
+        torch.testing.assert_close(splits[name].logits, stored["train.logits"][splits[name].ids])
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbled", "incomplete", "uneven", "label"])
+def test_damaged_predictions_are_named(tmp_path, damage):
+    from safetensors.torch import save_file
+
+    found = results.load(small(tmp_path, seeds=1))
+    row = found.first("scrub")
+    path = tmp_path / row.subject / "predictions.safetensors"
+    stored = load_file(path)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "garbled":
+        path.write_bytes(b"\0" * 9)
+    else:
+        if damage == "incomplete":
+            del stored["forget.ids"]
+        elif damage == "uneven":
+            stored["test.labels"] = stored["test.labels"][1:].clone()
+        else:
+            stored["test.labels"][0] = 10
+        save_file(stored, path)
+    with pytest.raises(RequestError, match=str(path)):
+        results.predictions(found, row)
+
+
+def test_flatten_gives_dotted_names_and_cuts_long_lists():
+    nested = {"a": {"b": None, "c": [1, 2]}, "d": "x", "e": [{"f": True}], "g": list(range(20)), "h": []}
+    assert results.flatten(nested) == {
+        "a.b": "none",
+        "a.c": "1, 2",
+        "d": "x",
+        "e.1.f": "true",
+        "g": "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (20 in all)",
+        "h": "none",
+    }

@@ -1,0 +1,164 @@
+"""The numbers of the table against hand-worked ones, and its text forms."""
+
+import csv
+import io
+import statistics
+from pathlib import Path
+
+import pytest
+
+from expunge.report import tables
+from expunge.report.results import Results, Row
+
+
+def row(label, seed, status="finished", reason=None, **metrics):
+    return Row(label, seed, status, reason, {name.replace("__", "."): value for name, value in metrics.items()})
+
+
+def folder(*rows) -> Results:
+    return Results(Path("here"), "demo", rows)
+
+
+COMPARED = folder(
+    row("zeta", 0, unlearning_accuracy=9.0, average_gap=4.0, run_time__total=1.0),
+    row("zeta", 1, unlearning_accuracy=2.0, average_gap=2.0, run_time__total=3.0),
+    row("alpha", 0, unlearning_accuracy=6.0, average_gap=5.0, run_time__total=1.0),
+    row("original", 0, unlearning_accuracy=0.0, average_gap=1.0, run_time__total=0.0),
+    row("retrain", 0, unlearning_accuracy=5.0, average_gap=0.0, run_time__total=100.0),
+    row("retrain", 1, unlearning_accuracy=7.0, average_gap=0.0, run_time__total=120.0),
+)
+
+
+def cell(results, label, metric):
+    return tables.summarise(results).line(label).cells[metric]
+
+
+def test_mean_sample_deviation_and_gap_by_hand():
+    found = cell(COMPARED, "zeta", "unlearning_accuracy")
+    assert (found.n, found.mean) == (2, 5.5)
+    assert found.std == pytest.approx(7 / 2**0.5)  # sqrt(2 * 3.5^2 / (2 - 1))
+    assert found.gap == (abs(9 - 5) + abs(2 - 7)) / 2  # of the same seed, not of the means: that would be 0.5
+
+
+def test_the_deviation_is_the_sample_standard_deviation():
+    values = [3.0, 4.5, 9.25, 1.0]
+    found = cell(folder(*(row("m", seed, tow=value) for seed, value in enumerate(values))), "m", "tow")
+    assert found.std == pytest.approx(statistics.stdev(values))
+    assert found.mean == pytest.approx(statistics.mean(values))
+
+
+def test_one_seed_has_no_spread():
+    assert cell(COMPARED, "alpha", "unlearning_accuracy").std is None
+
+
+def test_a_gap_counts_only_seeds_that_were_retrained():
+    results = folder(
+        row("m", 0, test_accuracy=90.0), row("m", 1, test_accuracy=50.0), row("retrain", 0, test_accuracy=91.0)
+    )
+    assert cell(results, "m", "test_accuracy").gap == 1.0
+    assert cell(folder(row("m", 0, test_accuracy=90.0)), "m", "test_accuracy").gap is None
+
+
+def test_failed_rows_and_missing_values_do_not_count():
+    results = folder(row("m", 0, tow=0.5), row("m", 1, tow=None), row("m", 2, "failed", "boom", tow=0.1))
+    found = tables.summarise(results).line("m")
+    assert (found.cells["tow"].n, found.cells["tow"].mean) == (1, 0.5)
+    assert (found.finished, found.failed, found.total) == (2, 1, 3)
+    assert found.note == "1 of 3 failed: boom"
+
+
+def test_times_and_gaps_have_no_gap_of_their_own():
+    assert cell(COMPARED, "zeta", "run_time.total").gap is None
+    assert cell(COMPARED, "zeta", "average_gap").gap is None
+
+
+def test_retraining_comes_first_then_the_original_then_by_average_gap():
+    more = folder(*COMPARED.rows, row("beta", 0, "failed", "x"), row("aaa", 0, "pending"))
+    assert [line.label for line in tables.summarise(more).lines] == [
+        "retrain", "original", "zeta", "alpha", "aaa", "beta",
+    ]  # fmt: skip
+
+
+def test_metrics_are_in_the_order_of_the_field_and_strangers_last():
+    results = folder(
+        row("m", 0, zebra=1.0, tow=1.0, run_time__total=1.0, unlearning_accuracy=1.0, membership_svc__prob=2.0)
+    )
+    names = [measure.name for measure in tables.summarise(results).measures]
+    assert names == ["unlearning_accuracy", "tow", "run_time.total", "membership_svc.prob", "zebra"]
+    assert [m.name for m in tables.summarise(results).headline] == names[:3]
+    strangers = tables.summarise(folder(row("m", 0, zebra=1.0)))
+    assert [m.name for m in strangers.headline] == ["zebra"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std", "expected"),
+    [
+        ("test_accuracy", 94.24, 0.251, "94.2 ± 0.3"),
+        ("test_accuracy", 100.0, None, "100.0"),
+        ("average_gap", 1.234, 0.1, "1.23 ± 0.10"),
+        ("tow", 0.98765, 0.0123, "0.988 ± 0.012"),
+        ("run_time.total", 123.4, 5.6, "123 ± 6"),
+        ("run_time.total", 0.0, 0.0, "0.00 ± 0.00"),
+        ("run_time.total", 0.01234, None, "0.0123"),
+        ("weight_distance.to_original", 12345678.0, 100.0, "1.23e+07 ± 1.0e+02"),
+        ("weight_distance.to_original", 0.00001234, None, "1.23e-05"),
+        ("test_accuracy", 0.0001, None, "0.0"),
+    ],
+)
+def test_numbers_are_rounded_as_people_read_them(name, mean, std, expected):
+    assert tables.spread(tables.Cell(2, mean, std, None), tables.measure(name)) == expected
+
+
+def test_csv_has_unrounded_numbers_and_empty_fields_for_missing_ones():
+    text = tables.csv(tables.summarise(folder(*COMPARED.rows, row('a "b", c', 0, "failed", "first\nsecond, third"))))
+    found = {record["method"]: record for record in csv.DictReader(io.StringIO(text))}
+    assert float(found["zeta"]["unlearning_accuracy.std"]) == pytest.approx(7 / 2**0.5, rel=1e-14)
+    assert float(found["zeta"]["unlearning_accuracy.gap"]) == 4.5
+    assert found["alpha"]["unlearning_accuracy.std"] == ""
+    assert found['a "b", c']["note"] == "1 of 1 failed: first second, third"
+    assert (found["zeta"]["finished"], found["zeta"]["total"]) == ("2", "2")
+
+
+def test_markdown_has_one_line_per_method_and_escapes():
+    text = tables.markdown(tables.summarise(folder(*COMPARED.rows, row("a|b_c<d>", 0, "failed", "x | y\nz"))))
+    lines = text.splitlines()
+    assert lines[0] == "| Method | UA (%) | Avg. gap (points) | Time (s) | Note |"
+    assert lines[2].startswith("| retrain | 6.0 ± 1.4 | 0.00 ± 0.00 | 110 ± 14 |")
+    assert "| zeta | 5.5 ± 4.9 (4.5) | 3.00 ± 1.41 | 2.00 ± 1.41 |  |" in lines
+    assert r"| a\|b\_c\<d\> |" in text
+    assert r"1 of 1 failed: x \| y z |" in text
+
+
+def test_latex_is_booktabs_and_escapes():
+    text = tables.latex(tables.summarise(folder(*COMPARED.rows, row("a_b&c%$#{}~^\\", 0, tow=0.5))))
+    assert r"\begin{tabular}{lrrrr}" in text
+    assert [sign in text for sign in (r"\toprule", r"\midrule", r"\bottomrule")] == [True] * 3
+    assert r"a\_b\&c\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} & -- &" in text
+    assert r"zeta & 5.5 $\pm$ 4.9 (4.5) & 3.00 $\pm$ 1.41 & -- & 2.00 $\pm$ 1.41 \\" in text
+
+
+def test_every_latex_row_has_as_many_cells_as_the_head():
+    summary = tables.summarise(folder(*COMPARED.rows, row("broken", 0, "failed", "why & how")))
+    rows = [line for line in tables.latex(summary).splitlines() if line.endswith(r"\\")]
+    assert {line.replace(r"\&", "").count("&") for line in rows} == {4}
+
+
+def test_terminal_rows_are_plain_and_narrow():
+    title, heads, rows = tables.terminal(tables.summarise(COMPARED))
+    assert title == "demo: mean ± standard deviation over 2 seeds"
+    assert heads == ["method", "UA %", "Avg. gap", "Time s"]
+    assert rows[0] == ["retrain", "6.0±1.4", "0.00±0.00", "110"]
+    noted = tables.terminal(tables.summarise(folder(row("m", 0, "failed", "boom"))))
+    assert noted == ("demo: one seed", ["method", "note"], [["m", "1 of 1 failed: boom"]])
+
+
+def test_a_metric_of_a_plug_in_is_compared_when_it_says_so(monkeypatch):
+    from expunge import registry
+    from expunge.registry import Mark, Plugin
+
+    marks = {"leak": "reference", "speed": "lower"}
+    found = {name: Plugin(name, print, int, Mark("metrics", better=better)) for name, better in marks.items()}
+    monkeypatch.setattr(registry, "plugins", lambda kind: found)
+    assert tables.measure("leak.rate").compared
+    assert not tables.measure("speed").compared
+    assert not tables.measure("unknown").compared
