@@ -71,7 +71,7 @@ def _evaluate(
     phases = {"precompute": 0.1 * total if label == "salun" else 0.0, "unlearn": total}
     values = {} if reason else _metrics(logits, reference, phases)
     if reason is None and label == "retrain":
-        values |= {"average_gap": 0.0, "tow": 1.0, "tow_mia": 1.0}
+        values |= {"average_gap": 0.0, "tow": 1.0, "tow.tow_mia": 1.0}
     directory.mkdir(parents=True)
     parents = {"subject": subject, "reference": f"unlearn-retrain-s{seed}-{seed:012d}", "original": "train-digits"}
     record = {
@@ -160,6 +160,6 @@ def _metrics(
         gaps = [abs(values[part] - reference[part]) for part in parts]
         values["average_gap"] = sum(gaps) / 4
         values["tow"] = math.prod(1 - gap / 100 for gap in gaps[:3])
-        values["tow_mia"] = math.prod(1 - gap / 100 for gap in gaps[1:])
+        values["tow.tow_mia"] = math.prod(1 - gap / 100 for gap in gaps[1:])
         values["weight_distance.to_reference"] = 3.0 + gaps[0]
     return values

@@ -149,6 +149,15 @@ def test_labels_of_crowded_points_overlap_neither_each_other_nor_the_points():
     assert all(frame.holds(label) for label in placed)
 
 
+@pytest.mark.parametrize(("x", "y"), [(0, 0), (600, 0), (0, 300), (600, 300), (300, 150)])
+def test_labels_stay_within_the_frame_even_where_it_is_crowded(x, y):
+    frame = tradeoff.Frame(600, 300, (1.0, 100.0), 9.0)
+    place = frame.at(x, y)
+    point = tradeoff.Point("gradient_ascent", place["s"], tables.Cell(1, place["g"], None, None))
+    everywhere = [tradeoff.Box(150, 75, 450, 225)]
+    assert frame.holds(tradeoff._place(frame, point, everywhere))
+
+
 def test_overlap_is_the_common_area():
     box = tradeoff.Box(0, 0, 4, 4)
     assert box.overlap(tradeoff.Box(2, 3, 9, 9)) == 2.0

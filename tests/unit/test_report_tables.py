@@ -99,7 +99,8 @@ def test_metrics_are_in_the_order_of_the_field_and_strangers_last():
         ("tow", 0.98765, 0.0123, "0.988 ± 0.012"),
         ("run_time.total", 123.4, 5.6, "123 ± 6"),
         ("run_time.total", 0.0, 0.0, "0.00 ± 0.00"),
-        ("run_time.total", 0.01234, None, "0.0123"),
+        ("run_time.total", 0.01234, 0.001, "0.012 ± 0.001"),
+        ("run_time.total", 0.00005, None, "0.000"),
         ("weight_distance.to_original", 12345678.0, 100.0, "1.23e+07 ± 1.0e+02"),
         ("weight_distance.to_original", 0.00001234, None, "1.23e-05"),
         ("test_accuracy", 0.0001, None, "0.0"),
@@ -147,7 +148,7 @@ def test_terminal_rows_are_plain_and_narrow():
     title, heads, rows = tables.terminal(tables.summarise(COMPARED))
     assert title == "demo: mean ± standard deviation over 2 seeds"
     assert heads == ["method", "UA %", "Avg. gap", "Time s"]
-    assert rows[0] == ["retrain", "6.0±1.4", "0.00±0.00", "110"]
+    assert rows[0] == ["retrain", "6.0±1.4", "0.0±0.0", "110"]
     noted = tables.terminal(tables.summarise(folder(row("m", 0, "failed", "boom"))))
     assert noted == ("demo: one seed", ["method", "note"], [["m", "1 of 1 failed: boom"]])
 

@@ -1,5 +1,6 @@
 """What `bench` and `demo` share: run a comparison before the user's eyes, then report."""
 
+import os
 import time
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from expunge.sweeps.grid import Comparison
 from expunge.sweeps.local import Board, bench
 
 
-def run(wanted: Comparison, folder: Path, options: _console.Common, jobs: int) -> int:
+def run(wanted: Comparison, folder: Path, options: _console.Common, jobs: int | None) -> int:
     """Run, print the table, write the report; status 1 if some run failed."""
     started = time.perf_counter()
     device = str(_console.device(options.device))
+    if jobs is None:
+        jobs = min(os.cpu_count() or 1, 4) if device == "cpu" else 1
     with _console.progress(options.quiet or options.json) as bars:
         watch = _Watch(bars)
         board = bench(wanted, Store(folder), jobs=jobs, device=device, retry=options.retry, watch=watch)

@@ -24,8 +24,8 @@ class Arguments(_console.Common):
     """Repeat everything with this many seeds; what the recipe says by default."""
     methods: tuple[str, ...] = ()
     """Only these methods, as NAME or NAME:key=value,...; those of the recipe by default."""
-    jobs: int = 1
-    """How many processes to use."""
+    jobs: int | None = None
+    """How many processes to use; one per core by default, at most four, and one alone on a GPU."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -36,7 +36,7 @@ def _loss(found: Losses, looks: Mapping[str, Series], width: int, height: int) -
     layers = [
         curve([{"x": x, "y": y} for x, y in downsample(values)], looks[role]).encode(
             x=alt.X("x:Q", title="step", scale=steps, axis=alt.Axis(tickCount=5)),
-            y=alt.Y("y:Q", title="loss", axis=alt.Axis(tickCount=4, format="~g"), scale=alt.Scale(zero=True)),
+            y=alt.Y("y:Q", title="loss", axis=alt.Axis(tickCount=4), scale=alt.Scale(zero=True)),
         )
         for role, values in found.by_role.items()
     ]

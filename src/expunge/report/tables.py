@@ -6,7 +6,7 @@ zero means that the method cannot be told from retraining by this metric.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import polars as pl
@@ -52,7 +52,7 @@ TIME = Measure("run_time.total", "Time", "run time", "s", False, True)
 KNOWN = (
     UA, RA, TA, MIA, GAP,
     Measure("tow", "ToW", "tug-of-war", headline=True, decimals=3),
-    Measure("tow_mia", "ToW-MIA", "tug-of-war with membership attack", decimals=3),
+    Measure("tow.tow_mia", "ToW-MIA", "tug-of-war with membership attack", decimals=3),
     TIME,
     Measure("run_time.precompute", "Precompute", "run time of the preparation", "s"),
     Measure("run_time.unlearn", "Unlearn", "run time of the unlearning", "s"),
@@ -225,15 +225,16 @@ def spread(cell: Cell | None, measure: Measure) -> str:
 
 def _plain(value: float, measure: Measure) -> bool:
     """Whether a value is read well without an exponent."""
-    return value == 0 or (abs(value) < 1e6 and (abs(value) >= 1e-3 or measure.decimals is not None))
+    fine = abs(value) >= 1e-3 or measure.unit == "s" or measure.decimals is not None
+    return value == 0 or (abs(value) < 1e6 and fine)
 
 
 def _decimals(value: float, measure: Measure) -> int:
-    """Those of the metric; else so many that three digits count, but not over four."""
+    """Those of the metric; else so many that three digits count, but not over four, of seconds three."""
     if measure.decimals is not None:
         return measure.decimals
     size = math.floor(math.log10(abs(value))) if value else 0
-    return min(4, max(0, 2 - size))
+    return min(3 if measure.unit == "s" else 4, max(0, 2 - size))
 
 
 def _with_gap(cell: Cell | None, measure: Measure, reference: bool) -> str:
@@ -344,9 +345,8 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
 
 
 def _narrow(cell: Cell | None, measure: Measure) -> str:
-    """Mean and spread without blanks; of the run time, the mean."""
+    """Mean and spread without blanks and with one decimal of gaps; of the run time, the mean."""
     if cell is not None and measure.name == TIME.name:
         return text(cell.mean, measure)
-    return spread(cell, measure).replace(" ", "")
-
-
+    shown = replace(measure, decimals=1) if measure.unit == "points" else measure
+    return spread(cell, shown).replace(" ", "")

@@ -181,8 +181,9 @@ class Words:
 def _labels(frame: Frame, shown: Sequence[Point], level: Cell | None) -> list[alt.Chart]:
     """Labels beside their points where nothing else is, with a thin line to those that had to move away."""
     taken = [box for point in shown for box in _around(frame, point)]
+    taken += [line.grown(1) for line in _guide_lines(frame, shown, level)]
     above = [_level_words(frame, level, taken)] if level else []
-    taken += [words.box for words in above] + [line.grown(1) for line in _guide_lines(frame, shown, level)]
+    taken += [words.box for words in above]
     placed: dict[str, Words] = {}
     for point in sorted(shown, key=lambda p: (p.label != REFERENCE, p.seconds)):
         placed[point.label] = Words(point.words(frame.signs), _place(frame, point, taken))
@@ -214,11 +215,12 @@ def text_width(text: str) -> float:
 
 
 def _level_words(frame: Frame, level: Cell, taken: Sequence[Box]) -> Words:
-    """The words on the level of doing nothing, above its freer end."""
+    """The words on the level of doing nothing, above it where it is freest."""
     words, top = f"original, doing nothing: {spread(level, GAP)}", frame.y(level.mean) - TEXT_HEIGHT - 2
     wide = text_width(words)
-    ends = [Box(left, top, left + wide, top + TEXT_HEIGHT) for left in (4.0, max(frame.width - wide - 4, 4.0))]
-    return Words(words, min(ends, key=lambda end: sum(end.overlap(other) for other in taken)))
+    lefts = [4 + part / 10 * max(frame.width - wide - 8, 0.0) for part in range(11)]
+    boxes = [Box(left, top, left + wide, top + TEXT_HEIGHT) for left in lefts]
+    return Words(words, min(boxes, key=lambda box: sum(box.overlap(other) for other in taken)))
 
 
 def _place(frame: Frame, point: Point, taken: Sequence[Box]) -> Box:
