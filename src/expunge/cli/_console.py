@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar, cast
 
 import torch
 import tyro
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -93,11 +94,11 @@ def print_json(value: object) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table for people."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position == 0)
+        table.add_column(escape(column), justify="left" if position == 0 else "right", no_wrap=position == 0)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     out().print(table)
 
 
