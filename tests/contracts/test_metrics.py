@@ -1,0 +1,88 @@
+"""What every metric must do; a new one is tested by being found."""
+
+import math
+
+import pytest
+import torch
+
+from expunge import registry
+from expunge.context import Context
+from expunge.evaluation import Predictions, Subject, evaluate
+
+METRICS = registry.plugins("metrics")
+
+
+def predictions(count: int, seed: int, lead: float = 3.0, classes: int = 4) -> Predictions:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    logits = torch.randn(count, classes, generator=generator)
+    logits[torch.arange(count), labels] += lead
+    return Predictions(logits, labels, torch.arange(count) + 1000 * seed)
+
+
+def subject(reference: Subject | None = None, lead: float = 3.0) -> Subject:
+    splits = {
+        "forget": predictions(20, 1, lead - 1),
+        "retain": predictions(80, 2, lead),
+        "validation": predictions(16, 3, lead - 1),
+        "test": predictions(40, 4, lead - 1),
+    }
+    weights = {"w": torch.full((3,), lead)}
+    return Subject(splits, weights, {"w": torch.zeros(3)}, {"precompute": 0.5, "unlearn": 2.0}, reference)
+
+
+def context(seed: int = 0) -> Context:
+    return Context(torch.Generator().manual_seed(seed))
+
+
+def everything(judged: Subject) -> dict[str, float]:
+    return evaluate(judged, [plugin.config() for plugin in METRICS.values()], context())
+
+
+def with_reference() -> dict[str, float]:
+    reference = subject(lead=2.0)
+    everything(reference)
+    return everything(subject(reference))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_gives_finite_numbers_under_its_own_name(name: str) -> None:
+    found = with_reference()
+    mine = {key: value for key, value in found.items() if key.split(".")[0] == name}
+    assert mine
+    assert all(math.isfinite(value) for value in mine.values())
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_same_seed_gives_the_same_numbers(name: str) -> None:
+    first, second = with_reference(), with_reference()
+    assert {k: v for k, v in first.items() if k.startswith(name)} == {
+        k: v for k, v in second.items() if k.startswith(name)
+    }
+
+
+def test_without_a_reference_only_comparisons_are_absent() -> None:
+    alone, compared = everything(subject()), with_reference()
+    assert set(compared) - set(alone) == {
+        "average_gap",
+        "tow",
+        "tow.tow_mia",
+        "weight_distance.to_reference",
+        "weight_distance.relative_to_nothing",
+    }
+
+
+def test_a_reference_has_no_gap_to_itself() -> None:
+    reference = subject()
+    everything(reference)
+    found = everything(subject(reference))
+    assert found["average_gap"] == 0
+    assert found["tow"] == found["tow.tow_mia"] == 1
+    assert found["weight_distance.to_reference"] == 0
+
+
+def test_metrics_do_not_change_the_predictions() -> None:
+    judged = subject()
+    before = {name: part.logits.clone() for name, part in judged.splits.items()}
+    everything(judged)
+    assert all(torch.equal(part.logits, before[name]) for name, part in judged.splits.items())
