@@ -130,8 +130,7 @@ def unlearn(
         _check_images(name, images, kept.shape, classes)
     context = Context(randomness.generator(seed, "unlearning", device=place), place, precision)
     data = UnlearningData(forgotten.to(place), kept.to(place), None if held is None else held.to(place), classes)
-    with context.phase("unlearn"):
-        unlearned = unlearning.unlearn(student, data, wanted, context)
+    unlearned = unlearning.unlearn(student, data, wanted, context)
     return Result(unlearned, dict(context.seconds), context.history())
 
 

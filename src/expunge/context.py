@@ -41,8 +41,8 @@ class Context:
     """Wall-clock seconds per phase."""
     steppers: list[Stepper] = field(default_factory=list)
     """The steppers made so far: their losses are the history of the run."""
-    _phases: list[str] = field(default_factory=list)
-    _since: float = 0.0
+    _phases: list[str] = field(default_factory=list[str], init=False, repr=False)
+    _since: float = field(default=0.0, init=False, repr=False)
 
     def stepper(self, model: nn.Module, rule: Rule | PerRole, steps: int) -> Stepper:
         """The stepper that trains ``model`` by ``rule`` for ``steps`` calls, under this run's masks."""

@@ -10,7 +10,7 @@ from expunge.errors import RunError
 from expunge.evaluation import Predictions
 
 Floats = npt.NDArray[np.float64]
-GRID = 4096
+GRID = 1024
 """Steps over the range of a one-dimensional feature to which values are rounded for the fit."""
 SMALL = 2000
 """Up to so many examples the fit on raw values is as fast."""

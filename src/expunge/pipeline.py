@@ -1,6 +1,8 @@
 """Train, unlearn, evaluate: each a configuration that :func:`run` turns into a run directory, once."""
 
+import dataclasses
 import functools
+import math
 import os
 import platform
 import resource
@@ -17,7 +19,7 @@ from typing import Annotated, cast
 import torch
 from torch import Tensor, nn
 
-from expunge import config, parameters, randomness, registry, training, unlearning
+from expunge import config, masks, parameters, randomness, registry, training, unlearning
 from expunge.config import Choice
 from expunge.context import Context, UnlearningData
 from expunge.data import splits
@@ -26,6 +28,7 @@ from expunge.data.forgetting import Forget, forget_ids, partition
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError, RunError
 from expunge.evaluation import Predictions, Subject, evaluate, predict
+from expunge.masks import Mask
 from expunge.models._normalise import with_normalisation
 from expunge.runs import Draft, Record, RunDirectory, Store
 from expunge.training import Training
@@ -282,6 +285,8 @@ def _unlearn(wanted: UnlearnConfig, directories: Mapping[str, RunDirectory], dra
     model = load_model(wanted.original, directories["original"]).to(session.device)
     context = _context(wanted, session, "unlearning")
     model = unlearning.unlearn(model, seen, wanted.unlearning, context)
+    if isinstance(context.update_masks, Mask):
+        masks.save(context.update_masks, draft.path / "mask.safetensors")
     return _save(model, data, draft, context, {"forget.ids": ids})
 
 
@@ -323,17 +328,32 @@ def _save(
 def _evaluate(
     wanted: EvaluateConfig, directories: Mapping[str, RunDirectory], draft: Draft, session: Session
 ) -> Record:
-    context = Context(randomness.generator(wanted.seed, "evaluation"), session.device)
     original = _weights(wanted.subject.original, directories["original"])
-    metrics = wanted.metrics or tuple(plugin.config() for plugin in registry.plugins("metrics").values())
     reference = None
     if wanted.reference is not None:
-        reference = subject_of(wanted.reference, directories["reference"], original)
-        again = Context(randomness.generator(wanted.seed, "evaluation"), session.device)
-        evaluate(reference, metrics, again)
+        judged = dataclasses.replace(wanted, subject=wanted.reference, reference=None)
+        reference = _judged(judged, directories["reference"].path, directories["original"].path, session.device)
     subject = subject_of(wanted.subject, directories["subject"], original, reference)
-    values = evaluate(subject, metrics, context)
-    return {"metrics": values, "seconds": dict(subject.seconds), "peak_memory_bytes": peak_memory(session.device)}
+    values = evaluate(subject, _metrics(wanted), _evaluation_context(wanted, session.device))
+    metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {"metrics": metrics, "seconds": dict(subject.seconds), "peak_memory_bytes": peak_memory(session.device)}
+
+
+@functools.lru_cache(maxsize=4)
+def _judged(wanted: EvaluateConfig, subject: Path, original: Path, device: torch.device) -> Subject:
+    """A reference with its metrics: computed once for all the methods that are compared with it."""
+    weights = _weights(wanted.subject.original, RunDirectory(original))
+    found = subject_of(wanted.subject, RunDirectory(subject), weights)
+    evaluate(found, _metrics(wanted), _evaluation_context(wanted, device))
+    return found
+
+
+def _metrics(wanted: EvaluateConfig) -> tuple[object, ...]:
+    return wanted.metrics or tuple(plugin.config() for plugin in registry.plugins("metrics").values())
+
+
+def _evaluation_context(wanted: EvaluateConfig, device: torch.device) -> Context:
+    return Context(randomness.generator(wanted.seed, "evaluation"), device)
 
 
 def subject_of(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge import config, pipeline, unlearning
+from expunge import config, masks, pipeline, unlearning
 from expunge.data.forgetting import RandomForget
 from expunge.errors import RequestError, RunError
 from expunge.pipeline import DataConfig, EvaluateConfig, Session, TrainConfig, UnlearnConfig
@@ -278,6 +278,17 @@ def unlearn(model: nn.Module, data: UnlearningData, config: MineConfig, context:
 def test_a_bad_comparison_is_refused_before_any_work(field: str, value: object, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         comparison(**{field: value})
+
+
+def test_data_that_are_not_there_stop_a_comparison(tmp_path: Path) -> None:
+    missing = dataclasses.replace(original().data, source=config.parse("data", "idx:/nowhere"))
+    with pytest.raises(RequestError, match="there is no folder /nowhere"):
+        local.bench(comparison(data=missing), Store(tmp_path), jobs=1)
+
+
+def test_the_update_mask_is_kept_with_the_run(tmp_path: Path) -> None:
+    run = pipeline.run(forgetting("salun:epochs=1,mask.fraction=0.25"), Store(tmp_path), Session())
+    assert masks.load(run.path / "mask.safetensors").density() == pytest.approx(0.25, abs=1e-3)
 
 
 def test_entries_pair_every_method_with_the_retrained_model_of_its_seed() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from expunge import config, pipeline
 from expunge.cli import _console
@@ -34,6 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     if given.json:
         _console.print_json({"run": str(directory.path), **record})
         return 0
-    values: dict[str, float] = record["metrics"]  # pyright: ignore
-    _console.print_table(directory.id, ("metric", "value"), [(name, f"{value:.4g}") for name, value in values.items()])
+    values = cast("dict[str, float | None]", record["metrics"])
+    rows = [(name, "not defined" if value is None else f"{value:.4g}") for name, value in values.items()]
+    _console.print_table(directory.id, ("metric", "value"), rows)
     return 0

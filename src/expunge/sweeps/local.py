@@ -19,7 +19,7 @@ import torch
 
 from expunge import config, pipeline
 from expunge.errors import RequestError, RunError
-from expunge.pipeline import RunConfig, Session
+from expunge.pipeline import RunConfig, Session, TrainConfig
 from expunge.runs import Store, write_json
 from expunge.sweeps.grid import Comparison, Entry, entries
 from expunge.updates import Progress
@@ -200,6 +200,8 @@ class _Sweep:
         except BrokenProcessPool:
             return name
         except (RequestError, RunError) as error:
+            if isinstance(error, RequestError) and isinstance(self.runs[name], TrainConfig):
+                raise  # without its original model nothing of the comparison can be done
             self._end(name, "failed", str(error))
         else:
             self._end(name, "finished")
