@@ -99,6 +99,18 @@ class EvaluateConfig:
     seed: int = 0
     """Seed of random choices within metrics."""
 
+    def __post_init__(self) -> None:
+        """A model is compared with one that was retrained without the same examples."""
+        if self.reference is not None and _forgotten(self.reference) != _forgotten(self.subject):
+            raise RequestError(
+                "the reference has forgotten other examples than the model to evaluate: retrain with the same data, "
+                "--forget and --forget-seed"
+            )
+
+
+def _forgotten(wanted: UnlearnConfig) -> tuple[object, ...]:
+    return wanted.original.data, wanted.forget, wanted.forget_seed
+
 
 RunConfig = TrainConfig | UnlearnConfig | EvaluateConfig
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from expunge import config, masks, pipeline, unlearning
-from expunge.data.forgetting import RandomForget
+from expunge.data.forgetting import ClassForget, RandomForget
 from expunge.errors import RequestError, RunError
 from expunge.pipeline import DataConfig, EvaluateConfig, Session, TrainConfig, UnlearnConfig
 from expunge.runs import Store
@@ -289,6 +289,25 @@ def test_data_that_are_not_there_stop_a_comparison(tmp_path: Path) -> None:
 def test_the_update_mask_is_kept_with_the_run(tmp_path: Path) -> None:
     run = pipeline.run(forgetting("salun:epochs=1,mask.fraction=0.25"), Store(tmp_path), Session())
     assert masks.load(run.path / "mask.safetensors").density() == pytest.approx(0.25, abs=1e-3)
+
+
+def test_a_reference_that_forgot_something_else_is_refused() -> None:
+    with pytest.raises(RequestError, match="forgotten other examples"):
+        EvaluateConfig(forgetting(), forgetting("retrain", forget_seed=1))
+
+
+def test_a_class_that_retraining_never_saw_is_never_predicted(tmp_path: Path) -> None:
+    """The ends of the scale: UA and the attack are 100 after retraining without a class, near 0 before."""
+    store, session = Store(tmp_path), Session()
+    longer = original(training=Training(epochs=25, rule=Rule(lr=0.1)))
+    without = forgetting("retrain:epochs=25", original=longer, forget=ClassForget((3,)))
+    nothing = dataclasses.replace(without, unlearning=unlearning.named("original"))
+    found = [pipeline.run(EvaluateConfig(each), store, session).record()["metrics"] for each in (without, nothing)]
+    retrained, kept = found
+    assert retrained["unlearning_accuracy"] == 100.0  # type: ignore[index]
+    assert retrained["membership_svc.confidence"] > 95  # type: ignore[index]
+    assert retrained["test_accuracy"] > 80  # type: ignore[index]
+    assert kept["unlearning_accuracy"] < 5  # type: ignore[index]
 
 
 def test_entries_pair_every_method_with_the_retrained_model_of_its_seed() -> None:

@@ -20,7 +20,7 @@ def everything() -> EvaluateConfig:
     train = TrainConfig(data, config.parse("models", "mlp:hidden=(8,4)"))
     dual = ScrubConfig(rule=PerRole(Rule(optimizer="adamw"), Rule(lr=0.5, milestones=(0.1,))))
     subject = UnlearnConfig(train, ListedForget((3, 1)), Unlearning(dual))
-    reference = UnlearnConfig(train, RandomForget(percent=10.0), unlearning.named("salun:epochs=2"))
+    reference = UnlearnConfig(train, ListedForget((3, 1)), unlearning.named("salun:epochs=2"))
     metrics = (config.parse("metrics", "membership_svc:exact=true"), config.parse("metrics", "tow"))
     return EvaluateConfig(subject, reference, metrics)
 
