@@ -205,6 +205,21 @@ def test_weights_outside_an_update_mask_stay_bit_equal(rule: Rule) -> None:
         assert not torch.equal(after[name][moving], before[name][moving])
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
+def test_frozen_weights_gather_no_momentum(name: str) -> None:
+    model = net()
+    mask = largest({n: torch.rand_like(w) for n, w in parameters.trainable(model).items()}, 0.5)
+    step = stepper(model, Rule(optimizer=name, weight_decay=0.1), update_masks=mask)  # type: ignore[arg-type]
+    inputs, labels = batch()
+    for _ in range(2):
+        step(retain=lambda: functional.cross_entropy(model(inputs), labels))
+    state = step._updates[""].optimizer.state  # the buffers are nowhere else to be seen
+    for key, weight in model.named_parameters():
+        buffers = [b for b in state[weight].values() if torch.is_tensor(b) and b.shape == weight.shape]
+        assert buffers
+        assert all(bool((b[~mask[key]] == 0).all()) and bool((b[mask[key]] != 0).any()) for b in buffers)
+
+
 def test_a_mask_of_ones_equals_no_mask() -> None:
     with_mask, without = net(), net()
     assert equal(train(with_mask, Rule(), update_masks=full(with_mask)), train(without, Rule()))
