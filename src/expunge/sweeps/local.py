@@ -152,8 +152,8 @@ class _Sweep:
             self._end(name, "failed", str(record["reason"]))
 
     def _pool(self, jobs: int) -> ProcessPoolExecutor:
-        threads = max(1, torch.get_num_threads() // jobs)
-        initial = (self.messages, threads)
+        # The order of float32 sums depends on the threads: a run that is repeated alone gets no more of them.
+        initial = (self.messages, max(1, torch.get_num_threads() // self.jobs))
         return ProcessPoolExecutor(jobs, mp_context=self.processes, initializer=_begin, initargs=initial)
 
     def _drain(self, pool: ProcessPoolExecutor, alone: bool) -> None:
@@ -172,6 +172,7 @@ class _Sweep:
             lost = [name for future in done if (name := self._collect(future, active.pop(future)))]
             if lost:
                 self._lost([*lost, *active.values()], alone)
+            if lost or (alone and not self.broken):  # a new pool; with all processes once no run is suspect
                 return
 
     def _submit(self, pool: ProcessPoolExecutor, active: dict[Future[None], str], most: int) -> None:
