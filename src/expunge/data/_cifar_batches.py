@@ -1,13 +1,12 @@
 """The original python batches of CIFAR-10 and CIFAR-100 (Krizhevsky 2009)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from expunge.data import _pickled_arrays
-from expunge.data._assemble import Arrays
+from expunge.data._assemble import Array, Arrays
 from expunge.errors import RequestError
 
 
@@ -18,25 +17,44 @@ def present(folder: Path) -> bool:
 
 def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """Images uint8 (n, 3, 32, 32), labels (fine ones for CIFAR-100), and the class names."""
-    if (folder / "data_batch_1").is_file():
-        train = sorted(folder.glob("data_batch_[0-9]"))
+    if any(folder.glob("data_batch_*")):
+        train = [folder / f"data_batch_{number}" for number in range(1, 6)]
         test, meta, key = [folder / "test_batch"], folder / "batches.meta", "label_names"
     else:
         train, test, meta, key = [folder / "train"], [folder / "test"], folder / "meta", "fine_label_names"
-    names = cast("Sequence[object]", _pickled_arrays.read(meta).get(key, ())) if meta.is_file() else ()
-    return _read(train), _read(test), tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
+    return _read(train), _read(test), _names(meta, key) if meta.is_file() else ()
+
+
+def _names(meta: Path, key: str) -> tuple[str, ...]:
+    names = _pickled_arrays.read(meta).get(key, [])
+    if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+        raise RequestError(f"{meta} should hold the class names as a list under {key}: fetch it again")
+    return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
 
 
 def _read(paths: Sequence[Path]) -> Arrays:
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise RequestError(
+            f"{paths[0].parent} holds no {', '.join(missing)}: CIFAR-10 is data_batch_1 to data_batch_5 and "
+            "test_batch, CIFAR-100 is train and test"
+        )
     parts = [_batch(path) for path in paths]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _batch(path: Path) -> Arrays:
     content = _pickled_arrays.read(path)
-    data, labels = content.get("data"), content.get("labels", content.get("fine_labels"))
+    data = content.get("data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise RequestError(f"{path} holds no CIFAR images: its data should be uint8 of shape (n, 3072)")
-    if labels is None or len(cast("list[int]", labels)) != len(data):
-        raise RequestError(f"{path} should hold one label for each of its {len(data)} images")
-    return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
+    return data.reshape(-1, 3, 32, 32), _labels(content, len(data), path)
+
+
+def _labels(content: Mapping[str, object], count: int, path: Path) -> Array:
+    found = content.get("labels", content.get("fine_labels"))
+    if not isinstance(found, list | np.ndarray) or len(found) != count:
+        raise RequestError(f"{path} should hold one label for each of its {count} images")
+    if isinstance(found, list) and not all(type(label) is int for label in found):
+        raise RequestError(f"{path} should hold whole numbers as labels")
+    return np.asarray(found)

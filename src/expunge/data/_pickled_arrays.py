@@ -36,8 +36,8 @@ class _Type:
         self.text = text
 
     def build(self, state: object) -> None:
-        """Take the byte order from the pickled state."""
-        order = cast("tuple[object, ...]", state)[1]
+        """Take the byte order from the pickled state; pickles of Python 2 hold it as bytes."""
+        order = _text(cast("tuple[object, ...]", state)[1])
         if order in ("<", ">"):
             self.text = f"{order}{self.text}"
 
@@ -63,7 +63,7 @@ def read(path: Path) -> dict[str, object]:
         raise RequestError(f"{path} cannot be read as a batch of images ({error}): fetch it again") from error
     if not isinstance(found, dict):
         raise RequestError(f"{path} should hold a dictionary")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in found.items()}
+    return {str(_text(key)): _built(value) for key, value in found.items()}
 
 
 class _Machine:
@@ -78,7 +78,7 @@ class _Machine:
         """Walk the opcodes; the value that is left."""
         for opcode, argument, _ in pickletools.genops(content):
             if opcode.name == "STOP":
-                return _plain(self.stack.pop())
+                return self.stack.pop()
             self._step(opcode.name, argument)
         raise RequestError(f"{self.where} is cut short")
 
@@ -111,7 +111,7 @@ class _Machine:
         self.stack.append(_Name(argument))
 
     def _marked(self) -> list[object]:
-        position = len(self.stack) - 1 - next(i for i, v in enumerate(reversed(self.stack)) if v is _MARK)
+        position = max(index for index, value in enumerate(self.stack) if value is _MARK)
         items = self.stack[position + 1 :]
         del self.stack[position:]
         return items
@@ -178,15 +178,9 @@ def _text(value: object) -> object:
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
-def _plain(value: object) -> object:
-    """Arrays in place of their builders, at any depth."""
-    if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value
+def _built(value: object) -> object:
+    """The array in place of its builder; nested values stay as they are, so that circles and knots cost nothing."""
+    return value.value if isinstance(value, _Array) else value
 
 
 _CONSTANTS: dict[str, Callable[[], object]] = {

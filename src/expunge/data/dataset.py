@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from expunge.data.image_set import ImageSet
@@ -45,10 +46,19 @@ class Dataset:
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per-channel mean and standard deviation of images (n, channels, height, width), in [0, 1] if uint8.
 
-    The deviation of a constant channel is given as 1, so that dividing by it is safe.
+    The deviation of a constant channel is given as 1, so that dividing by it is safe. Sums are in float64, over
+    one part of the images at a time: large sets need no copy of themselves.
     """
-    scale = 255.0 if not images.is_floating_point() else 1.0
-    values = images.double().transpose(0, 1).flatten(1) / scale
-    std = values.std(dim=1, correction=0)
-    std[std == 0] = 1.0
-    return tuple(values.mean(dim=1).tolist()), tuple(std.tolist())
+    scale = 1.0 if images.is_floating_point() else 255.0
+    size = images[:, 0].numel()
+    mean = _channel_sums(images, torch.zeros(images.shape[1]), 1) / size
+    std = (_channel_sums(images, mean, 2) / size).sqrt()
+    std[std == 0] = scale
+    return tuple((mean / scale).tolist()), tuple((std / scale).tolist())
+
+
+def _channel_sums(images: Tensor, center: Tensor, power: int) -> Tensor:
+    """``sum (x - center)^power`` per channel, float64 (channels,)."""
+    center = center.to(images.device, torch.float64)[:, None, None]
+    sums = [((part.double() - center) ** power).sum(dim=(0, 2, 3)) for part in images.split(256)]
+    return torch.stack(sums).sum(dim=0).cpu()

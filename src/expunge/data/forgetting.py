@@ -57,7 +57,9 @@ class ListedForget:
         """At least one id, none twice."""
         if not self.ids:
             raise RequestError("the list of ids to forget is empty: nothing would be forgotten")
-        values, counts = np.unique(np.asarray(self.ids), return_counts=True)
+        if not -(2**63) <= min(self.ids) <= max(self.ids) < 2**63:
+            raise RequestError(f"ids must fit 64 bits, got {min(self.ids)} to {max(self.ids)}: no example has these")
+        values, counts = np.unique(np.asarray(self.ids, dtype=np.int64), return_counts=True)
         if (counts > 1).any():
             raise RequestError(f"ids repeat in the forget set: {_some(values[counts > 1].tolist())}; give each once")
 
@@ -117,7 +119,7 @@ def read_ids(path: Path) -> list[int]:
         ]
     except RequestError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise RequestError(f"cannot read ids from {path}: {error}") from error
 
 

@@ -96,7 +96,7 @@ class ImageSet:
             yield Batch(self._inputs(taken, generator), self.labels[taken], self.ids[taken])
 
     def _inputs(self, taken: slice | Tensor, generator: torch.Generator | None) -> Tensor:
-        inputs = self.inputs[taken]
+        inputs = self.inputs[taken] if isinstance(taken, slice) else self.inputs.index_select(0, taken)
         if generator is not None and self.augmentation is not None:
             inputs = self.augmentation(inputs, generator)
         return inputs / 255 if inputs.dtype == torch.uint8 else inputs
