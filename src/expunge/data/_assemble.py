@@ -38,6 +38,8 @@ def dataset(
         learned, unseen = _images(*train, Augmentation() if augment else None), _images(*test, None)
         names = tuple(class_names) or tuple(str(label) for label in range(int(learned.labels.max()) + 1))
         mean, std = statistics or channel_statistics(learned.inputs)
+        if len(mean) != learned.shape[0]:
+            raise RequestError(f"images should have {len(mean)} channels, found {learned.shape[0]}")
         return Dataset(learned, unseen, names, mean, std)
     except RequestError as error:
         raise RequestError(f"{where}: {error}") from error
@@ -60,6 +62,8 @@ def _channels_first(images: Array) -> Array:
         if not np.issubdtype(images.dtype, np.floating):
             raise RequestError(f"images must be uint8 or float, got {images.dtype}")
         images = images.astype(np.float32)
+        if not np.isfinite(images).all():
+            raise RequestError("images hold NaN or infinite values")
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[3] in (1, 3):

@@ -12,7 +12,7 @@ from expunge.errors import RequestError
 
 def present(folder: Path) -> bool:
     """Whether the folder looks like one of python batches."""
-    return (folder / "data_batch_1").is_file() or (folder / "meta").is_file()
+    return any(folder.glob("data_batch_*")) or (folder / "meta").is_file()
 
 
 def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
@@ -29,7 +29,7 @@ def _names(meta: Path, key: str) -> tuple[str, ...]:
     names = _pickled_arrays.read(meta).get(key, [])
     if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
         raise RequestError(f"{meta} should hold the class names as a list under {key}: fetch it again")
-    return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
+    return tuple(name.decode(errors="replace") if isinstance(name, bytes) else name for name in names)
 
 
 def _read(paths: Sequence[Path]) -> Arrays:

@@ -3,15 +3,14 @@
 import io
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import polars as pl
-from PIL import Image
 
-from expunge.data._assemble import Array, Arrays
+from expunge.data import _pictures
+from expunge.data._assemble import Arrays
 from expunge.errors import RequestError
 
 IMAGE_COLUMNS = ("img", "image")
@@ -47,18 +46,22 @@ def read(paths: Sequence[Path]) -> Arrays:
         RequestError: A file is damaged, lacks a column, or an image is damaged or of another size.
     """
     tables = [_table(path) for path in paths]
-    content = [value for table in tables for value in table["image"].to_list()]
-    images = decode(content, str(paths[0]))
-    return images, np.concatenate([table["label"].to_numpy() for table in tables])
+    pictures = [
+        (f"{path}, image {index}", partial(io.BytesIO, content))
+        for path, table in zip(paths, tables, strict=True)
+        for index, content in enumerate(table["image"].to_list())
+    ]
+    labels = np.concatenate([table["label"].to_numpy() for table in tables])
+    return _pictures.read(pictures, str(paths[0].parent)), labels
 
 
 def _table(path: Path) -> pl.DataFrame:
     try:
         columns = pl.read_parquet_schema(path)
         image, label = _column(path, columns, IMAGE_COLUMNS), _column(path, columns, LABEL_COLUMNS)
-        chosen = pl.col(image).struct.field("bytes") if columns[image].base_type() is pl.Struct else pl.col(image)
+        content = _content(path, image, columns[image])
         table = pl.read_parquet(path, columns=[image, label]).select(
-            chosen.alias("image"), pl.col(label).alias("label")
+            content.alias("image"), pl.col(label).alias("label")
         )
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
@@ -66,6 +69,15 @@ def _table(path: Path) -> pl.DataFrame:
     if table["image"].null_count() or table["label"].null_count():
         raise RequestError(f"{path} has rows without image bytes or label")
     return table
+
+
+def _content(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
+    """Where the encoded bytes of an image are: in the field ``bytes``, or the column itself."""
+    if isinstance(kind, pl.Struct) and pl.Field("bytes", pl.Binary) in kind.fields:
+        return pl.col(name).struct.field("bytes")
+    if isinstance(kind, pl.Binary):
+        return pl.col(name)
+    raise RequestError(f"{path}: the column {name} should hold encoded images as struct {{bytes, path}}, not {kind}")
 
 
 def _column(path: Path, columns: Sequence[str] | dict[str, pl.DataType], wanted: Sequence[str]) -> str:
@@ -76,36 +88,19 @@ def _column(path: Path, columns: Sequence[str] | dict[str, pl.DataType], wanted:
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """The class names in the file's metadata, empty if it has none."""
-    metadata = pl.read_parquet_metadata(path).get("huggingface")
-    if not metadata:
-        return ()
-    features = cast("dict[str, dict[str, object]]", json.loads(metadata).get("info", {}).get("features", {}))
-    for name in LABEL_COLUMNS:
-        if "names" in features.get(name, {}):
-            return tuple(cast("list[str]", features[name]["names"]))
-    return ()
-
-
-def decode(content: Sequence[bytes], where: str) -> Array:
-    """Encoded images (JPEG, PNG, ...) as one array; grey ones (n, height, width), others (n, height, width, 3)."""
-    with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda item: _pixels(item[1], f"{where}, image {item[0]}"), enumerate(content)))
-    return stack(images, where)
-
-
-def _pixels(content: bytes, where: str) -> Array:
+    """The class names in the file's metadata, empty if it has none or not in the Hugging Face schema."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(image if image.mode == "L" else image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise RequestError(f"{where} is damaged: {error}") from error
+        found: object = json.loads(pl.read_parquet_metadata(path).get("huggingface") or "null")
+    except json.JSONDecodeError:
+        return ()
+    features = _at(found, "info", "features")
+    lists = [_at(features, label, "names") for label in LABEL_COLUMNS]
+    names = next((names for names in lists if isinstance(names, list)), [])
+    return tuple(str(name) for name in names)
 
 
-def stack(images: Sequence[Array], where: str) -> Array:
-    """Images of one shape as one array; RequestError if their shapes differ."""
-    shapes = {image.shape for image in images}
-    if len(shapes) != 1:
-        found = " and ".join(map(str, sorted(shapes))) or "none"
-        raise RequestError(f"{where}: all images must have one size and kind, found {found}")
-    return np.stack(images)
+def _at(value: object, *keys: str) -> object:
+    """The value under these keys, one inside the other; None if there is none."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value

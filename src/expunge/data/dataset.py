@@ -60,5 +60,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 def _channel_sums(images: Tensor, center: Tensor, power: int) -> Tensor:
     """``sum (x - center)^power`` per channel, float64 (channels,)."""
     center = center.to(images.device, torch.float64)[:, None, None]
-    sums = [((part.double() - center) ** power).sum(dim=(0, 2, 3)) for part in images.split(256)]
-    return torch.stack(sums).sum(dim=0).cpu()
+    total = torch.zeros(images.shape[1], dtype=torch.float64, device=images.device)
+    for part in images.split(256):
+        total += ((part.double() - center) ** power).sum(dim=(0, 2, 3))
+    return total.cpu()

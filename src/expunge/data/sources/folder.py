@@ -1,14 +1,13 @@
 """Image folders: folder:ROOT with ROOT/train/CLASS/*.png (or .jpg, ...) and ROOT/test/CLASS/*.png."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from expunge.data import _assemble, _parquet
-from expunge.data._assemble import Array, Arrays
+from expunge.data import _assemble, _pictures
+from expunge.data._assemble import Arrays
 from expunge.data.dataset import Dataset
 from expunge.errors import RequestError
 from expunge.registry import source
@@ -39,12 +38,17 @@ def load(config: FolderConfig) -> Dataset:
     root = _assemble.existing_folder(config.path)
     for split in ("train", "test"):
         _assemble.existing_folder(str(root / split))
-    names = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
-    extra = {path.name for path in (root / "test").iterdir() if path.is_dir()} - set(names)
+    names = _classes(root / "train")
+    extra = set(_classes(root / "test")) - set(names)
     if extra:
         raise RequestError(f"{root / 'test'} has classes that {root / 'train'} lacks: {', '.join(sorted(extra))}")
     train, test = (_read(root / split, names, config.size) for split in ("train", "test"))
     return _assemble.dataset(train, test, root, class_names=names, augment=config.augment)
+
+
+def _classes(root: Path) -> list[str]:
+    """The class folders in alphabetical order, without hidden ones."""
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _read(root: Path, names: list[str], size: int | None) -> Arrays:
@@ -52,19 +56,9 @@ def _read(root: Path, names: list[str], size: int | None) -> Arrays:
         (path, label)
         for label, name in enumerate(names)
         for path in sorted((root / name).glob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     ]
     if not files:
         raise RequestError(f"{root} holds no images: put them into one folder per class")
-    with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda file: _pixels(file[0], size), files))
-    return _parquet.stack(images, str(root)), np.array([label for _, label in files])
-
-
-def _pixels(path: Path, size: int | None) -> Array:
-    try:
-        with Image.open(path) as image:
-            plain = image if image.mode == "L" else image.convert("RGB")
-            return np.asarray(plain if size is None else plain.resize((size, size), Image.Resampling.BICUBIC))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise RequestError(f"{path} is damaged: {error}") from error
+    images = _pictures.read([(str(path), partial(Path, path)) for path, _ in files], str(root), size)
+    return images, np.array([label for _, label in files])

@@ -1,6 +1,7 @@
 """Arrays in one .npz file: npz:FILE with train_images, train_labels, test_images, test_labels."""
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +31,20 @@ def load(config: NpzConfig) -> Dataset:
     """Arrays in one .npz file: npz:FILE with train_images, train_labels, test_images, test_labels."""
     path = Path(config.path)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with _open(path) as arrays:
             images, labels, test_images, test_labels = (_find(arrays, names, path) for names in NAMES)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        if isinstance(error, RequestError):
-            raise
+    except RequestError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RequestError(f"{path} cannot be read as .npz of plain arrays: {error}") from error
     return _assemble.dataset((images, labels), (test_images, test_labels), path, augment=config.augment)
+
+
+def _open(path: Path) -> "np.lib.npyio.NpzFile":
+    opened = np.load(path, allow_pickle=False)
+    if not isinstance(opened, np.lib.npyio.NpzFile):
+        raise RequestError(f"{path} cannot be read as .npz: it is one bare array; write it with numpy.savez")
+    return opened
 
 
 def _find(arrays: "np.lib.npyio.NpzFile", names: tuple[str, ...], path: Path) -> Array:
