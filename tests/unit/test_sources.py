@@ -141,7 +141,7 @@ def test_damaged_parquet_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"test labels must be in 0..1 for 2 classes, found 0..7"):
         load(f"parquet:{tmp_path}")
     write_parquet(tmp_path / "test.parquet", [good[0], b"no image"], [0, 1])
-    with pytest.raises(RequestError, match="image 1 is damaged"):
+    with pytest.raises(RequestError, match=r"test.parquet, image 1 is damaged"):
         load(f"parquet:{tmp_path}")
     write_parquet(tmp_path / "test.parquet", [good[0], encoded(pixels(1, 5, 6, 3)[0])], [0, 1])
     with pytest.raises(RequestError, match="one size"):
@@ -149,6 +149,70 @@ def test_damaged_parquet_is_named(tmp_path: Path) -> None:
     damage(tmp_path / "test.parquet", "cut")
     with pytest.raises(RequestError, match="cut short"):
         load(f"parquet:{tmp_path}")
+
+
+def test_a_damaged_image_is_named_by_its_own_file(tmp_path: Path) -> None:
+    good = [encoded(image) for image in pixels(2, 6, 6, 3)]
+    write_parquet(tmp_path / "test.parquet", good, [0, 1])
+    write_parquet(tmp_path / "train-0.parquet", good, [0, 1])
+    write_parquet(tmp_path / "train-1.parquet", [b"no image"], [0])
+    with pytest.raises(RequestError, match=r"train-1.parquet, image 0 is damaged, or no image of a known format$"):
+        load(f"parquet:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["{bad", "null", "[]", '{"info": null}', '{"info": {"features": {"label": {"names": null}}}}'],
+)
+def test_metadata_of_another_schema_only_lose_the_class_names(tmp_path: Path, metadata: str) -> None:
+    content = [{"bytes": encoded(image)} for image in pixels(2, 6, 6, 3)]
+    for split in ("train", "test"):
+        table = pl.DataFrame({"img": content, "fine_label": [0, 1]})
+        table.write_parquet(tmp_path / f"{split}.parquet", metadata={"huggingface": metadata})
+    assert load(f"parquet:{tmp_path}").class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("column", [["a", "b"], [[1], [2]], [{"path": "a"}, {"path": "b"}]])
+def test_a_column_without_encoded_images_is_refused(tmp_path: Path, column: list[object]) -> None:
+    for split in ("train", "test"):
+        pl.DataFrame({"image": column, "label": [0, 1]}).write_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(RequestError, match=r"train.parquet: the column image should hold encoded images"):
+        load(f"parquet:{tmp_path}")
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)])
+def test_every_8_bit_kind_of_image_becomes_grey_or_rgb(tmp_path: Path, mode: str, channels: int) -> None:
+    image = Image.fromarray(pixels(1, 6, 6, 3)[0]).convert(mode)
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        image.save(tmp_path / split / "a" / "0.png")
+    wanted = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(6, 6, channels)
+    np.testing.assert_array_equal(load(f"folder:{tmp_path}").train.inputs[0].permute(1, 2, 0), wanted)
+
+
+def test_images_of_16_bits_are_refused_rather_than_cut_off(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        Image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(tmp_path / split / "a" / "0.png")
+    with pytest.raises(RequestError, match=r"0.png has pixels of mode I;16: convert it to 8-bit"):
+        load(f"folder:{tmp_path}")
+
+
+def test_hidden_files_and_folders_are_no_classes_and_no_images(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("a", "b", ".checkpoints"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(pixels(1, 6, 6, 3)[0]).save(tmp_path / split / name / "0.png")
+            (tmp_path / split / name / "._0.png").write_bytes(b"no image")
+    data = load(f"folder:{tmp_path}")
+    assert data.class_names == ("a", "b")
+    assert data.train.labels.tolist() == [0, 1]
+
+
+def test_a_named_set_of_another_kind_is_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path / "cifar10", compress=False)
+    with pytest.raises(RequestError, match="should have 3 channels, found 1"):
+        load(f"cifar10:{tmp_path}")
 
 
 def write_batches(folder: Path, protocol: int, text_keys: bool) -> tuple[np.ndarray, list[int]]:
@@ -174,6 +238,94 @@ def test_cifar_batches(tmp_path: Path, protocol: int, text_keys: bool) -> None:
     np.testing.assert_array_equal(data.train.inputs, images.reshape(-1, 3, 32, 32))
     assert data.train.labels.tolist() == labels
     assert data.class_names[3] == "class3"
+
+
+def short(text: bytes) -> bytes:
+    """Text as Python 2 pickled it."""
+    return b"U" + bytes([len(text)]) + text
+
+
+def python2_array(content: bytes, shape: bytes, kind: bytes, order: bytes) -> bytes:
+    """An array as Python 2 pickled it, in protocol 2: what the published files of CIFAR hold."""
+    dtype = b"cnumpy\ndtype\n" + short(kind) + b"K\x00K\x01\x87R(K\x03" + short(order)
+    dtype += b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    made = b"cnumpy.core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\nq\x06K\x00\x85" + short(b"b") + b"\x87R"
+    return made + b"(K\x01" + shape + dtype + b"\x89T" + struct.pack("<I", len(content)) + content + b"tb"
+
+
+def test_cifar_batches_as_python_2_wrote_them(tmp_path: Path) -> None:
+    write_batches(tmp_path, 2, text_keys=True)
+    images = pixels(2, 3072)
+    data = python2_array(images.tobytes(), b"K\x02M\x00\x0c\x86", b"u1", b"|")
+    labels = b"]q\x04(K\x06K\x09e"
+    content = b"\x80\x02}q\x01(" + short(b"batch_label") + short(b"training batch 1 of 5")
+    content += short(b"labels") + labels + short(b"data") + data + b"u."
+    np.testing.assert_array_equal(pickle.loads(content, encoding="bytes")[b"data"], images)
+    (tmp_path / "data_batch_1").write_bytes(content)
+    found = load(f"cifar_batches:{tmp_path}").train
+    np.testing.assert_array_equal(found.inputs[:2], images.reshape(2, 3, 32, 32))
+    assert found.labels[:2].tolist() == [6, 9]
+
+
+@pytest.mark.parametrize(("order", "kind"), [(b"<", "<i2"), (b">", ">i2")])
+def test_the_byte_order_of_python_2_is_kept(tmp_path: Path, order: bytes, kind: str) -> None:
+    values = np.array([1, 2, -3], kind)
+    path = tmp_path / "batch"
+    path.write_bytes(
+        b"\x80\x02}(" + short(b"data") + python2_array(values.tobytes(), b"K\x03\x85", b"i2", order) + b"u."
+    )
+    assert _pickled_arrays.read(path)["data"].tolist() == [1, 2, -3]  # type: ignore[attr-defined]
+
+
+def test_circles_and_knots_in_a_pickle_cost_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "batch"
+    circle: list[object] = []
+    circle.append(circle)
+    path.write_bytes(pickle.dumps({"data": circle}, 2))
+    assert list(_pickled_arrays.read(path)) == ["data"]
+    knot: list[object] = []
+    for _ in range(100):
+        knot = [knot, knot]
+    path.write_bytes(pickle.dumps({"data": knot}, 2))
+    assert list(_pickled_arrays.read(path)) == ["data"]
+
+
+def test_a_pickle_without_its_mark_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "batch"
+    path.write_bytes(b"\x80\x02]e.")
+    with pytest.raises(RequestError, match="batch cannot be read"):
+        _pickled_arrays.read(path)
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "data_batch_3", "test_batch"])
+def test_a_missing_batch_is_named(tmp_path: Path, name: str) -> None:
+    write_batches(tmp_path, 2, text_keys=True)
+    (tmp_path / name).unlink()
+    with pytest.raises(RequestError, match=f"holds no {name}: CIFAR-10 is data_batch_1 to data_batch_5"):
+        load(f"cifar_batches:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["x", "y"], "whole numbers"),
+        ([0.5, 1.0], "whole numbers"),
+        (5, "one label for each"),
+        ([1], "one label for each"),
+    ],
+)
+def test_batches_with_bad_labels_are_named(tmp_path: Path, labels: object, message: str) -> None:
+    write_batches(tmp_path, 2, text_keys=True)
+    (tmp_path / "data_batch_2").write_bytes(pickle.dumps({"data": pixels(2, 3072), "labels": labels}, 2))
+    with pytest.raises(RequestError, match=f"data_batch_2 should hold {message}"):
+        load(f"cifar_batches:{tmp_path}")
+
+
+def test_class_names_that_are_none_are_refused(tmp_path: Path) -> None:
+    write_batches(tmp_path, 2, text_keys=True)
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": 5}, 2))
+    with pytest.raises(RequestError, match=r"batches.meta should hold the class names"):
+        load(f"cifar_batches:{tmp_path}")
 
 
 def test_cifar100_has_fine_labels(tmp_path: Path) -> None:
@@ -245,6 +397,7 @@ def test_npz(tmp_path: Path, names: tuple[str, ...], shape: tuple[int, ...]) -> 
         ({"train_labels": np.array([0.5] * 5)}, "whole numbers"),
         ({"train_images": np.zeros((5, 6, 6, 7), np.uint8)}, "1 or 3 channels"),
         ({"train_images": np.zeros((5, 6, 6), np.int32)}, "uint8 or float"),
+        ({"train_images": np.full((5, 6, 6), np.nan)}, "NaN or infinite"),
         ({"train_images": np.zeros((5, 9, 9), np.uint8)}, "test images"),
         ({"train_images": np.zeros((0, 6, 6), np.uint8), "train_labels": np.zeros(0, int)}, "no images"),
         ({"train_images": np.array([None] * 5, dtype=object)}, "cannot be read"),
@@ -274,6 +427,20 @@ def test_npz_without_its_arrays(tmp_path: Path) -> None:
         load(f"npz:{path}")
     with pytest.raises(RequestError, match="cannot be read"):
         load(f"npz:{tmp_path / 'missing.npz'}")
+    with path.open("wb") as file:
+        np.save(file, pixels(1, 2, 2))
+    with pytest.raises(RequestError, match="one bare array"):
+        load(f"npz:{path}")
+
+
+def test_npz_with_damaged_contents_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    np.savez_compressed(path, train_images=pixels(4, 40, 40))
+    content = bytearray(path.read_bytes())
+    content[120:160] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match=r"own.npz cannot be read"):
+        load(f"npz:{path}")
 
 
 def test_image_folders(tmp_path: Path) -> None:

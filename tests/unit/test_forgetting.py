@@ -1,0 +1,31 @@
+"""Lists of ids that no file should hold."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from expunge.data.forgetting import ListedForget, forget_ids, parse_forget
+from expunge.data.image_set import make
+from expunge.errors import RequestError
+
+
+@pytest.mark.parametrize("name", ["ids.txt", "ids.json"])
+def test_an_id_beyond_64_bits_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(f"[{2**63}]" if name.endswith("json") else f"1\n{2**63}\n")
+    with pytest.raises(RequestError, match="must fit 64 bits"):
+        parse_forget(f"ids:{path}")
+
+
+def test_the_largest_id_of_64_bits_is_an_id() -> None:
+    data = make(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]), first_id=2**63 - 3)
+    generator = torch.Generator().manual_seed(0)
+    assert forget_ids(ListedForget((2**63 - 2,)), data, generator, 2).tolist() == [2**63 - 2]
+
+
+def test_an_empty_npy_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ids.npy"
+    path.write_bytes(b"")
+    with pytest.raises(RequestError, match=r"cannot read ids from .*ids.npy"):
+        parse_forget(f"ids:{path}")
