@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge import randomness
 from expunge.data.image_set import ImageSet
 from expunge.masks import Mask
 from expunge.updates import PerRole, Precision, Progress, Rule, Stepper
+
+Make = Callable[[torch.Generator], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Context:
     """Weights that are false here do not move; one mask for all, or one per role."""
     on_step: Callable[[Progress], None] | None = None
     """Called after every step; must not wait for the device."""
+    keep: Callable[[str, object, Make], dict[str, Tensor]] | None = None
+    """Keeps the tensors of an expensive stage where later runs find them; without it they are made each time."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds per phase."""
     steppers: list[Stepper] = field(default_factory=list)
@@ -79,6 +83,17 @@ class Context:
             name = self._phases[-1]
             self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now
+
+    def stage(self, name: str, plan: object, make: Make) -> dict[str, Tensor]:
+        """The tensors of an expensive stage of a method (``attacker``), made by ``make`` unless a run has kept them.
+
+        ``plan`` is the dataclass of all hyperparameters that the tensors depend on, besides the original model,
+        its training and validation images and the seed: the forget set must not matter. ``make`` gets a generator
+        of its own, so that what follows is the same whether the tensors were made or found. The time it takes
+        or took goes to the phase ``precompute``.
+        """
+        with self.phase("precompute"):
+            return make(randomness.child(self.generator, name)) if self.keep is None else self.keep(name, plan, make)
 
     def history(self) -> list[dict[str, object]]:
         """One record per step of every stepper: step, learning rates, losses by role."""

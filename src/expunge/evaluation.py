@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from expunge import registry
 from expunge.context import Context
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
+from expunge.errors import RequestError, RunError
 
 SPLITS = ("forget", "retain", "validation", "test")
 
@@ -33,6 +33,8 @@ class Predictions:
 
     def correct(self) -> Tensor:
         """Whether the largest logit is the label's: bool (n,)."""
+        if not len(self):  # logits of an empty split may have no columns
+            return torch.empty(0, dtype=torch.bool)
         return self.logits.argmax(dim=1) == self.labels
 
     def accuracy(self) -> float:
@@ -64,29 +66,49 @@ class Subject:
         """The predictions on ``forget``, ``retain``, ``validation`` or ``test``.
 
         Raises:
-            RequestError: The subject has no such split.
+            RequestError: The subject has no such split, or its labels do not fit the outputs.
+            RunError: Some output is not finite: no metric of it means anything.
         """
         if split not in self.splits:
             raise RequestError(f"this metric needs the {split} split, and there are only {', '.join(self.splits)}")
         found = self.splits[split]
+        _check(split, found)
         if split in ("validation", "test") and "retain" in self.splits:
             kept = torch.isin(found.labels, self.splits["retain"].labels.unique())
             return found if bool(kept.all()) else found.select(kept)
         return found
 
 
+def _check(split: str, found: Predictions) -> None:
+    """Refuse what would give a number without meaning, or an error that does not say why."""
+    if not len(found):
+        return
+    if found.logits.ndim != 2 or len(found.logits) != len(found):
+        raise RequestError(f"the model must return logits (batch, classes), got shape {tuple(found.logits.shape)}")
+    low, high, classes = int(found.labels.min()), int(found.labels.max()), found.logits.shape[1]
+    if low < 0 or high >= classes:
+        raise RequestError(
+            f"{split} labels must be in 0..{classes - 1}, as the model has {classes} outputs; found {low}..{high}"
+        )
+    if not bool(torch.isfinite(found.logits).all()):
+        raise RunError(
+            f"the model gives outputs on the {split} set that are not finite: no metric of it means anything"
+        )
+
+
 @torch.no_grad()
 def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size: int = 512) -> Predictions:
     """The predictions of ``model`` in evaluation mode and float32 on all images, in their order.
 
-    One forward pass over n images; the model's mode and the place of the weights are as before afterwards.
+    One forward pass over n images; the mode of every module and the place of the weights are as before afterwards.
     """
-    was_training = model.training
+    training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         logits = [model(batch.inputs.to(device)).float() for batch in images.batches(batch_size)]
     finally:
-        model.train(was_training)
+        for module, mode in training.items():  # model.train() would wake up layers that are frozen in evaluation mode
+            module.training = mode
     joined = torch.cat(logits).cpu() if logits else torch.empty(0, 0)
     return Predictions(joined, images.labels.cpu(), images.ids.cpu())
 
@@ -95,14 +117,36 @@ def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> d
     """The values of these metrics (given by their configurations), by full name.
 
     A metric that returns one value under its own name has that name; others have ``metric.key``.
-    Metrics that read others (``needs``) come after them. The subject keeps the values.
+    Metrics that read others (``needs``) come after them; those they need that are neither asked for nor
+    computed before are computed too, with their defaults. The subject keeps the values.
+
+    Raises:
+        RequestError: A metric is asked for twice, or cannot be computed from this subject.
+        RunError: The model's outputs are not finite.
     """
-    for config in _ordered(metrics):
+    for config in _ordered(_completed(metrics, subject)):
         plugin = registry.of_config("metrics", config)
         found = cast("dict[str, float]", plugin.function(subject, config, context))
         for key, value in found.items():
             subject.values[plugin.name if key == plugin.name else f"{plugin.name}.{key}"] = float(value)
     return dict(subject.values)
+
+
+def _completed(metrics: Sequence[object], subject: Subject) -> list[object]:
+    """These metrics and, by default configuration, those they need that the subject has no value of."""
+    wanted = {registry.of_config("metrics", config).name: config for config in metrics}
+    if len(wanted) < len(metrics):
+        names = [registry.of_config("metrics", config).name for config in metrics]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"the metric {twice} is asked for twice: evaluate once for each configuration of it")
+    known = {name.partition(".")[0] for name in subject.values}
+    waiting = list(metrics)
+    while waiting:
+        for name in registry.of_config("metrics", waiting.pop()).mark.needs:
+            if name not in known and name not in wanted:
+                wanted[name] = registry.find("metrics", name).config()
+                waiting.append(wanted[name])
+    return list(wanted.values())
 
 
 def _ordered(metrics: Sequence[object]) -> list[object]:

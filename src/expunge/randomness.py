@@ -23,6 +23,11 @@ def spawn(parent: torch.Generator) -> torch.Generator:
     return torch.Generator(parent.device).manual_seed(draw_seed(parent))
 
 
+def child(parent: torch.Generator, purpose: str) -> torch.Generator:
+    """A new generator on the same device for one purpose, from the seed of ``parent``, which is not advanced."""
+    return generator(parent.initial_seed(), purpose, device=parent.device)
+
+
 def draw_seed(parent: torch.Generator) -> int:
     """A seed drawn from a generator, for libraries that take an integer (scikit-learn takes 32 bits)."""
     return int(torch.randint(2**31 - 1, (), generator=parent, device=parent.device).item())

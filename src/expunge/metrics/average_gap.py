@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, pstdev
 
 from expunge.context import Context
 from expunge.evaluation import Subject
@@ -19,12 +20,22 @@ class AverageGapConfig:
 @metric(better="lower", needs=NEEDS)
 def measure(subject: Subject, config: AverageGapConfig, context: Context) -> dict[str, float]:
     """Mean over UA, RA, TA and membership (confidence) of the distance to the retrained model, in points."""
-    if subject.reference is None or not all(part in subject.values for part in PARTS):
+    if subject.reference is None:
         return {}
-    reference = subject.reference.values
-    return {"average_gap": average_gap([subject.values[p] for p in PARTS], [reference[p] for p in PARTS])}
+    values, reference = subject.values, subject.reference.values
+    if not all(part in values and part in reference for part in PARTS):
+        return {}
+    return {"average_gap": average_gap([values[part] for part in PARTS], [reference[part] for part in PARTS])}
 
 
 def average_gap(values: Sequence[float], reference: Sequence[float]) -> float:
     """The mean of ``|value - reference|`` (Fan et al. 2024, section 5)."""
-    return sum(abs(a - b) for a, b in zip(values, reference, strict=True)) / len(values)
+    return fmean(abs(value - wanted) for value, wanted in zip(values, reference, strict=True))
+
+
+def average_std(seeds: Sequence[Sequence[float]]) -> float:
+    """The mean over metrics of the population standard deviation over seeds, given one row per seed.
+
+    The spread that is published beside the average gap (DualOptim).
+    """
+    return fmean(pstdev(values) for values in zip(*seeds, strict=True))
