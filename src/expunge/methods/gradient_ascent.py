@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from expunge import training
+from expunge import parameters, ranges, training
 from expunge.context import Context, UnlearningData
 from expunge.losses import cross_entropy
 from expunge.registry import method
@@ -19,20 +20,30 @@ class GradientAscentConfig:
     """Passes over the forget set."""
     batch_size: int = 128
     """Examples per step."""
+    l1: float = 0.0
+    """Weight of the l1 norm of all trainable weights, which is minimised at the same time; none by default."""
     rule: Rule | PerRole = Rule(lr=1e-4)
     """The update rule; weight decay still shrinks the weights."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         training.check_schedule(self.epochs, self.batch_size)
+        ranges.at_least(0, l1=self.l1)
 
 
 @method(reference="Thudi et al. 2022, arXiv:2109.13398", aliases=("GA", "neggrad"))
 def unlearn(model: nn.Module, data: UnlearningData, config: GradientAscentConfig, context: Context) -> nn.Module:
-    """Climb the loss of the forget set: ``min -E_forget[CE]``."""
+    """Climb the loss of the forget set: ``min -E_forget[CE] + l1 ||w||_1``."""
     model.train()
+    weights = list(parameters.trainable(model).values())
     step = context.stepper(model, config.rule, config.epochs * data.forget.steps(config.batch_size))
     for _ in range(config.epochs):
         for batch in data.forget.batches(config.batch_size, context.generator):
-            step(forget=lambda b=batch: -cross_entropy(model(b.inputs), b.labels))
+            step(forget=lambda b=batch: _objective(model(b.inputs), b.labels, weights, config.l1))
     return model
+
+
+def _objective(logits: Tensor, labels: Tensor, weights: list[nn.Parameter], l1: float) -> Tensor:
+    """``-CE + l1 ||w||_1``."""
+    loss = -cross_entropy(logits, labels)
+    return loss + l1 * torch.stack([weight.abs().sum() for weight in weights]).sum() if l1 > 0 else loss

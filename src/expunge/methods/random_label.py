@@ -1,16 +1,21 @@
 """Random labels: train the forget set on wrong labels and the retain set on true ones."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from expunge import training
+from expunge import parameters, ranges, training
 from expunge.context import Context, UnlearningData
+from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
 from expunge.losses import cross_entropy
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.updates import Objective, PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -18,33 +23,50 @@ class RandomLabelConfig:
     """Hyperparameters of random labels."""
 
     epochs: int = 10
-    """Epochs: each one pass over the forget set, then one over the retain set."""
+    """Epochs: each one pass over the forget set and one over the retain set."""
     batch_size: int = 128
     """Examples per step."""
+    order: Literal["alternate", "mixed"] = "alternate"
+    """Whether an epoch goes over the forget set, then the retain set, or over both shuffled together."""
     true_label: bool = False
     """Let the random label be the true one, with chance 1/classes, as the released code does."""
+    proximal: float = 0.0
+    """Share of all weights that go back to their first values after the first step, falling to 0: SalUn-soft."""
     rule: Rule | PerRole = Rule(lr=0.01)
     """The update rule."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         training.check_schedule(self.epochs, self.batch_size)
+        ranges.between(0, 1, proximal=self.proximal)
+        if self.order not in ("alternate", "mixed"):
+            raise RequestError(f"order must be alternate or mixed, got {self.order!r}")
 
 
 @method(reference="Golatkar et al. 2020, arXiv:1911.04933; Fan et al. 2024, arXiv:2310.12508", aliases=("RL",))
 def unlearn(model: nn.Module, data: UnlearningData, config: RandomLabelConfig, context: Context) -> nn.Module:
-    """Each epoch, ``min E_forget[CE(random label)]``, then ``min E_retain[CE]``; labels are drawn anew."""
+    """Each epoch, ``min E_forget[CE(random label)]``, then ``min E_retain[CE]``; labels are drawn anew.
+
+    In mixed order a step minimises the mean over a batch of both. With ``proximal``, each step ends with the
+    soft threshold that solves ``min ||w - w'||^2 / 2 + t ||w - w_0||_1``, w' being what the optimizer gave and
+    w_0 the original weights (:func:`soft_threshold`).
+    """
     if data.num_classes < 2 and not config.true_label:
         raise RequestError("with one class there is no wrong label to draw: random_label needs at least two classes")
     model.train()
     size, generator = config.batch_size, context.generator
-    step = context.stepper(model, config.rule, config.epochs * (data.forget.steps(size) + data.retain.steps(size)))
+    if config.order == "mixed":
+        both = _joined(data.forget, data.retain)
+        steps, epoch = both.steps(size), partial(_mixed, model, both, data, config, generator)
+    else:
+        steps = data.forget.steps(size) + data.retain.steps(size)
+        epoch = partial(_alternate, model, data, config, generator)
+    step = context.stepper(model, config.rule, config.epochs * steps)
+    original = _copies(model, context) if config.proximal > 0 else []
     for _ in range(config.epochs):
-        for batch in data.forget.batches(size, generator):
-            labels = draw_labels(batch.labels, data.num_classes, config.true_label, generator)
-            step(forget=lambda b=batch, y=labels: cross_entropy(model(b.inputs), y))
-        for batch in data.retain.batches(size, generator):
-            step(retain=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
+        for objectives in epoch():
+            step(**objectives)
+            soft_threshold(original, config.proximal * (1 - (step.taken - 1) / step.steps))
     return model
 
 
@@ -55,3 +77,83 @@ def draw_labels(labels: Tensor, num_classes: int, true_label: bool, generator: t
         return drawn.to(labels.device)
     shift = torch.randint(1, num_classes, labels.shape, generator=generator, device=generator.device)
     return (labels + shift.to(labels.device)) % num_classes
+
+
+def _alternate(
+    model: nn.Module, data: UnlearningData, config: RandomLabelConfig, generator: torch.Generator
+) -> Iterator[dict[str, Objective]]:
+    """The objectives of each step of an epoch: first those of the forget set, then those of the retain set."""
+    for batch in data.forget.batches(config.batch_size, generator):
+        labels = draw_labels(batch.labels, data.num_classes, config.true_label, generator)
+        yield {"forget": lambda b=batch, y=labels: cross_entropy(model(b.inputs), y)}
+    for batch in data.retain.batches(config.batch_size, generator):
+        yield {"retain": lambda b=batch: cross_entropy(model(b.inputs), b.labels)}
+
+
+def _mixed(
+    model: nn.Module, both: ImageSet, data: UnlearningData, config: RandomLabelConfig, generator: torch.Generator
+) -> Iterator[dict[str, Objective]]:
+    """The objectives of each step of an epoch over both sets: they sum to the mean cross-entropy of the batch."""
+    for batch in both.batches(config.batch_size, generator):
+        of_forget = batch.ids < len(data.forget)
+        drawn = draw_labels(batch.labels, data.num_classes, config.true_label, generator)
+        labels = torch.where(of_forget, drawn, batch.labels)
+        yield _by_role(
+            lambda x=batch.inputs, y=labels: functional.cross_entropy(model(x).float(), y, reduction="none"),
+            of_forget,
+            config.rule,
+        )
+
+
+def _joined(forget: ImageSet, retain: ImageSet) -> ImageSet:
+    """Both sets as one, whose ids are positions: those of the forget set come first; a copy of the images."""
+    if forget.inputs.dtype != retain.inputs.dtype or forget.augmentation != retain.augmentation:
+        raise RequestError("to mix forget and retain images, both must have one type and one augmentation")
+    labels = torch.cat([forget.labels, retain.labels])
+    inputs = torch.cat([forget.inputs, retain.inputs])
+    return ImageSet(inputs, labels, torch.arange(len(labels), device=labels.device), retain.augmentation)
+
+
+def _by_role(losses: Callable[[], Tensor], of_forget: Tensor, rule: Rule | PerRole) -> dict[str, Objective]:
+    """Two objectives that sum to the mean of the losses (batch,): the part of each set in it.
+
+    One rule takes both from one forward pass. Rules per role step in between, so that each needs its own.
+    """
+    made: list[Tensor] = []
+
+    def forget() -> Tensor:
+        found = losses()
+        if isinstance(rule, Rule):
+            made.append(found)
+        return torch.where(of_forget, found, 0.0).sum() / len(found)
+
+    def retain() -> Tensor:
+        found = made.pop() if made else losses()
+        return torch.where(of_forget, 0.0, found).sum() / len(found)
+
+    return {"forget": forget, "retain": retain}
+
+
+def _copies(model: nn.Module, context: Context) -> list[tuple[nn.Parameter, Tensor]]:
+    """Each trainable weight and its value now, zero where the model is to be sparse."""
+    kept = context.sparsity or {}
+    return [
+        (weight, weight.detach() * kept[name] if name in kept else weight.detach().clone())
+        for name, weight in parameters.trainable(model).items()
+    ]
+
+
+@torch.no_grad()
+def soft_threshold(weights: list[tuple[nn.Parameter, Tensor]], share: float) -> None:
+    """Shrink how far each weight is from its first value by t: ``d <- sign(d) max(|d| - t, 0)``.
+
+    t is the floor(share p)-th smallest ``|d|``, so that this share of the p weights has its first value again,
+    exactly. A selection, not a sort: O(p), without waiting for the device.
+    """
+    count = int(share * sum(first.numel() for _, first in weights) + 1e-9)
+    if count == 0:
+        return
+    moved = [weight - first for weight, first in weights]
+    threshold = torch.kthvalue(torch.cat([d.abs().flatten() for d in moved]), count).values
+    for (weight, first), d in zip(weights, moved, strict=True):
+        weight.copy_(first + d.sign() * (d.abs() - threshold).clamp(min=0))

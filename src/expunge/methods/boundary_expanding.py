@@ -1,0 +1,108 @@
+"""Boundary expanding: train the forget set into a shadow class, and remove the shadow."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from expunge import parameters, training
+from expunge.context import Context, UnlearningData
+from expunge.errors import RequestError
+from expunge.losses import cross_entropy
+from expunge.masks import Mask
+from expunge.registry import method
+from expunge.updates import PerRole, Rule
+
+
+@dataclass(frozen=True)
+class BoundaryExpandingConfig:
+    """Hyperparameters of boundary expanding."""
+
+    epochs: int = 10
+    """Passes over the forget set."""
+    batch_size: int = 128
+    """Examples per step."""
+    rule: Rule | PerRole = Rule(lr=1e-4)
+    """The update rule; published rates lie in [1e-6, 1e-4]."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        training.check_schedule(self.epochs, self.batch_size)
+
+
+@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BE",))
+def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryExpandingConfig, context: Context) -> nn.Module:
+    """Move the forget set out of all classes: ``min E_forget[CE(shadow class)]``, then drop the shadow class.
+
+    The shadow class is one more output of the last linear layer, there only during training.
+    """
+    classifier = _classifier(model, data)
+    shadow = torch.full_like(data.forget.labels, classifier.out_features)
+    forget = replace(data.forget, labels=shadow)
+    model.train()
+    with _expanded(classifier, context):
+        step = _widened(context, model, classifier).stepper(
+            model, config.rule, config.epochs * forget.steps(config.batch_size)
+        )
+        for _ in range(config.epochs):
+            for batch in forget.batches(config.batch_size, context.generator):
+                step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
+    return model
+
+
+def _classifier(model: nn.Module, data: UnlearningData) -> nn.Linear:
+    """The last linear layer in the order of the modules, which must have an output per class."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise RequestError("boundary_expanding adds a class to the last nn.Linear of the model, and there is none")
+    if layers[-1].out_features != data.num_classes:
+        raise RequestError(
+            f"boundary_expanding adds a class to the last nn.Linear of the model, which has {layers[-1].out_features} "
+            f"outputs, not the {data.num_classes} of the classes: it must be the classifier"
+        )
+    return layers[-1]
+
+
+@contextmanager
+def _expanded(classifier: nn.Linear, context: Context) -> Iterator[None]:
+    """Within the block the layer has one more output, drawn as a new layer's; afterwards it is dropped.
+
+    The old rows are copied in, trained, and copied back into the parameters that were there before.
+    """
+    with context.seeded():
+        row = nn.Linear(classifier.in_features, 1, bias=cast("Tensor | None", classifier.bias) is not None)
+    before = dict(classifier.named_parameters(recurse=False))
+    for name, weight in before.items():
+        new = row.get_parameter(name).detach().to(weight)
+        setattr(classifier, name, nn.Parameter(torch.cat([weight.detach(), new]), weight.requires_grad))
+    classifier.out_features += 1
+    try:
+        yield
+    finally:
+        classifier.out_features -= 1
+        with torch.no_grad():
+            for name, weight in before.items():
+                weight.copy_(classifier.get_parameter(name)[:-1])
+                setattr(classifier, name, weight)
+
+
+def _widened(context: Context, model: nn.Module, classifier: nn.Linear) -> Context:
+    """The same circumstances, the masks true for the new output, which may move and be other than zero."""
+    owned = {id(weight) for weight in classifier.parameters(recurse=False)}
+    names = [name for name, weight in parameters.trainable(model).items() if id(weight) in owned]
+    masks = context.update_masks
+    if isinstance(masks, Mapping) and not isinstance(masks, Mask):
+        masks = {role: _with_row(mask, names) for role, mask in masks.items()}
+    elif masks is not None:
+        masks = _with_row(masks, names)
+    sparsity = None if context.sparsity is None else _with_row(context.sparsity, names)
+    return replace(context, update_masks=masks, sparsity=sparsity)
+
+
+def _with_row(mask: Mask, names: list[str]) -> Mask:
+    """The mask with a row of true appended to the tensors of these names."""
+    wider = {n: torch.cat([mask[n], torch.ones_like(mask[n][:1])]) for n in names if n in mask}
+    return Mask({**mask, **wider})

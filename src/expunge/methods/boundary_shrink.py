@@ -1,0 +1,85 @@
+"""Boundary shrink: train each forget image towards the wrong class that is nearest to it."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from expunge import parameters, ranges, training
+from expunge.context import Context, UnlearningData
+from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError
+from expunge.losses import cross_entropy
+from expunge.registry import method
+from expunge.updates import PerRole, Rule
+
+
+@dataclass(frozen=True)
+class BoundaryShrinkConfig:
+    """Hyperparameters of boundary shrink."""
+
+    epochs: int = 10
+    """Passes over the forget set."""
+    batch_size: int = 128
+    """Examples per step."""
+    bound: float = 0.1
+    """Size of the step across the decision boundary: how far each pixel, in [0, 1], is moved."""
+    as_released: bool = False
+    """Keep the true label where that step does not change the prediction, as the released code does."""
+    rule: Rule | PerRole = Rule(lr=1e-4)
+    """The update rule; published rates lie in [1e-6, 1e-4]."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        training.check_schedule(self.epochs, self.batch_size)
+        ranges.between(0, 1, bound=self.bound)
+
+
+@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BS",))
+def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig, context: Context) -> nn.Module:
+    """Give the forget set to its neighbours: ``min E_forget[CE(nearest wrong class)]``.
+
+    The nearest classes are those of the original model, found once, before the first step.
+    """
+    _check(data)
+    nearest = nearest_labels(parameters.frozen_copy(model), data.forget, config)
+    forget = replace(data.forget, labels=nearest)
+    model.train()
+    step = context.stepper(model, config.rule, config.epochs * forget.steps(config.batch_size))
+    for _ in range(config.epochs):
+        for batch in forget.batches(config.batch_size, context.generator):
+            step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
+    return model
+
+
+def _check(data: UnlearningData) -> None:
+    """Refuse what has no nearest wrong class, and images whose pixels are in other units."""
+    if data.num_classes < 2:
+        raise RequestError("with one class there is no wrong one: boundary_shrink needs at least two classes")
+    inputs = data.forget.inputs
+    if inputs.is_floating_point() and bool(((inputs < 0) | (inputs > 1)).any()):
+        found = f"[{inputs.min():g}, {inputs.max():g}]"
+        raise RequestError(
+            f"boundary_shrink moves pixels within [0, 1], and those of the forget images lie in {found}: "
+            "give uint8 images, or floats in [0, 1], and let the model normalise them"
+        )
+
+
+def nearest_labels(original: nn.Module, forget: ImageSet, config: BoundaryShrinkConfig) -> Tensor:
+    """For each forget image (n,), the wrong class that ``original``, frozen, prefers across the boundary.
+
+    ``x' = round(255 clip(x + bound sign(grad_x CE(x, y)), 0, 1)) / 255``, and the class is the largest logit of x'
+    among all but y; among all of them if ``as_released``. Without augmentation: it depends on nothing random.
+    Costs two forward passes and one backward pass over the forget set.
+    """
+    found: list[Tensor] = []
+    for batch in forget.batches(config.batch_size):
+        inputs = batch.inputs.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(cross_entropy(original(inputs), batch.labels), inputs)
+        moved = (batch.inputs + config.bound * slope.sign()).clamp(0, 1)
+        with torch.no_grad():
+            logits = original((255 * moved).round() / 255).float()
+        if not config.as_released:
+            logits = logits.scatter(1, batch.labels[:, None], -torch.inf)
+        found.append(logits.argmax(dim=1))
+    return torch.cat(found)

@@ -1,0 +1,88 @@
+"""l1-sparse unlearning: fine-tuning on the retain set that also pulls all weights to zero."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from expunge import parameters, ranges, training
+from expunge.context import Context, UnlearningData
+from expunge.losses import cross_entropy
+from expunge.registry import method
+from expunge.updates import PerRole, Rule
+
+
+class AccuracyCollapseWarning(UserWarning):
+    """The model no longer classifies the retain set: the l1 penalty has outweighed the loss."""
+
+
+@dataclass(frozen=True)
+class L1SparseConfig:
+    """Hyperparameters of l1-sparse unlearning."""
+
+    epochs: int = 10
+    """Passes over the retain set."""
+    alpha: float = 1e-4
+    """Weight of the l1 norm in the first epoch, from where it falls linearly; the released 0.2 ruins any model."""
+    final_epochs: int = 0
+    """Last epochs, in which there is no penalty; as many as ``epochs``, or more, means none at all."""
+    batch_size: int = 128
+    """Examples per step."""
+    rule: Rule | PerRole = Rule(lr=0.01)
+    """The update rule."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        training.check_schedule(self.epochs, self.batch_size)
+        ranges.at_least(0, alpha=self.alpha, final_epochs=self.final_epochs)
+
+    def alpha_of(self, epoch: int) -> float:
+        """The weight of the l1 norm in an epoch, counted from 0."""
+        decaying = self.epochs - self.final_epochs
+        return self.alpha * (1 - epoch / decaying) if epoch < decaying else 0.0
+
+
+@method(reference="Jia et al. 2023, arXiv:2304.04934", aliases=("FT_prune", "FT_l1"))
+def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, context: Context) -> nn.Module:
+    """Fine-tune towards sparse weights: ``min E_retain[CE] + alpha_e ||w||_1`` over all trainable weights.
+
+    In epoch e of E, counted from 0, with K final ones: ``alpha_e = alpha (1 - e / (E - K))``, and 0 from
+    e = E - K on. Warns if the model has unlearned the retain set as well.
+    """
+    model.train()
+    weights = list(parameters.trainable(model).values())
+    step = context.stepper(model, config.rule, config.epochs * data.retain.steps(config.batch_size))
+    accuracies: list[Tensor] = []
+    before_last_epoch = 0
+    for epoch in range(config.epochs):
+        alpha, before_last_epoch = config.alpha_of(epoch), len(accuracies)
+        for batch in data.retain.batches(config.batch_size, context.generator):
+            step(retain=lambda b=batch, a=alpha: _objective(model(b.inputs), b.labels, weights, a, accuracies))
+    if config.alpha > 0 and accuracies:
+        _warn_of_collapse(accuracies[0], torch.stack(accuracies[before_last_epoch:]).mean(), data.retain.labels, config)
+    return model
+
+
+def _objective(logits: Tensor, labels: Tensor, weights: list[nn.Parameter], alpha: float, seen: list[Tensor]) -> Tensor:
+    """``CE + alpha ||w||_1``; the accuracy on the batch is noted, and stays on the device."""
+    seen.append((logits.detach().argmax(dim=1) == labels).float().mean())
+    loss = cross_entropy(logits, labels)
+    return loss + alpha * torch.stack([weight.abs().sum() for weight in weights]).sum() if alpha > 0 else loss
+
+
+def _warn_of_collapse(first: Tensor, last: Tensor, labels: Tensor, config: L1SparseConfig) -> None:
+    """Warn if accuracy began more than half way from chance to 1, and lost more than half of that lead over chance.
+
+    ``first`` is that of the first step, ``last`` the mean of the last epoch; chance is the share of the most
+    frequent class. Waits for the device once.
+    """
+    share = labels.bincount().max() / len(labels)
+    began, ended, chance = torch.stack([first, last, share.to(first)]).tolist()
+    if began - chance > 0.5 * (1 - chance) and ended - chance < 0.5 * (began - chance):
+        warnings.warn(
+            f"accuracy on the retain set fell from {began:.0%} in the first step to {ended:.0%} in the last epoch "
+            f"(chance is {chance:.0%}): alpha = {config.alpha:g} is too large for this lr: try a tenth of it, or less",
+            AccuracyCollapseWarning,
+            stacklevel=3,
+        )
