@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from expunge import parameters, training
 from expunge.context import Context, UnlearningData
@@ -58,12 +59,15 @@ def _classifier(model: nn.Module, data: UnlearningData) -> nn.Linear:
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise RequestError("boundary_expanding adds a class to the last nn.Linear of the model, and there is none")
-    if layers[-1].out_features != data.num_classes:
+    found = layers[-1]
+    if found.out_features != data.num_classes:
         raise RequestError(
-            f"boundary_expanding adds a class to the last nn.Linear of the model, which has {layers[-1].out_features} "
+            f"boundary_expanding adds a class to the last nn.Linear of the model, which has {found.out_features} "
             f"outputs, not the {data.num_classes} of the classes: it must be the classifier"
         )
-    return layers[-1]
+    if parametrize.is_parametrized(found):
+        raise RequestError("boundary_expanding cannot add a class to a layer with adapters: do without adapters here")
+    return found
 
 
 @contextmanager
