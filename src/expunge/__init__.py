@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from expunge.data.augment import Augmentation
     from expunge.data.image_set import ImageSet
     from expunge.errors import RequestError, RunError
-    from expunge.saliency import Saliency
+    from expunge.update_masks import UpdateMask
     from expunge.updates import PerRole, Rule
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "Result",
     "Rule",
     "RunError",
-    "Saliency",
+    "UpdateMask",
     "evaluate",
     "unlearn",
 ]
@@ -34,7 +34,7 @@ _HOMES = {
     "Result": "api",
     "Rule": "updates",
     "RunError": "errors",
-    "Saliency": "saliency",
+    "UpdateMask": "update_masks",
     "evaluate": "api",
     "unlearn": "api",
 }

@@ -10,13 +10,14 @@ import copy
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
@@ -74,8 +75,15 @@ def digest(value: object, declared: object = None) -> str:
 
 
 def digest_data(data: object) -> str:
-    """The digest of JSON-ready data; the order of keys does not matter."""
-    text = json.dumps({"format": FORMAT, "data": data}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """The digest of JSON-ready data; the order of keys does not matter.
+
+    Raises:
+        RequestError: Some number in it is not finite.
+    """
+    try:
+        text = json.dumps({"format": FORMAT, "data": data}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise RequestError(f"a configuration holds a number that is not finite ({error})") from error
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -128,7 +136,7 @@ def override(kind: type[T], data: Mapping[str, object], values: Mapping[str, obj
     merged = copy.deepcopy(dict(data))
     for key, value in values.items():
         path = _path(kind, key, what)
-        _set(kind, merged, path, value)
+        _set(kind, merged, path, value, what)
     try:
         return from_data(kind, merged)
     except RequestError as error:
@@ -140,19 +148,33 @@ def _path(kind: type, key: str, what: str) -> list[str]:
     path = key.split(".")
     if path[0] in names:
         return path
-    of_rule = field_names(type(kind().rule)) if "rule" in names else []
-    if path[0] in [*of_rule, "forget", "retain"] and of_rule:
+    declared = get_type_hints(kind)["rule"] if "rule" in names else None
+    kinds = _members(declared).values() if _members(declared) else [declared]
+    of_rule = [name for each in kinds if dataclasses.is_dataclass(each) for name in field_names(each)]  # pyright: ignore
+    if path[0] in of_rule:
         return ["rule", *path]
     raise RequestError(f"{what}: {registry.unknown('option', key, [*names, *of_rule])}")
 
 
-def _set(kind: type, data: dict[str, object], path: list[str], value: object) -> None:
+def _default(kind: type, name: str) -> object:
+    """The default of a field; none where there is no default."""
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _set(kind: type, data: dict[str, object], path: list[str], value: object, what: str) -> None:
     """Set a nested value; a configuration inside that was not there yet starts from its default."""
     for name in path[:-1]:
         if name not in data:
-            default = getattr(kind(), name)
-            data[name] = to_data(default) | ({"kind": tag(type(default))} if name == "rule" else {})
-        data = cast("dict[str, object]", data[name])
+            default = _default(kind, name)
+            if dataclasses.is_dataclass(default) and not isinstance(default, type):
+                data[name] = to_data(default) | ({"kind": tag(type(default))} if name == "rule" else {})
+        inner = data.get(name)
+        if not isinstance(inner, dict):
+            raise RequestError(f"{what}: {name} has no options of its own, so {'.'.join(path)} means nothing")
+        data = cast("dict[str, object]", inner)
     data[path[-1]] = value
 
 
@@ -200,6 +222,8 @@ def _strict(kind: type, accepted: tuple[type, ...]) -> Callable[[object, object]
     def structure(value: object, _: object) -> object:
         if type(value) not in accepted:
             raise TypeError(f"expected {kind.__name__}, got {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TypeError(f"expected a finite number, got {value}")
         return kind(value)
 
     return structure

@@ -1,13 +1,13 @@
 """Predictions of a model on every split, made once, and the metrics computed from them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from expunge import registry
+from expunge import parameters, randomness, registry
 from expunge.context import Context
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError, RunError
@@ -102,13 +102,8 @@ def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size
 
     One forward pass over n images; the mode of every module and the place of the weights are as before afterwards.
     """
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with parameters.evaluating(model):
         logits = [model(batch.inputs.to(device)).float() for batch in images.batches(batch_size)]
-    finally:
-        for module, mode in training.items():  # model.train() would wake up layers that are frozen in evaluation mode
-            module.training = mode
     joined = torch.cat(logits).cpu() if logits else torch.empty(0, 0)
     return Predictions(joined, images.labels.cpu(), images.ids.cpu())
 
@@ -117,6 +112,7 @@ def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> d
     """The values of these metrics (given by their configurations), by full name.
 
     A metric that returns one value under its own name has that name; others have ``metric.key``.
+    Each draws from a generator of its own, so that no value depends on which others are asked for.
     Metrics that read others (``needs``) come after them; those they need that are neither asked for nor
     computed before are computed too, with their defaults. The subject keeps the values.
 
@@ -126,7 +122,8 @@ def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> d
     """
     for config in _ordered(_completed(metrics, subject)):
         plugin = registry.of_config("metrics", config)
-        found = cast("dict[str, float]", plugin.function(subject, config, context))
+        alone = replace(context, generator=randomness.child(context.generator, plugin.name))
+        found = cast("dict[str, float]", plugin.function(subject, config, alone))
         for key, value in found.items():
             subject.values[plugin.name if key == plugin.name else f"{plugin.name}.{key}"] = float(value)
     return dict(subject.values)

@@ -63,6 +63,17 @@ def full(model: nn.Module) -> Mask:
     )
 
 
+def at_least(scores: Mapping[str, Tensor], threshold: float) -> Mask:
+    """True for the weights whose score is at least ``threshold``; O(p).
+
+    Raises:
+        RequestError: A score is not finite.
+    """
+    for name, score in scores.items():
+        _check_finite(name, score)
+    return Mask({name: score >= threshold for name, score in scores.items()})
+
+
 def largest(scores: Mapping[str, Tensor], fraction: float) -> Mask:
     """True for the floor(fraction p) weights with the largest scores, in one ranking over all tensors.
 
@@ -75,11 +86,15 @@ def largest(scores: Mapping[str, Tensor], fraction: float) -> Mask:
     if not 0.0 <= fraction <= 1.0:
         raise RequestError(f"the fraction of weights must be in [0, 1], got {fraction}")
     flat = torch.cat([score.flatten() for score in scores.values()])
-    if not bool(torch.isfinite(flat).all()):
-        raise RequestError("some scores are not finite: the model or its gradients hold NaN or infinity")
+    _check_finite("the model", flat)
     chosen = _top(flat, int(fraction * len(flat) + 1e-9))
     pieces = chosen.split([score.numel() for score in scores.values()])
     return Mask({name: piece.view(scores[name].shape) for name, piece in zip(scores, pieces, strict=True)})
+
+
+def _check_finite(name: str, scores: Tensor) -> None:
+    if not bool(torch.isfinite(scores).all()):
+        raise RequestError(f"some scores of {name} are not finite: the model or its gradients hold NaN or infinity")
 
 
 def _top(flat: Tensor, count: int) -> Tensor:

@@ -1,10 +1,12 @@
 """The weights of a model as values: by name, as one vector, copied, initialised anew, compared."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from expunge.errors import RequestError
 
@@ -41,8 +43,24 @@ def clone(model: nn.Module) -> nn.Module:
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A deep copy in evaluation mode whose weights take no gradient: a teacher."""
-    return clone(model).eval().requires_grad_(False)
+    """A deep copy in evaluation mode whose weights take no gradient: a teacher. Adapters are merged in it."""
+    copied = clone(model)
+    for module in list(copied.modules()):
+        for name in list(getattr(module, "parametrizations", {})):
+            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return copied.eval().requires_grad_(False)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block, the model is in evaluation mode; after it, each module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():  # model.train() would wake up layers that are frozen in evaluation mode
+            module.training = mode
 
 
 def reinitialise(model: nn.Module) -> None:
@@ -51,8 +69,10 @@ def reinitialise(model: nn.Module) -> None:
     Randomness comes from torch's global generator: call it within :func:`randomness.seeded`.
 
     Raises:
-        RequestError: Some parameter belongs to a module that cannot be reset.
+        RequestError: Some parameter belongs to a module that cannot be reset, or the model has adapters.
     """
+    if any(parametrize.is_parametrized(module) for module in model.modules()):
+        raise RequestError("a model with low-rank adapters cannot be drawn anew: do without adapters here")
     uncovered = {id(weight): name for name, weight in model.named_parameters()}
     for module in _children_first(model):
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)

@@ -1,118 +1,40 @@
-"""Train, unlearn, evaluate: each a configuration that :func:`run` turns into a run directory, once."""
+"""Train, unlearn, evaluate: :func:`run` turns the configuration of a run into its directory, once."""
 
 import dataclasses
-import functools
 import math
-import os
-import platform
-import resource
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from expunge import config, masks, parameters, randomness, registry, training, unlearning
-from expunge.config import Choice
-from expunge.context import Context, UnlearningData
-from expunge.data import splits
-from expunge.data.dataset import Dataset
-from expunge.data.forgetting import Forget, forget_ids, partition
-from expunge.data.image_set import ImageSet
+from expunge import config, masks, parameters, preparation, randomness, training, unlearning
+from expunge.context import Context, Make, UnlearningData
+from expunge.data.forgetting import partition
 from expunge.errors import RequestError, RunError
 from expunge.evaluation import Predictions, Subject, evaluate, predict
 from expunge.masks import Mask
-from expunge.models._normalise import with_normalisation
+from expunge.plans import (
+    DataConfig,
+    EvaluateConfig,
+    RunConfig,
+    StageConfig,
+    TrainConfig,
+    UnlearnConfig,
+    kind,
+    label,
+    parents,
+    run_id,
+)
+from expunge.preparation import Prepared
+from expunge.provenance import PeakMemory, provenance
 from expunge.runs import Draft, Record, RunDirectory, Store
-from expunge.training import Training
-from expunge.unlearning import Unlearning
-from expunge.updates import Precision, Progress
+from expunge.updates import Progress
 
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which images, and how they are split."""
-
-    source: Annotated[object, Choice("data")]
-    """Where the images come from."""
-    limit: int | None = None
-    """Use a class-balanced part of this many training images; all by default."""
-    test_limit: int | None = None
-    """Use a class-balanced part of this many test images; all by default."""
-    validation: float = 0.1
-    """Share of each class that is set aside for validation."""
-    seed: int = 0
-    """Seed of these choices."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The training of an original model, on forget and retain set together."""
-
-    data: DataConfig
-    """The images."""
-    model: Annotated[object, Choice("models")]
-    """The architecture."""
-    training: Training = Training()
-    """How it is trained."""
-    precision: Precision = "auto"
-    """Precision of the forward passes: bfloat16 where it pays, or as said."""
-    seed: int = 0
-    """Seed of the initial weights, the order of examples and the augmentation."""
-
-
-@dataclass(frozen=True)
-class UnlearnConfig:
-    """One unlearning of a trained model."""
-
-    original: TrainConfig
-    """The model that has learned too much."""
-    forget: Forget
-    """What it is to forget."""
-    unlearning: Unlearning
-    """How."""
-    forget_seed: int = 0
-    """Seed of the choice of the forget set."""
-    precision: Precision = "auto"
-    """Precision of the forward passes: bfloat16 where it pays, or as said."""
-    seed: int = 0
-    """Seed of the unlearning itself."""
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """The metrics of one unlearned model, beside its reference."""
-
-    subject: UnlearnConfig
-    """The unlearned model."""
-    reference: UnlearnConfig | None = None
-    """The retrained model that it should resemble."""
-    metrics: tuple[Annotated[object, Choice("metrics")], ...] | None = None
-    """Which metrics; all by default."""
-    seed: int = 0
-    """Seed of random choices within metrics."""
-
-    def __post_init__(self) -> None:
-        """A model is compared with one that was retrained without the same examples."""
-        if self.reference is not None and _forgotten(self.reference) != _forgotten(self.subject):
-            raise RequestError(
-                "the reference has forgotten other examples than the model to evaluate: retrain with the same data, "
-                "--forget and --forget-seed"
-            )
-
-
-def _forgotten(wanted: UnlearnConfig) -> tuple[object, ...]:
-    return wanted.original.data, wanted.forget, wanted.forget_seed
-
-
-RunConfig = TrainConfig | UnlearnConfig | EvaluateConfig
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -124,60 +46,58 @@ class Session:
     """Called with the run's id after each step."""
     retry: bool = False
     """Try failed runs again."""
+    _memory: dict[object, object] = field(default_factory=dict[object, object], init=False, repr=False, compare=False)
 
+    def prepare(self, wanted: DataConfig) -> Prepared:
+        """The split data, on the CPU."""
+        return self.remember(("data", wanted), lambda: preparation.prepare(wanted))
 
-def run_id(wanted: RunConfig) -> str:
-    """The name of a run's directory: its kind, a few words for people, and twelve digits of its digest."""
-    words = {TrainConfig: _train_words, UnlearnConfig: _unlearn_words, EvaluateConfig: _evaluate_words}[type(wanted)]
-    return f"{kind(wanted)}-{words(wanted)}-{config.digest(wanted, RunConfig)[:12]}"  # pyright: ignore
-
-
-def kind(wanted: RunConfig) -> str:
-    """``train``, ``unlearn`` or ``evaluate``."""
-    return config.tag(type(wanted)).removesuffix("_config")
-
-
-def _train_words(wanted: TrainConfig) -> str:
-    data = registry.of_config("data", wanted.data.source).name
-    model = registry.of_config("models", wanted.model).name
-    return f"{data}-{model}-s{wanted.seed}"
-
-
-def _unlearn_words(wanted: UnlearnConfig) -> str:
-    return f"{unlearning.label(wanted.unlearning)}-s{wanted.seed}"
-
-
-def _evaluate_words(wanted: EvaluateConfig) -> str:
-    return _unlearn_words(wanted.subject)
-
-
-def parents(wanted: RunConfig) -> dict[str, RunConfig]:
-    """The runs that must exist before this one, by their role in it."""
-    if isinstance(wanted, UnlearnConfig):
-        return {"original": wanted.original}
-    if isinstance(wanted, EvaluateConfig):
-        found: dict[str, RunConfig] = {"original": wanted.subject.original, "subject": wanted.subject}
-        return found | ({"reference": wanted.reference} if wanted.reference else {})
-    return {}
+    def remember(self, key: object, make: Callable[[], T]) -> T:
+        """What ``make`` returned for this key before, or returns now; the four last used are kept."""
+        found = self._memory.pop(key) if key in self._memory else make()
+        self._memory[key] = found
+        while len(self._memory) > 4:
+            del self._memory[next(iter(self._memory))]
+        return cast("T", found)
 
 
 def run(wanted: RunConfig, store: Store, session: Session) -> RunDirectory:
     """The run of this configuration, after its parents: found if it exists, else made.
 
-    A failure of the work is kept as a failed run with its reason; what cannot be written (a full disk) or
-    is interrupted leaves no run.
+    A failure of the work is kept as a failed run with its reason; what cannot be written (a full disk), finds
+    too little memory or is interrupted leaves no run.
 
     Raises:
         RequestError: The request is wrong (no such data, a forget set that is empty, ...).
         RunError: The run, or one of its parents, failed now or before.
     """
-    directories = {role: run(parent, store, session) for role, parent in parents(wanted).items()}
+    before = {role: run(parent, store, session) for role, parent in parents(wanted).items()}
+    match wanted:
+        case TrainConfig():
+            return _once(wanted, before, store, session, lambda draft: _train(wanted, draft, session))
+        case UnlearnConfig():
+            return _once(wanted, before, store, session, lambda draft: _unlearn(wanted, before, draft, store, session))
+        case EvaluateConfig():
+            return _once(wanted, before, store, session, lambda draft: _evaluate(wanted, before, store, session))
+        case StageConfig():
+            raise RequestError("a stage is made by the run that needs it, not by itself")
+
+
+def _once(
+    wanted: RunConfig,
+    before: Mapping[str, RunDirectory],
+    store: Store,
+    session: Session,
+    work: Callable[[Draft], Record],
+) -> RunDirectory:
+    """The directory of a run, in which ``work`` has been done once, whoever else wants it at the same time."""
     directory = store.directory(run_id(wanted))
     if _settled(directory, session):
         return directory
     with store.lock(directory.id):
         if not _settled(directory, session):  # another process may have made it meanwhile
-            _make(wanted, directories, store, session)
+            with store.draft(directory.id, config.to_data(wanted, RunConfig)) as draft:
+                _record(wanted, before, draft, session, work)
     return directory
 
 
@@ -192,82 +112,57 @@ def _settled(directory: RunDirectory, session: Session) -> bool:
     raise RunError(f"{directory.id} failed before: {record['reason']}")
 
 
-def _make(wanted: RunConfig, directories: Mapping[str, RunDirectory], store: Store, session: Session) -> None:
-    name = run_id(wanted)
-    started = datetime.now(timezone.utc)
-    make = {TrainConfig: _train, UnlearnConfig: _unlearn, EvaluateConfig: _evaluate}[type(wanted)]
-    with store.draft(name, config.to_data(wanted, RunConfig)) as draft:
-        record: Record = {
-            "id": name,
-            "kind": kind(wanted),
-            "label": "" if isinstance(wanted, TrainConfig) else label(wanted),
-            "parents": {role: directory.id for role, directory in directories.items()},
-            "started": started.isoformat(),
-            **_provenance(session.device),
-        }
-        try:
-            result = make(wanted, directories, draft, session)  # pyright: ignore
-        except (RequestError, OSError):  # not the fault of the work: nothing to remember
-            raise
-        except Exception as error:
-            reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-            failure = {"status": "failed", "reason": reason, "traceback": traceback.format_exc(), "finished": _now()}
-            draft.finish(record | failure)
-            raise RunError(reason) from error
-        draft.finish(record | {"status": "finished", "reason": None, "finished": _now(), **result})
+def _record(
+    wanted: RunConfig,
+    before: Mapping[str, RunDirectory],
+    draft: Draft,
+    session: Session,
+    work: Callable[[Draft], Record],
+) -> None:
+    """Do the work and write down how it went."""
+    memory = PeakMemory(session.device)
+    record: Record = {
+        "id": run_id(wanted),
+        "kind": kind(wanted),
+        "label": label(wanted),
+        "parents": {role: directory.id for role, directory in before.items()},
+        "started": _now(),
+        **provenance(session.device),
+    }
+    try:
+        result = work(draft)
+    except (RequestError, OSError):  # not the fault of the work: nothing to remember
+        raise
+    except Exception as error:
+        if _out_of_memory(error):
+            raise RunError(
+                f"out of memory: try a smaller batch_size or model, or fewer --jobs ({_first(error)})"
+            ) from error
+        reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+        failure = {"status": "failed", "reason": reason, "traceback": traceback.format_exc(), "finished": _now()}
+        draft.finish(record | failure)
+        raise RunError(reason) from error
+    ended = {"status": "finished", "reason": None, "finished": _now(), **memory.record(), "metrics": {}}
+    draft.finish(record | ended | result)
 
 
-def label(wanted: UnlearnConfig | EvaluateConfig) -> str:
-    """The word for the unlearning in tables."""
-    subject = wanted.subject if isinstance(wanted, EvaluateConfig) else wanted
-    return unlearning.label(subject.unlearning)
+def _out_of_memory(error: Exception) -> bool:
+    """Whether there was too little memory: true of this machine at this moment, not of the run."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A data set split for training: what is learned, what is held out, what is never shown to a method."""
-
-    train: ImageSet
-    validation: ImageSet
-    test: ImageSet
-    dataset: Dataset
+def _first(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
-@functools.lru_cache(maxsize=2)
-def prepare(wanted: DataConfig) -> Prepared:
-    """Load and split the data, on the CPU; the two last used are kept in memory."""
-    plugin = registry.of_config("data", wanted.source)
-    dataset = cast("Dataset", plugin.function(wanted.source))
-    pool = _limited(dataset.train, wanted.limit, wanted.seed, "train")
-    train, validation = splits.class_balanced(
-        pool.labels, wanted.validation, randomness.generator(wanted.seed, "split")
-    )
-    return Prepared(
-        pool.select(train),
-        pool.select(validation),
-        _limited(dataset.test, wanted.test_limit, wanted.seed, "test"),
-        dataset,
-    )
-
-
-def _limited(images: ImageSet, count: int | None, seed: int, name: str) -> ImageSet:
-    if count is None:
-        return images
-    generator = randomness.generator(seed, "limit", name)
-    return images.select(splits.balanced_subset(images.labels, count, generator))
-
-
-def build(wanted: TrainConfig, dataset: Dataset) -> nn.Module:
-    """The untrained model of this configuration, with its input step, on the CPU."""
-    plugin = registry.of_config("models", wanted.model)
-    with randomness.seeded(randomness.generator(wanted.seed, "initialisation")):
-        network = cast("nn.Module", plugin.function(wanted.model, dataset.train.shape, dataset.num_classes))
-    return with_normalisation(network, dataset.mean, dataset.std)
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat()
 
 
 def _context(wanted: TrainConfig | UnlearnConfig, session: Session, purpose: str) -> Context:
-    name = run_id(wanted)
-    report = session.on_step
+    name, report = run_id(wanted), session.on_step
     return Context(
         generator=randomness.generator(wanted.seed, purpose, device=session.device),
         device=session.device,
@@ -276,9 +171,9 @@ def _context(wanted: TrainConfig | UnlearnConfig, session: Session, purpose: str
     )
 
 
-def _train(wanted: TrainConfig, _: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
-    data = prepare(wanted.data)
-    model = build(wanted, data.dataset).to(session.device)
+def _train(wanted: TrainConfig, draft: Draft, session: Session) -> Record:
+    data = session.prepare(wanted.data)
+    model = preparation.build(wanted, data.dataset).to(session.device)
     context = _context(wanted, session, "training")
     plan = wanted.training
     with context.phase("train"), context.seeded():
@@ -289,24 +184,56 @@ def _train(wanted: TrainConfig, _: Mapping[str, RunDirectory], draft: Draft, ses
     return {"data": data.train.fingerprint(), **_save(model, data, draft, context)}
 
 
-def _unlearn(wanted: UnlearnConfig, directories: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
-    data, ids = prepare(wanted.original.data), forget_of(wanted)
-    _check_data(directories["original"], data)
+def _unlearn(
+    wanted: UnlearnConfig, before: Mapping[str, RunDirectory], draft: Draft, store: Store, session: Session
+) -> Record:
+    data = session.prepare(wanted.original.data)
+    _check_data(before["original"], data)
+    ids = preparation.forget_set(wanted, data)
     forget, retain = partition(data.train.to(session.device), ids)
     seen = UnlearningData(forget, retain, data.validation.to(session.device), data.dataset.num_classes)
-    model = load_model(wanted.original, directories["original"]).to(session.device)
+    model = load_model(wanted.original, before["original"], session).to(session.device)
     context = _context(wanted, session, "unlearning")
+    stages: dict[str, str] = {}
+    context.keep = lambda name, plan, make: _stage(wanted, name, plan, make, stages, context, store, session)
     model = unlearning.unlearn(model, seen, wanted.unlearning, context)
-    if isinstance(context.update_masks, Mask):
-        masks.save(context.update_masks, draft.path / "mask.safetensors")
-    return _save(model, data, draft, context, {"forget.ids": ids})
+    for role, mask in _by_role(context.update_masks).items():
+        masks.save(mask, draft.path / f"mask{role and f'.{role}'}.safetensors")
+    return {"stages": stages, **_save(model, data, draft, context, {"forget.ids": ids})}
 
 
-def forget_of(wanted: UnlearnConfig) -> Tensor:
-    """The ids of the forget set: sorted int64."""
-    data = prepare(wanted.original.data)
-    generator = randomness.generator(wanted.forget_seed, "forget")
-    return forget_ids(wanted.forget, data.train, generator, data.dataset.num_classes)
+def _stage(
+    wanted: UnlearnConfig,
+    name: str,
+    plan: object,
+    make: Make,
+    stages: dict[str, str],
+    context: Context,
+    store: Store,
+    session: Session,
+) -> dict[str, Tensor]:
+    """The tensors of a stage, made in a run of its own that others share; its time counts for each of them."""
+    stage = StageConfig(wanted.original, name, config.to_data(plan), wanted.precision, wanted.seed)
+
+    def work(draft: Draft) -> Record:
+        with context.phase("make"):
+            draft.tensors(name, make(randomness.generator(wanted.seed, "stage", name, device=session.device)))
+        return {"seconds": {"precompute": context.seconds["make"]}}
+
+    with context.phase("wait"):  # for another process that makes it, too
+        directory = _once(stage, {"original": store.directory(run_id(wanted.original))}, store, session, work)
+    for phase in ("make", "wait"):
+        context.seconds.pop(phase, None)
+    context.seconds["precompute"] = context.seconds.get("precompute", 0.0) + seconds_of(directory)["precompute"]
+    stages[name] = directory.id
+    return {key: tensor.to(session.device) for key, tensor in directory.tensors(name).items()}
+
+
+def _by_role(given: Mask | Mapping[str, Mask] | None) -> dict[str, Mask]:
+    """Update masks by role, where one mask for all roles has the empty name."""
+    if given is None:
+        return {}
+    return {"": given} if isinstance(given, Mask) else dict(given)
 
 
 def _check_data(original: RunDirectory, data: Prepared) -> None:
@@ -316,11 +243,16 @@ def _check_data(original: RunDirectory, data: Prepared) -> None:
         )
 
 
-def load_model(wanted: TrainConfig, directory: RunDirectory) -> nn.Module:
+def load_model(wanted: TrainConfig, directory: RunDirectory, session: Session) -> nn.Module:
     """The model of a train or unlearn run, on the CPU, in evaluation mode."""
-    model = build(wanted, prepare(wanted.data).dataset)
+    model = preparation.build(wanted, session.prepare(wanted.data).dataset)
     parameters.load(model, directory.tensors("model"), f"{directory.path / 'model.safetensors'}")
     return model.eval()
+
+
+def seconds_of(directory: RunDirectory) -> dict[str, float]:
+    """The seconds of a run by phase."""
+    return dict(cast("Mapping[str, float]", directory.record()["seconds"]))
 
 
 def _save(
@@ -331,97 +263,46 @@ def _save(
     for name, images in (("train", data.train), ("validation", data.validation), ("test", data.test)):
         found = predict(model, images, context.device)
         tensors |= {f"{name}.logits": found.logits, f"{name}.labels": found.labels, f"{name}.ids": found.ids}
-    draft.tensors("model", model.state_dict())
+    draft.tensors("model", model.state_dict(), weights=[name for name, _ in model.named_parameters()])
     draft.tensors("predictions", tensors)
     draft.lines("history", context.history())
-    return {"seconds": context.seconds, "peak_memory_bytes": peak_memory(context.device), "metrics": {}}
+    return {"seconds": context.seconds}
 
 
-def _evaluate(
-    wanted: EvaluateConfig, directories: Mapping[str, RunDirectory], draft: Draft, session: Session
-) -> Record:
-    original = _weights(wanted.subject.original, directories["original"])
+def _evaluate(wanted: EvaluateConfig, before: Mapping[str, RunDirectory], store: Store, session: Session) -> Record:
     reference = None
     if wanted.reference is not None:
         judged = dataclasses.replace(wanted, subject=wanted.reference, reference=None)
-        reference = _judged(judged, directories["reference"].path, directories["original"].path, session.device)
-    subject = subject_of(wanted.subject, directories["subject"], original, reference)
-    values = evaluate(subject, _metrics(wanted), _evaluation_context(wanted, session.device))
+        key = (store.root, run_id(judged), before["reference"].record()["finished"])
+        reference = session.remember(key, lambda: _judge(judged, None, store, session)[0])
+    subject, values = _judge(wanted, reference, store, session)
     metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    return {"metrics": metrics, "seconds": dict(subject.seconds), "peak_memory_bytes": peak_memory(session.device)}
+    return {"metrics": metrics, "seconds": dict(subject.seconds)}
 
 
-@functools.lru_cache(maxsize=4)
-def _judged(wanted: EvaluateConfig, subject: Path, original: Path, device: torch.device) -> Subject:
-    """A reference with its metrics: computed once for all the methods that are compared with it."""
-    weights = _weights(wanted.subject.original, RunDirectory(original))
-    found = subject_of(wanted.subject, RunDirectory(subject), weights)
-    evaluate(found, _metrics(wanted), _evaluation_context(wanted, device))
-    return found
+def _judge(
+    wanted: EvaluateConfig, reference: Subject | None, store: Store, session: Session
+) -> tuple[Subject, dict[str, float]]:
+    """The subject with its metrics: no model is run, and no image read."""
+    original = store.directory(run_id(wanted.subject.original)).weights()
+    subject = subject_of(store.directory(run_id(wanted.subject)), original, reference)
+    context = Context(randomness.generator(wanted.seed, "evaluation"), session.device)
+    return subject, evaluate(subject, wanted.metrics, context)
 
 
-def _metrics(wanted: EvaluateConfig) -> tuple[object, ...]:
-    return wanted.metrics or tuple(plugin.config() for plugin in registry.plugins("metrics").values())
-
-
-def _evaluation_context(wanted: EvaluateConfig, device: torch.device) -> Context:
-    return Context(randomness.generator(wanted.seed, "evaluation"), device)
-
-
-def subject_of(
-    wanted: UnlearnConfig, directory: RunDirectory, original: Mapping[str, Tensor], reference: Subject | None = None
-) -> Subject:
-    """What the metrics judge, read from an unlearn run: no model is run."""
+def subject_of(directory: RunDirectory, original: Mapping[str, Tensor], reference: Subject | None = None) -> Subject:
+    """What the metrics judge, read from an unlearn run."""
     stored = directory.tensors("predictions")
-    splits_ = {
+    found = {
         name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
         for name in ("train", "validation", "test")
     }
-    train = splits_.pop("train")
+    train = found.pop("train")
     forgotten = torch.isin(train.ids, stored["forget.ids"])
     return Subject(
-        splits={"forget": train.select(forgotten), "retain": train.select(~forgotten), **splits_},
-        weights=_weights(wanted.original, directory),
+        splits={"forget": train.select(forgotten), "retain": train.select(~forgotten), **found},
+        weights=directory.weights(),
         original_weights=original,
-        seconds=cast("Mapping[str, float]", directory.record()["seconds"]),
+        seconds=seconds_of(directory),
         reference=reference,
     )
-
-
-def _weights(wanted: TrainConfig, directory: RunDirectory) -> dict[str, Tensor]:
-    """The stored parameters of a run, without the buffers."""
-    model = load_model(wanted, directory)
-    return {name: weight.detach() for name, weight in model.named_parameters()}
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()
-
-
-def peak_memory(device: torch.device) -> int:
-    """The largest memory in bytes so far: of the device if it has its own, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _provenance(device: torch.device) -> Record:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("expunge", "torch", "numpy")}},
-        "git_revision": _git_revision(),
-    }
-
-
-@functools.cache
-def _git_revision() -> str | None:
-    """The revision of expunge itself, where it runs from a checkout."""
-    here = Path(__file__).resolve().parent
-    if not (here.parents[1] / ".git").exists():
-        return None
-    command = ["git", "-C", os.fspath(here), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None

@@ -8,7 +8,7 @@ is killed at whatever moment. Locks die with the process that holds them.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +59,24 @@ class RunDirectory:
         Raises:
             RequestError: The file is missing or damaged.
         """
+        return self._read(name)[0]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained parameters of ``model.safetensors``, without its buffers: the file says which they are.
+
+        Raises:
+            RequestError: The file is missing or damaged.
+        """
+        tensors, metadata = self._read("model")
+        if "weights" not in metadata:
+            raise RequestError(f"{self.path / 'model.safetensors'} does not say what its weights are: run it again")
+        return {name: tensors[name] for name in json.loads(metadata["weights"])}
+
+    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         path = self.path / f"{name}.safetensors"
         try:
             with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
         except Exception as error:  # safetensors and the file system each raise their own
             raise RequestError(f"{path} cannot be read ({error}): delete {self.path} and run it again") from error
 
@@ -116,11 +130,12 @@ class Draft:
     path: Path
     target: Path
 
-    def tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write ``<name>.safetensors``."""
+    def tensors(self, name: str, tensors: Mapping[str, Tensor], weights: Sequence[str] | None = None) -> None:
+        """Write ``<name>.safetensors``, and into its header which of the tensors are trained weights."""
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
             self.path / f"{name}.safetensors",
+            metadata=None if weights is None else {"weights": json.dumps(list(weights))},
         )
 
     def lines(self, name: str, records: list[Record]) -> None:

@@ -8,20 +8,51 @@ from typing import Annotated, cast
 import torch
 from torch import nn
 
-from expunge import config, registry
+from expunge import config, randomness, registry
+from expunge.adapters import LowRank, adapted
 from expunge.config import Choice
 from expunge.context import Context, UnlearningData
 from expunge.errors import RequestError, RunError
-from expunge.saliency import Saliency, update_mask
+from expunge.update_masks import UpdateMask, update_masks
 from expunge.updates import PerRole, Rule
 
-PRESETS: Mapping[str, tuple[str, Saliency]] = MappingProxyType(
+
+@dataclass(frozen=True)
+class Preset:
+    """A composition that the field knows by one word."""
+
+    summary: str
+    """What it is, for lists."""
+    method: str
+    """The method in its text form."""
+    update_mask: UpdateMask | None = None
+    """Its update mask."""
+    adapters: LowRank | None = None
+    """Its low-rank adapters."""
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        # Fan et al. 2024 (arXiv:2310.12508): random labels on the most salient half of the weights.
-        "salun": ("random_label:rule.lr=0.013", Saliency(fraction=0.5)),
+        "salun": Preset(
+            "random labels on the most salient half of the weights (Fan et al. 2024, arXiv:2310.12508)",
+            "random_label:rule.lr=0.013",
+            UpdateMask("gradient", fraction=0.5),
+        ),
+        "sfron": Preset(
+            "weighted ascent on the weights that matter more to forget than to retain (Huang et al. 2024, "
+            "arXiv:2409.19732)",
+            "sfron",
+            UpdateMask("ratio", threshold=1.0, roles="forget"),
+        ),
+        "sharp_minmax": Preset(
+            "NegGrad+ that flattens the loss of retain on one part of the weights and sharpens that of forget on "
+            "the other (Tang & Khanna 2025, arXiv:2506.13715)",
+            "neggrad_plus:forget.rho=0.1,forget.sharpness=max,retain.rho=0.1",
+            UpdateMask("gradient", fraction=0.1, roles="split"),
+        ),
     }
 )
-"""Compositions that the field knows by one word: a method in its text form, and an update mask."""
+"""Compositions that the field knows by one word."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +61,10 @@ class Unlearning:
 
     method: Annotated[object, Choice("methods")]
     """The configuration of the method."""
-    update_mask: Saliency | None = None
+    update_mask: UpdateMask | None = None
     """How the weights that may move are chosen; all of them by default."""
+    adapters: LowRank | None = None
+    """Train low-rank adapters in place of the weights themselves."""
 
 
 def canonical(name: str) -> str:
@@ -53,8 +86,9 @@ def canonical(name: str) -> str:
 def named(text: str, values: Mapping[str, object] | None = None) -> Unlearning:
     """The unlearning written ``NAME[:key=value,...]``, where the name is that of a method or a preset.
 
-    Options are those of the method, those of its rule (``lr``), and those of an update mask as
-    ``mask.fraction``. ``values`` are further options, which win.
+    Options are those of the method, those of its rule (``lr``; ``forget.lr`` for one role), those of an update
+    mask as ``mask.fraction``, and those of low-rank adapters as ``adapters.rank``. ``values`` are further options,
+    which win.
 
     Raises:
         RequestError: A name or value is wrong.
@@ -62,15 +96,52 @@ def named(text: str, values: Mapping[str, object] | None = None) -> Unlearning:
     name, _, rest = text.partition(":")
     name = canonical(name)
     given = config.assignments(rest, "", name) | dict(values or {})
-    base, mask = PRESETS.get(name, (name, None))
-    default = config.parse("methods", base)
-    of_mask = {key.removeprefix("mask."): value for key, value in given.items() if key.startswith("mask.")}
-    of_method = {key: value for key, value in given.items() if not key.startswith("mask.")}
-    if of_mask:
-        mask = config.override(Saliency, config.to_data(mask) if mask else {}, of_mask, f"{name}: the update mask")
-    if any(key.removeprefix("rule.").startswith(("forget.", "retain.")) for key in of_method):
-        default = per_role(default)
-    return Unlearning(config.override(type(default), config.to_data(default), of_method, name), mask)
+    preset = PRESETS.get(name, Preset("", name))
+    method, mask, adapters = _parsed(preset.method), preset.update_mask, preset.adapters
+    if part := _part(given, "mask."):
+        mask = config.override(UpdateMask, config.to_data(mask) if mask else {}, part, f"{name}: the update mask")
+    if part := _part(given, "adapters."):
+        adapters = config.override(LowRank, config.to_data(adapters) if adapters else {}, part, f"{name}: the adapters")
+    return Unlearning(_with_options(method, given, name), mask, adapters)
+
+
+def _parsed(text: str) -> object:
+    """The configuration of the method in a preset."""
+    name, _, rest = text.partition(":")
+    return _with_options(config.parse("methods", name), config.assignments(rest, "", name), name)
+
+
+def _part(given: dict[str, object], prefix: str) -> dict[str, object]:
+    """Take the options with this prefix out of ``given``."""
+    return {key.removeprefix(prefix): given.pop(key) for key in list(given) if key.startswith(prefix)}
+
+
+def _with_options(method: object, given: Mapping[str, object], name: str) -> object:
+    """The method with these options; those of one role come last, and give each role a rule of its own."""
+    of_role = {key: value for key, value in given.items() if _by_role(key.removeprefix("rule."))}
+    of_both = {key: value for key, value in given.items() if key not in of_role}
+    if isinstance(getattr(method, "rule", None), PerRole):
+        of_both = {role: value for key, value in of_both.items() for role in _for_each_role(method, key)}
+    method = config.override(type(method), config.to_data(method), of_both, name)
+    if not of_role:
+        return method
+    method = per_role(method)
+    return config.override(type(method), config.to_data(method), of_role, name)
+
+
+ROLES = ("forget.", "retain.")
+
+
+def _by_role(key: str) -> bool:
+    """Whether an option says something of rules of their own for the roles."""
+    return key.startswith(ROLES) or key == "share"
+
+
+def _for_each_role(method: object, key: str) -> list[str]:
+    """The option of both roles that ``lr`` or ``rule.lr`` means for a method with a rule per role."""
+    field = key.removeprefix("rule.")
+    its_own = key in config.field_names(type(method)) or field in config.field_names(PerRole)
+    return [key] if its_own or field not in config.field_names(Rule) else [f"rule.{role}{field}" for role in ROLES]
 
 
 def per_role(method: object) -> object:
@@ -80,12 +151,18 @@ def per_role(method: object) -> object:
 
 
 def label(unlearning: Unlearning) -> str:
-    """The one word for an unlearning in tables: its preset if it has the shape of one, else its method."""
+    """The one word for an unlearning in tables: its preset if it has the shape of one, else its method.
+
+    The shape of a preset is its method, with an update mask of the same score for the same roles.
+    """
     name = registry.of_config("methods", unlearning.method).name
-    for preset, (text, mask) in PRESETS.items():
-        if unlearning.update_mask is not None and text.partition(":")[0] == name and type(mask) is Saliency:
-            return preset
-    return name
+    shape = (name, _shape(unlearning.update_mask))
+    presets = {(preset.method.partition(":")[0], _shape(preset.update_mask)): word for word, preset in PRESETS.items()}
+    return presets.get(shape, name)
+
+
+def _shape(mask: UpdateMask | None) -> tuple[str, str] | None:
+    return None if mask is None else (mask.score, mask.roles)
 
 
 def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, context: Context) -> nn.Module:
@@ -103,10 +180,12 @@ def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, cont
     with context.phase("unlearn"), context.seeded():
         if unlearning.update_mask is not None:
             with context.phase("precompute"):
-                context.update_masks = update_mask(model, data.forget, unlearning.update_mask)
-        unlearned = cast("nn.Module", plugin.function(model, data, unlearning.method, context))
-        for stepper in context.steppers:
-            stepper.check()
+                generator = randomness.child(context.generator, "update mask")
+                context.update_masks = update_masks(model, data, unlearning.update_mask, generator)
+        with adapted(model, unlearning.adapters, context):
+            unlearned = cast("nn.Module", plugin.function(model, data, unlearning.method, context))
+            for stepper in context.steppers:
+                stepper.check()
     _check_finite(unlearned, plugin.name)
     return unlearned.eval()
 

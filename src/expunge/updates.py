@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from lion_pytorch import Lion
 from torch import Tensor, nn
 
-from expunge import parameters
+from expunge import optimizers, parameters
 from expunge.errors import RequestError, RunError
 from expunge.masks import Mask
+from expunge.rules import PerRole, Rule
 
 Objective = Callable[[], Tensor]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -26,108 +26,11 @@ CHECK_EVERY = 64
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One optimizer with its schedule and how its gradient is taken."""
-
-    optimizer: Literal["sgd", "adamw", "lion"] = "sgd"
-    """The update: SGD with momentum, AdamW (Loshchilov & Hutter 2019) or Lion (Chen et al. 2023)."""
-    lr: float = 0.01
-    """Learning rate at the peak of the schedule."""
-    momentum: float = 0.9
-    """Momentum of SGD; the first beta of AdamW and Lion."""
-    beta2: float = 0.999
-    """Second beta of AdamW; Lion was published with 0.99."""
-    nesterov: bool = False
-    """Nesterov momentum, for SGD."""
-    weight_decay: float = 5e-4
-    """L2 term for SGD; decoupled decay for AdamW and Lion."""
-    schedule: Literal["constant", "multistep", "cosine", "linear"] = "constant"
-    """Learning rate over the run: constant; times a factor at each milestone; half a cosine to 0; linear to 0."""
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    """For multistep: the shares of the run at which the rate is multiplied by the factor."""
-    milestone_factor: float = 0.1
-    """For multistep: the factor at each milestone."""
-    warmup: float = 0.0
-    """Share of the run over which the rate rises linearly from 0 to its peak."""
-    clip: float | None = None
-    """Largest L2 norm of the gradient over all weights, after masks; none by default."""
-    rho: float = 0.0
-    """Radius of sharpness-aware minimisation (Foret et al. 2021); 0 takes the plain gradient."""
-    adaptive: bool = False
-    """Scale the perturbation by the size of each weight (ASAM, Kwon et al. 2021)."""
-    sharpness: Literal["min", "max"] = "min"
-    """Whether rho minimises or maximises sharpness (Sharp MinMax maximises it on the forget role)."""
-    lamb: float = 1.0
-    """Mixing weight: the direction is g + s lamb (g+ - g), s = 1 for min and -1 for max; g+ is perturbed."""
-
-    def __post_init__(self) -> None:
-        """Check every range, so that a bad value fails before the work."""
-        checks = {
-            "lr must be a finite number, at least 0": 0 <= self.lr < math.inf,
-            "momentum must be in [0, 1)": 0 <= self.momentum < 1,
-            "beta2 must be in [0, 1)": 0 <= self.beta2 < 1,
-            "weight_decay must be at least 0": 0 <= self.weight_decay < math.inf,
-            "milestones must be shares of the run in [0, 1], ascending": _ascending(self.milestones),
-            "milestone_factor must be in (0, 1]": 0 < self.milestone_factor <= 1,
-            "warmup must be in [0, 1]": 0 <= self.warmup <= 1,
-            "clip must be above 0": self.clip is None or self.clip > 0,
-            "rho must be at least 0": 0 <= self.rho < math.inf,
-            "lamb must be at least 0": 0 <= self.lamb < math.inf,
-            "nesterov needs sgd and a momentum above 0": not self.nesterov
-            or (self.optimizer == "sgd" and self.momentum > 0),
-            "optimizer must be sgd, adamw or lion": self.optimizer in ("sgd", "adamw", "lion"),
-            "schedule must be constant, multistep, cosine or linear": self.schedule in _SCHEDULES,
-            "sharpness must be min or max": self.sharpness in ("min", "max"),
-        }
-        for message, holds in checks.items():
-            if not holds:
-                field = message.partition(" ")[0]
-                raise RequestError(f"{message}, got {getattr(self, field)!r}")
-
-    def rate(self, progress: float) -> float:
-        """The learning rate at a share of the run in [0, 1)."""
-        if progress < self.warmup:
-            return self.lr * progress / self.warmup
-        return self.lr * _SCHEDULES[self.schedule](self, progress)
-
-
-@dataclass(frozen=True)
-class PerRole:
-    """One rule per role, each with its own optimizer state, on the same weights.
-
-    DualOptim (Zhong et al. 2025, arXiv:2504.15827): a step is taken per role, in the order in which the
-    method names its objectives.
-    """
-
-    forget: Rule
-    """The rule of steps on the forget set."""
-    retain: Rule
-    """The rule of steps on the retain set."""
-
-
-@dataclass(frozen=True)
 class Progress:
     """How far a stepper is: ``step`` of ``steps`` calls."""
 
     step: int
     steps: int
-
-
-def _ascending(values: tuple[float, ...]) -> bool:
-    return all(0 <= value <= 1 for value in values) and list(values) == sorted(values)
-
-
-def _after_warmup(rule: Rule, progress: float) -> float:
-    """Progress from the end of the warm-up, in [0, 1]."""
-    return (progress - rule.warmup) / (1 - rule.warmup) if rule.warmup < 1 else 1.0
-
-
-_SCHEDULES: Mapping[str, Callable[[Rule, float], float]] = {
-    "constant": lambda rule, progress: 1.0,
-    "multistep": lambda rule, progress: rule.milestone_factor ** sum(progress >= at for at in rule.milestones),
-    "cosine": lambda rule, progress: 0.5 * (1 + math.cos(math.pi * _after_warmup(rule, progress))),
-    "linear": lambda rule, progress: 1 - _after_warmup(rule, progress),
-}
 
 
 class Stepper:
@@ -159,8 +62,7 @@ class Stepper:
         self._autocast = _autocast(model, device, precision)
         if _gains(model):
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        rules = {"forget": rule.forget, "retain": rule.retain} if isinstance(rule, PerRole) else {"": rule}
-        self._updates = {role: _Update(model, r, sparsity, _mask_of(role, update_masks)) for role, r in rules.items()}
+        self._updates = _updates_of(model, rule, sparsity, update_masks)
         self._losses: list[dict[str, Tensor]] = []
         self._rates: list[dict[str, float]] = []
         self._checked = 0
@@ -223,12 +125,28 @@ def _fetch(records: list[dict[str, Tensor]]) -> list[dict[str, float]]:
     return [{role: next(values) for role in record} for record in records]
 
 
-def _mask_of(role: str, masks: Mask | Mapping[str, Mask] | None) -> Mask | None:
-    if masks is None or isinstance(masks, Mask):
-        return masks
-    if not role:
-        raise RequestError("one update mask per role needs a rule per role; give PerRole(forget=..., retain=...)")
-    return masks.get(role)
+def _updates_of(
+    model: nn.Module, rule: Rule | PerRole, sparsity: Mask | None, update_masks: Mask | Mapping[str, Mask] | None
+) -> "dict[str, _Update]":
+    """What steps for each role; for the empty role where one step serves all.
+
+    Under one rule with a mask per role, a step with several objectives becomes one step for each, all by the
+    same optimizer: no single gradient could obey both masks.
+    """
+    weights = list(parameters.trainable(model).values())
+    if not weights:
+        raise RequestError("the model has no trainable weights: all have requires_grad=False")
+    by_mask = isinstance(update_masks, Mapping) and not isinstance(update_masks, Mask)
+    if isinstance(rule, Rule) and by_mask:
+        rule = PerRole(rule, rule, "both")
+    rules = {"forget": rule.forget, "retain": rule.retain} if isinstance(rule, PerRole) else {"": rule}
+    made = optimizers.by_role(rule, weights)
+    shared = isinstance(rule, PerRole) and rule.share != "nothing"
+    moving = {role: update_masks.get(role) if by_mask else update_masks for role in rules}  # pyright: ignore
+    return {
+        role: _Update(model, each, made[role], sparsity, moving[role], shared)  # pyright: ignore
+        for role, each in rules.items()
+    }
 
 
 LARGE_ENOUGH = 50_000
@@ -261,14 +179,21 @@ def native_bfloat16(device: torch.device) -> bool:
 class _Update:
     """One rule at work: its optimizer, its masks, and how it takes a step."""
 
-    def __init__(self, model: nn.Module, rule: Rule, sparsity: Mask | None, moving: Mask | None) -> None:
-        named = parameters.trainable(model)
-        if not named:
-            raise RequestError("the model has no trainable weights: all have requires_grad=False")
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: Rule,
+        optimizer: torch.optim.Optimizer,
+        sparsity: Mask | None,
+        moving: Mask | None,
+        shared: bool,
+    ) -> None:
         self.model = model
         self.rule = rule
-        self.weights = list(named.values())
-        self.optimizer = _optimizer(rule, self.weights)
+        self.weights = list(parameters.trainable(model).values())
+        self.optimizer = optimizer
+        self.shared = shared
+        """Whether another role steps with the same moments."""
         self.moving = _aligned(moving, model)
         self.kept = _aligned(sparsity, model)
         # Where sparsity holds from the start, a perturbed or decayed weight must not leave zero even once.
@@ -279,11 +204,10 @@ class _Update:
     ) -> float:
         """Take one step, note the losses, and return the learning rate."""
         rate = self.rule.rate(progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        optimizers.configure(self.optimizer, self.rule, rate)
         self._gradient(objectives, autocast, losses)
         with torch.no_grad():
-            if self.gradient_mask is not None:
+            if self.gradient_mask is not None and not self._leaks():
                 self._mask(self.gradient_mask)
             if self.rule.clip is not None:
                 nn.utils.clip_grad_norm_(self.weights, self.rule.clip)
@@ -309,6 +233,8 @@ class _Update:
             self._backward(objectives, autocast)
         with torch.no_grad():
             torch._foreach_copy_(weights, saved)  # pyright: ignore
+            if self._leaks() and self.gradient_mask is not None:
+                self._mask(self.gradient_mask)  # of the perturbed gradient alone
             sign = 1.0 if rule.sharpness == "min" else -1.0
             for weight, gradient in zip(weights, clean, strict=True):
                 perturbed = weight.grad if weight.grad is not None else gradient
@@ -327,22 +253,50 @@ class _Update:
             if weight.grad is not None:
                 weight.grad.masked_fill_(~mask, 0.0)
 
-    def _before(self) -> list[Tensor] | None:
-        return [weight.detach().clone() for weight in self.weights] if self.moving is not None else None
+    def _leaks(self) -> bool:
+        """Whether weights outside the mask move, as in the released Sharp MinMax."""
+        return self.rule.as_released and self.rule.rho > 0
 
-    def _restore(self, before: list[Tensor] | None) -> None:
-        """Undo what momentum and weight decay did to weights that may not move, and to their state."""
+    def _before(self) -> "_Before | None":
+        if self.moving is None or self._leaks():
+            return None
+        moments = [dict(self._moments(weight)) for weight in self.weights] if self.shared else []
+        return _Before(
+            [weight.detach().clone() for weight in self.weights],
+            [{name: tensor.clone() for name, tensor in each.items()} for each in moments],
+        )
+
+    def _moments(self, weight: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
+        """The optimizer's state of a weight that has a number for each of its entries."""
+        for name, state in self.optimizer.state[weight].items():
+            if isinstance(state, Tensor) and state.shape == weight.shape:
+                yield name, state
+
+    def _restore(self, before: "_Before | None") -> None:
+        """Undo what momentum and weight decay did to weights that may not move, and to their moments."""
         if self.moving is not None and before is not None:
-            for weight, mask, old in zip(self.weights, self.moving, before, strict=True):
+            for weight, mask, old in zip(self.weights, self.moving, before.weights, strict=True):
                 weight.copy_(torch.where(mask, weight, old))
+            for weight, mask, old in zip(self.weights, self.moving, before.moments, strict=False):
+                for name, state in self._moments(weight):  # the other role may need them: as they were
+                    state.copy_(torch.where(mask, state, old.get(name, 0.0)))
         if self.kept is not None:
             for weight, mask in zip(self.weights, self.kept, strict=True):
                 weight.masked_fill_(~mask, 0.0)
-        if self.gradient_mask is not None:
-            for weight, mask in zip(self.weights, self.gradient_mask, strict=True):
-                for state in self.optimizer.state[weight].values():
-                    if isinstance(state, Tensor) and state.shape == weight.shape:
-                        state.masked_fill_(~mask, 0.0)
+        still = self.kept if self.shared or self._leaks() else self.gradient_mask
+        if still is not None:
+            for weight, mask in zip(self.weights, still, strict=True):
+                for _, state in self._moments(weight):
+                    state.masked_fill_(~mask, 0.0)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What a step must not change outside its mask."""
+
+    weights: list[Tensor]
+    moments: list[dict[str, Tensor]]
+    """Of each weight, where another role shares them; else they are zero, and need no copy."""
 
 
 def perturbation(weights: list[Tensor], gradients: list[Tensor], rho: float, adaptive: bool) -> list[Tensor]:
@@ -373,28 +327,6 @@ def _frozen_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for module, momentum, tracking in before:
             module.momentum, module.track_running_stats = momentum, tracking
-
-
-def _optimizer(rule: Rule, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if rule.optimizer == "sgd":
-        return torch.optim.SGD(
-            weights,
-            rule.lr,
-            rule.momentum,
-            weight_decay=rule.weight_decay,
-            nesterov=rule.nesterov,
-            fused=_fused(weights),
-        )
-    betas = (rule.momentum, rule.beta2)
-    if rule.optimizer == "adamw":
-        return torch.optim.AdamW(weights, rule.lr, betas, weight_decay=rule.weight_decay, fused=_fused(weights))
-    # Lion insists on a positive rate when made; every step sets its own.
-    return Lion(weights, lr=rule.lr or 1.0, betas=betas, weight_decay=rule.weight_decay)
-
-
-def _fused(weights: list[nn.Parameter]) -> bool:
-    """One kernel for the whole update, where torch has it for this device and type."""
-    return all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in weights)
 
 
 def _aligned(mask: Mask | None, model: nn.Module) -> list[Tensor] | None:

@@ -74,7 +74,7 @@ def test_sizes_are_those_of_the_literature(name: str, count: int) -> None:
 
 
 def test_normalisation_is_the_first_step() -> None:
-    from expunge.models._normalise import with_normalisation
+    from expunge.normalisation import with_normalisation
 
     model = with_normalisation(nn.Identity(), (0.5, 0.2), (0.25, 2.0))
     inputs = torch.rand(3, 2, 4, 4)

@@ -206,7 +206,7 @@ def test_a_full_disk_loses_no_finished_run(
 
     before = sorted(path.name for path in trained.parent.iterdir())
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
 
     monkeypatch.setattr(Draft, "tensors", full)

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge import config, masks, pipeline, unlearning
+from expunge import config, masks, pipeline, plans, preparation, unlearning
 from expunge.data.forgetting import ClassForget, RandomForget
 from expunge.errors import RequestError, RunError
-from expunge.pipeline import DataConfig, EvaluateConfig, Session, TrainConfig, UnlearnConfig
+from expunge.pipeline import Session
+from expunge.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
 from expunge.runs import Store
 from expunge.sweeps import local
 from expunge.sweeps.grid import Comparison, entries
@@ -40,6 +41,10 @@ def comparison(**changes: object) -> Comparison:
         "test", first.data, first.model, first.training, "random:10%", ("finetune:epochs=1", "scrub:epochs=1")
     )
     return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+
+
+def forget_of(wanted: UnlearnConfig) -> torch.Tensor:
+    return preparation.forget_set(wanted, preparation.prepare(wanted.original.data))
 
 
 def numbers(store: Store) -> dict[str, dict[str, float]]:
@@ -84,8 +89,8 @@ def test_a_run_holds_everything_and_is_made_once(tmp_path: Path) -> None:
 def test_stored_predictions_are_those_of_the_stored_model(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path), forgetting()
     run = pipeline.run(wanted, store, Session())
-    model = pipeline.load_model(wanted.original, run)
-    data, stored = pipeline.prepare(wanted.original.data), run.tensors("predictions")
+    model = pipeline.load_model(wanted.original, run, Session())
+    data, stored = preparation.prepare(wanted.original.data), run.tensors("predictions")
     with torch.no_grad():
         logits = model(data.test.inputs / 255)
     torch.testing.assert_close(stored["test.logits"], logits, rtol=1e-5, atol=1e-5)
@@ -95,11 +100,11 @@ def test_stored_predictions_are_those_of_the_stored_model(tmp_path: Path) -> Non
 
 def test_seeds_are_separate() -> None:
     first = forgetting()
-    assert not torch.equal(pipeline.forget_of(first), pipeline.forget_of(forgetting(forget_seed=1)))
-    assert torch.equal(pipeline.forget_of(first), pipeline.forget_of(forgetting(seed=1)))
-    assert torch.equal(pipeline.forget_of(first), pipeline.forget_of(forgetting(original=original(seed=5))))
+    assert not torch.equal(forget_of(first), forget_of(forgetting(forget_seed=1)))
+    assert torch.equal(forget_of(first), forget_of(forgetting(seed=1)))
+    assert torch.equal(forget_of(first), forget_of(forgetting(original=original(seed=5))))
     split = dataclasses.replace(original().data, seed=1)
-    assert not torch.equal(pipeline.prepare(split).train.ids, pipeline.prepare(original().data).train.ids)
+    assert not torch.equal(preparation.prepare(split).train.ids, preparation.prepare(original().data).train.ids)
 
 
 def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -112,7 +117,7 @@ def test_a_failed_run_keeps_its_reason_until_it_is_tried_again(tmp_path: Path) -
     store, wanted = Store(tmp_path), forgetting("gradient_ascent:lr=1e30,epochs=60")
     with pytest.raises(RunError, match="loss became"):
         pipeline.run(wanted, store, Session())
-    run = store.directory(pipeline.run_id(wanted))
+    run = store.directory(plans.run_id(wanted))
     assert run.record()["status"] == "failed"
     assert "learning rate was 1e+30" in str(run.record()["reason"])
     with pytest.raises(RunError, match=r"failed before: .*loss became"):

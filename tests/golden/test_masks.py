@@ -2,7 +2,7 @@
 
 import torch
 
-from expunge import masks, saliency
+from expunge import masks, update_masks
 from tests.golden import cases
 
 
@@ -12,7 +12,7 @@ def test_saliency_and_the_masks_of_its_largest_entries() -> None:
     found: dict[str, torch.Tensor] = {}
 
     def compute() -> dict[str, torch.Tensor]:
-        found.update(saliency.saliency(model, cases.tiny_split("forget"), case.hyperparameters["batch_size"]))
+        found.update(update_masks.gradient(model, cases.tiny_split("forget"), case.hyperparameters["batch_size"]))
         return found
 
     cases.assert_agrees(case, compute, "saliency.")

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import pytest
 
 from expunge import config, registry, unlearning
+from expunge.adapters import LowRank
 from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
 from expunge.errors import RequestError
 from expunge.methods.scrub import ScrubConfig
-from expunge.pipeline import DataConfig, EvaluateConfig, RunConfig, TrainConfig, UnlearnConfig
+from expunge.plans import DataConfig, EvaluateConfig, RunConfig, TrainConfig, UnlearnConfig
 from expunge.unlearning import Unlearning
+from expunge.update_masks import UpdateMask
 from expunge.updates import PerRole, Rule
 
 
@@ -19,8 +21,9 @@ def everything() -> EvaluateConfig:
     data = DataConfig(config.parse("data", "digits"), limit=100)
     train = TrainConfig(data, config.parse("models", "mlp:hidden=(8,4)"))
     dual = ScrubConfig(rule=PerRole(Rule(optimizer="adamw"), Rule(lr=0.5, milestones=(0.1,))))
-    subject = UnlearnConfig(train, ListedForget((3, 1)), Unlearning(dual))
-    reference = UnlearnConfig(train, ListedForget((3, 1)), unlearning.named("salun:epochs=2"))
+    adapters, mask = LowRank(2), UpdateMask("ratio", threshold=0.5, layers=("a", "b.*"), roles="split")
+    subject = UnlearnConfig(train, ListedForget((3, 1)), Unlearning(dual, mask, adapters))
+    reference = UnlearnConfig(train, ListedForget((3, 1)), unlearning.named("retrain:epochs=2"))
     metrics = (config.parse("metrics", "membership_svc:exact=true"), config.parse("metrics", "tow"))
     return EvaluateConfig(subject, reference, metrics)
 
@@ -63,16 +66,22 @@ def test_every_plugin_configuration_survives_json() -> None:
     ("text", "message"),
     [
         ("scrubb", "did you mean scrub"),
-        ("nothing_like_it_at_all", "there are: finetune"),
+        ("nothing_like_it_at_all", "there are: adversarial"),
         ("scrub:epoch=3", "did you mean epochs"),
         ("scrub:epochs=1.5", "expected int, got 1.5"),
         ("scrub:epochs=many", "expected int, got 'many'"),
-        ("scrub:alpha=-1", "alpha and gamma must be at least 0"),
+        ("scrub:alpha=-1", "alpha must be a finite number, at least 0"),
         ("scrub:lr=-1", "lr must be a finite number"),
         ("scrub:3", "should be key=value"),
-        ("scrub:optimizer=adam", "expected one of sgd, adamw, lion"),
+        ("scrub:optimizer=adam", "expected one of sgd, adamw, adamw8bit, lion"),
         ("salun:mask.fraction=2", "fraction must be in"),
         ("salun:mask.fractoin=1", "did you mean fraction"),
+        ("finetune:epochs.x=3", "epochs has no options of its own"),
+        ("finetune:lr.x=3", "lr has no options of its own"),
+        ("salun:mask.fraction.x=3", "fraction has no options of its own"),
+        ("scrub:temperature=1e999", "expected a finite number, got inf"),
+        ("scrub:share=firts", "expected one of nothing, first"),
+        ("scrub:forget.lr=0.1,share=second", "cannot share=second"),
         ("finetune:epochs=-1", "epochs must be at least 0"),
         ("neggrad_plus:alpha=1.2", r"alpha must be in \[0, 1\], got 1.2"),
     ],
@@ -88,6 +97,9 @@ def test_texts_reach_fields_rules_roles_and_masks() -> None:
     )
     dual = unlearning.named("scrub:forget.optimizer=lion,retain.lr=0.3").method
     assert dual == ScrubConfig(rule=PerRole(Rule(optimizer="lion"), Rule(lr=0.3)))
+    both = unlearning.named("finetune:lr=0.3,forget.lr=0.1,share=first").method
+    assert getattr(both, "rule") == PerRole(Rule(lr=0.1), Rule(lr=0.3), "first")  # noqa: B009 - of no declared type
+    assert unlearning.named("finetune:lr=0.3,forget.lr=0.1") == unlearning.named("finetune:forget.lr=0.1,lr=0.3")
     salun = unlearning.named("salun:mask.fraction=0.25,epochs=1")
     assert salun.update_mask is not None
     assert salun.update_mask.fraction == 0.25

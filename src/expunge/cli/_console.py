@@ -25,7 +25,8 @@ from rich.table import Table
 
 from expunge import config, updates
 from expunge.errors import RequestError
-from expunge.pipeline import RunConfig, Session, TrainConfig, UnlearnConfig
+from expunge.pipeline import Session
+from expunge.plans import RunConfig, TrainConfig, UnlearnConfig
 from expunge.runs import RunDirectory, Store
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import cast
 
 from expunge import config, pipeline
 from expunge.cli import _console
-from expunge.pipeline import EvaluateConfig
+from expunge.plans import EvaluateConfig, every_metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,10 @@ def run(arguments: Sequence[str]) -> int:
     given = _console.parse(Arguments, "evaluate", __doc__, arguments)
     store, subject = _console.open_unlearned(given.run)
     reference = None if given.reference is None else _console.open_unlearned(given.reference)[1]
-    metrics = tuple(config.parse("metrics", text) for text in given.metrics) or None
+    metrics = tuple(config.parse("metrics", text) for text in given.metrics) or every_metric()
+    wanted = EvaluateConfig(subject, reference, metrics, given.seed)
     with _console.session(given) as session:
-        directory = pipeline.run(EvaluateConfig(subject, reference, metrics, given.seed), store, session)
+        directory = pipeline.run(wanted, store, session)
     record = directory.record()
     if given.json:
         _console.print_json({"run": str(directory.path), **record})

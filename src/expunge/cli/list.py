@@ -49,9 +49,14 @@ def _plugins(kind: str) -> list[dict[str, object]]:
 
 def _presets() -> list[dict[str, object]]:
     return [
-        {"name": name, "summary": f"preset: {text} with an update mask: {mask}"}
-        for name, (text, mask) in unlearning.PRESETS.items()
+        {"name": name, "summary": f"preset: {preset.summary}", "options": {"method": preset.method} | _parts(preset)}
+        for name, preset in unlearning.PRESETS.items()
     ]
+
+
+def _parts(preset: unlearning.Preset) -> dict[str, object]:
+    parts = {"update_mask": preset.update_mask, "adapters": preset.adapters}
+    return {name: _plain(part) for name, part in parts.items() if part is not None}
 
 
 def _options(kind: type) -> dict[str, object]:

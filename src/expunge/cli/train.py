@@ -7,7 +7,7 @@ import tyro
 
 from expunge import config, pipeline
 from expunge.cli import _console
-from expunge.pipeline import DataConfig, TrainConfig
+from expunge.plans import DataConfig, TrainConfig
 from expunge.training import Training
 from expunge.updates import Precision
 

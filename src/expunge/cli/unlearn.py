@@ -9,12 +9,13 @@ from typing import Annotated, Union
 import tyro
 
 from expunge import pipeline, registry, unlearning
+from expunge.adapters import LowRank
 from expunge.cli import _console
 from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
-from expunge.pipeline import UnlearnConfig
-from expunge.saliency import Saliency
-from expunge.unlearning import Unlearning
+from expunge.plans import UnlearnConfig
+from expunge.unlearning import PRESETS, Unlearning
+from expunge.update_masks import UpdateMask
 from expunge.updates import Precision
 
 
@@ -36,11 +37,11 @@ class Arguments(_console.Common):
 
 def run(arguments: Sequence[str]) -> int:
     """Unlearn, or find the run that exists already."""
-    given = _with_names(list(arguments))
+    given = _with_names([word for argument in arguments for word in _words(argument)])
     parsed = _console.parse(_arguments(given), "unlearn", __doc__, given)
     choice: _Choice = parsed.choice  # pyright: ignore
     store, original = _console.open_original(parsed.run)
-    chosen = Unlearning(choice.method, choice.update_mask)
+    chosen = Unlearning(choice.method, choice.update_mask, choice.adapters)
     wanted = UnlearnConfig(
         original, parse_forget(parsed.forget), chosen, parsed.forget_seed, parsed.precision, parsed.seed
     )
@@ -55,7 +56,14 @@ class _Choice:
     """One method or preset; the fields of ``method`` stand without a prefix on the command line."""
 
     method: object
-    update_mask: Saliency | None = None
+    update_mask: UpdateMask | None = None
+    adapters: LowRank | None = None
+
+
+def _words(argument: str) -> list[str]:
+    """``--run=RUN`` as two words: its value is needed before all options are parsed."""
+    name, equals, value = argument.partition("=")
+    return [name, value] if equals and name == "--run" else [argument]
 
 
 def _with_names(arguments: list[str]) -> list[str]:
@@ -77,32 +85,35 @@ def _with_names(arguments: list[str]) -> list[str]:
 def _arguments(given: list[str]) -> type[Arguments]:
     """The options with one subcommand per method and preset.
 
-    ``--forget.`` and ``--retain.`` among the arguments give each role a rule of its own, and
-    ``--update-mask.`` gives a method an update mask.
+    ``--forget.`` and ``--retain.`` among the arguments give each role a rule of its own, ``--update-mask.`` gives
+    a method an update mask and ``--adapters.`` low-rank adapters.
     """
-    roles = any(word.startswith(("--forget.", "--retain.")) for word in given)
-    masked = any(word.startswith("--update-mask.") for word in given)
-    names = [*registry.plugins("methods"), *unlearning.PRESETS]
-    choices = tuple(_subcommand(name, given, roles, masked) for name in names)
+    names = [*registry.plugins("methods"), *(name for name in PRESETS if name not in registry.plugins("methods"))]
+    choices = tuple(_subcommand(name, given) for name in names)
     field = ("choice", Annotated[Union[choices], tyro.conf.arg(name="")])  # noqa: UP007 - built at run time
     return dataclasses.make_dataclass("Arguments", [field], bases=(Arguments,), frozen=True, kw_only=True)
 
 
-def _subcommand(name: str, given: list[str], roles: bool, masked: bool) -> object:
+def _subcommand(name: str, given: list[str]) -> object:
     default = unlearning.named(name)
     method = _as_original(default.method, given)
-    if roles:
+    if _mentions(given, "--forget.", "--retain.", "--share"):
         method = unlearning.per_role(method)
-    mask = Saliency() if masked and default.update_mask is None else default.update_mask
+    mask = default.update_mask or (UpdateMask() if _mentions(given, "--update-mask.") else None)
+    adapters = default.adapters or (LowRank() if _mentions(given, "--adapters.") else None)
     summary = registry.of_config("methods", method).summary
-    if name in unlearning.PRESETS:
+    if default.update_mask is not None and name not in registry.plugins("methods"):
         summary = f"{registry.of_config('methods', method).name} with an update mask: {summary}"
+    values = {key: value for key, value in (("update_mask", mask), ("adapters", adapters)) if value is not None}
     fields: list[tuple[str, object]] = [("method", Annotated[type(method), tyro.conf.arg(name="")])]
-    if mask is not None:
-        fields.append(("update_mask", Saliency))
+    fields += [(key, type(value)) for key, value in values.items()]
     shape = dataclasses.make_dataclass(f"Choice_{name}", fields, bases=(_Choice,), frozen=True)  # pyright: ignore
-    value = shape(method) if mask is None else shape(method, mask)
-    return Annotated[shape, tyro.conf.subcommand(name.replace("_", "-"), default=value, description=summary)]
+    default_choice = shape(method, **values)
+    return Annotated[shape, tyro.conf.subcommand(name.replace("_", "-"), default=default_choice, description=summary)]
+
+
+def _mentions(given: list[str], *prefixes: str) -> bool:
+    return any(word.startswith(prefixes) for word in given)
 
 
 def _as_original(method: object, given: list[str]) -> object:

@@ -1,5 +1,6 @@
 """A comparison of methods as a value, and the runs that it consists of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from expunge.data.forgetting import Forget, parse_forget
 from expunge.errors import RequestError
 from expunge.methods.original import OriginalConfig
 from expunge.methods.retrain import RetrainConfig
-from expunge.pipeline import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
+from expunge.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
 from expunge.training import Training
 from expunge.unlearning import Unlearning
 from expunge.updates import Precision
@@ -60,10 +61,7 @@ def entries(wanted: Comparison) -> list[Entry]:
     """Every evaluation of a comparison: for each seed retraining first, the original model, then the methods."""
     plan = wanted.training
     retrain = Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule))
-    cells = [("retrain", retrain), ("original", Unlearning(OriginalConfig()))]
-    names = [unlearning.canonical(method.partition(":")[0]) for method in wanted.methods]
-    for name, method in zip(names, wanted.methods, strict=True):
-        cells.append((name if names.count(name) == 1 else method, unlearning.named(method)))
+    cells = _labelled(retrain, wanted.methods)
     forget = parse_forget(wanted.forget)
     return [
         Entry(
@@ -72,6 +70,17 @@ def entries(wanted: Comparison) -> list[Entry]:
         for seed in range(wanted.seeds)
         for label, cell in cells
     ]
+
+
+def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:
+    """Each different unlearning once, by its word, or by its full text where several have the same word."""
+    cells = [("retrain", "retrain", retrain), ("original", "original", Unlearning(OriginalConfig()))]
+    for text in methods:
+        cells.append((unlearning.canonical(text.partition(":")[0]), text, unlearning.named(text)))
+    different = list({config.digest(cell): (word, text, cell) for word, text, cell in reversed(cells)}.values())
+    different.reverse()
+    words = [word for word, _, _ in different]
+    return [(word if words.count(word) == 1 or text == word else text, cell) for word, text, cell in different]
 
 
 def _unlearn(wanted: Comparison, forget: Forget, cell: Unlearning, seed: int) -> UnlearnConfig:

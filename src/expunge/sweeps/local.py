@@ -17,9 +17,10 @@ from typing import Literal
 
 import torch
 
-from expunge import config, pipeline
+from expunge import config, pipeline, plans
 from expunge.errors import RequestError, RunError
-from expunge.pipeline import RunConfig, Session, TrainConfig
+from expunge.pipeline import Session
+from expunge.plans import RunConfig, TrainConfig
 from expunge.runs import Store, write_json
 from expunge.sweeps.grid import Comparison, Entry, entries
 from expunge.updates import Progress
@@ -74,9 +75,9 @@ def _all_runs(cells: list[Entry]) -> dict[str, RunConfig]:
     found: dict[str, RunConfig] = {}
 
     def add(wanted: RunConfig) -> None:
-        for parent in pipeline.parents(wanted).values():
+        for parent in plans.parents(wanted).values():
             add(parent)
-        found.setdefault(pipeline.run_id(wanted), wanted)
+        found.setdefault(plans.run_id(wanted), wanted)
 
     for cell in cells:
         add(cell.run)
@@ -87,13 +88,13 @@ def _manifest(wanted: Comparison, cells: list[Entry], board: Board) -> dict[str,
     """What ``bench.json`` says: the comparison, and each cell with its run, state and reason."""
     listed: list[dict[str, object]] = []
     for cell in cells:
-        name = pipeline.run_id(cell.run)
+        name = plans.run_id(cell.run)
         listed.append(
             {
                 "label": cell.label,
                 "seed": cell.seed,
                 "run": name,
-                "subject": pipeline.run_id(cell.run.subject),
+                "subject": plans.run_id(cell.run.subject),
                 "status": board.states[name],
                 "reason": board.reasons.get(name),
             }
@@ -122,10 +123,11 @@ class _Sweep:
         self.retry = retry
         self.watch = watch
         self.waiting = deque(runs)
-        self.parents = {name: [pipeline.run_id(p) for p in pipeline.parents(r).values()] for name, r in runs.items()}
+        self.parents = {name: [plans.run_id(p) for p in plans.parents(r).values()] for name, r in runs.items()}
         self.broken: set[str] = set()
         self.processes = multiprocessing.get_context("spawn")
-        self.messages: Queue[tuple[str, int, int]] = self.processes.Queue()
+        self.messages: Queue[tuple[str, int, int]]
+        """Of the pool at work: a process that is killed while it writes may leave its queue locked for ever."""
 
     def work(self) -> None:
         """Settle what exists, then run the rest, in a new pool each time that a process is lost."""
@@ -152,8 +154,10 @@ class _Sweep:
             self._end(name, "failed", str(record["reason"]))
 
     def _pool(self, jobs: int) -> ProcessPoolExecutor:
+        self.messages = self.processes.Queue()
         # The order of float32 sums depends on the threads: a run that is repeated alone gets no more of them.
-        initial = (self.messages, max(1, torch.get_num_threads() // self.jobs))
+        threads = max(1, torch.get_num_threads() // self.jobs)
+        initial = (self.messages, threads, str(self.store.root), self.device, self.retry)
         return ProcessPoolExecutor(jobs, mp_context=self.processes, initializer=_begin, initargs=initial)
 
     def _drain(self, pool: ProcessPoolExecutor, alone: bool) -> None:
@@ -164,26 +168,30 @@ class _Sweep:
         """
         active: dict[Future[None], str] = {}
         while self.waiting or active:
-            self._submit(pool, active, 1 if alone else self.jobs)
-            if not active:
+            lost = self._submit(pool, active, 1 if alone else self.jobs)
+            if not active and not lost:
                 return
             done, _ = wait(active, timeout=0.2, return_when=FIRST_COMPLETED)
             self._listen()
-            lost = [name for future in done if (name := self._collect(future, active.pop(future)))]
+            lost += [name for future in done if (name := self._collect(future, active.pop(future)))]
             if lost:
                 self._lost([*lost, *active.values()], alone)
             if lost or (alone and not self.broken):  # a new pool; with all processes once no run is suspect
                 return
 
-    def _submit(self, pool: ProcessPoolExecutor, active: dict[Future[None], str], most: int) -> None:
+    def _submit(self, pool: ProcessPoolExecutor, active: dict[Future[None], str], most: int) -> list[str]:
+        """Hand over what can begin; the runs that could not be, since the pool has just lost a process."""
         for name in list(self.waiting):
             self._fail_after_parent(name)
         for name in [n for n in self.waiting if self._ready(n)][: most - len(active)]:
             self.waiting.remove(name)
             self.board.states[name] = "running"
-            data = config.to_data(self.runs[name], RunConfig)
-            active[pool.submit(_work, data, str(self.store.root), self.device, self.retry)] = name
+            try:
+                active[pool.submit(_work, config.to_data(self.runs[name], RunConfig))] = name
+            except BrokenProcessPool:
+                return [name]
         self.watch(self.board)
+        return []
 
     def _ready(self, name: str) -> bool:
         return all(self.board.states[parent] == "finished" for parent in self.parents[name])
@@ -237,16 +245,30 @@ class _Sweep:
         self.watch(self.board)
 
 
-# A worker process knows its queue by this name: a pool hands objects to its initializer and no further.
-_messages: "list[Queue[tuple[str, int, int]]]" = []
+@dataclass(frozen=True)
+class _Worker:
+    """What a worker process keeps from one run to the next: its store, and a session that remembers data."""
+
+    store: Store
+    session: Session
 
 
-def _begin(messages: "Queue[tuple[str, int, int]]", threads: int) -> None:
+# A pool hands objects to its initializer and no further: its functions find them here.
+_worker: list[_Worker] = []
+
+
+def _begin(messages: "Queue[tuple[str, int, int]]", threads: int, root: str, device: str, retry: bool) -> None:
     """Prepare a worker process: interruptions are the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)
-    _messages.append(messages)
+    messages.cancel_join_thread()  # at its end, a worker does not wait until its last messages are read
+
+    def report(name: str, progress: Progress) -> None:
+        if progress.step % max(1, progress.steps // 50) == 0:
+            messages.put((name, progress.step, progress.steps))
+
+    _worker.append(_Worker(Store(Path(root)), Session(torch.device(device), report, retry)))
 
 
 def _follow(parent: int) -> None:
@@ -256,15 +278,10 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _work(data: object, root: str, device: str, retry: bool) -> None:
+def _work(data: object) -> None:
     """Make one run, in a worker process."""
     wanted = config.from_data(RunConfig, data)  # pyright: ignore
-
-    def report(name: str, progress: Progress) -> None:
-        if progress.step % max(1, progress.steps // 50) == 0:
-            _messages[0].put((name, progress.step, progress.steps))
-
-    pipeline.run(wanted, Store(Path(root)), Session(torch.device(device), report, retry))
+    pipeline.run(wanted, _worker[0].store, _worker[0].session)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

@@ -1,7 +1,7 @@
 """Every method on a fifth of CIFAR-10 with a narrow ResNet-18: a real comparison in minutes on a CPU."""
 
 from expunge import config
-from expunge.pipeline import DataConfig
+from expunge.plans import DataConfig
 from expunge.sweeps.grid import Comparison
 from expunge.training import Training
 from expunge.updates import Rule

@@ -1,7 +1,7 @@
 """Every method on scikit-learn's handwritten digits, twice, in about a minute."""
 
 from expunge import config
-from expunge.pipeline import DataConfig
+from expunge.plans import DataConfig
 from expunge.sweeps.grid import Comparison
 from expunge.training import Training
 from expunge.updates import Rule

@@ -1,0 +1,169 @@
+"""What runs there are: one configuration per kind of run, their names, and which come before which."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from expunge import config, registry, unlearning
+from expunge.config import Choice
+from expunge.data.forgetting import Forget
+from expunge.errors import RequestError
+from expunge.methods.retrain import RetrainConfig
+from expunge.training import Training
+from expunge.unlearning import Unlearning
+from expunge.updates import Precision
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are split."""
+
+    source: Annotated[object, Choice("data")]
+    """Where the images come from."""
+    limit: int | None = None
+    """Use a class-balanced part of this many training images; all by default."""
+    test_limit: int | None = None
+    """Use a class-balanced part of this many test images; all by default."""
+    validation: float = 0.1
+    """Share of each class that is set aside for validation."""
+    seed: int = 0
+    """Seed of these choices."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training of an original model, on forget and retain set together."""
+
+    data: DataConfig
+    """The images."""
+    model: Annotated[object, Choice("models")]
+    """The architecture."""
+    training: Training = Training()
+    """How it is trained."""
+    precision: Precision = "auto"
+    """Precision of the forward passes: bfloat16 where it pays, or as said."""
+    seed: int = 0
+    """Seed of the initial weights, the order of examples and the augmentation."""
+
+
+@dataclass(frozen=True)
+class UnlearnConfig:
+    """One unlearning of a trained model."""
+
+    original: TrainConfig
+    """The model that has learned too much."""
+    forget: Forget
+    """What it is to forget."""
+    unlearning: Unlearning
+    """How."""
+    forget_seed: int = 0
+    """Seed of the choice of the forget set."""
+    precision: Precision = "auto"
+    """Precision of the forward passes: bfloat16 where it pays, or as said."""
+    seed: int = 0
+    """Seed of the unlearning itself."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """An expensive stage of a method that does not depend on the forget set: made once for all that share it."""
+
+    original: TrainConfig
+    """The model that it was made for."""
+    name: str
+    """What the method calls it: ``attacker``."""
+    plan: Mapping[str, object]
+    """Every hyperparameter that it depends on."""
+    precision: Precision = "auto"
+    """Precision of the forward passes."""
+    seed: int = 0
+    """Seed of the stage."""
+
+
+def every_metric() -> tuple[object, ...]:
+    """All metrics there are, each with its defaults."""
+    return tuple(plugin.config() for plugin in registry.plugins("metrics").values())
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The metrics of one unlearned model, beside its reference."""
+
+    subject: UnlearnConfig
+    """The unlearned model."""
+    reference: UnlearnConfig | None = None
+    """The retrained model that it should resemble."""
+    metrics: tuple[Annotated[object, Choice("metrics")], ...] = field(default_factory=every_metric)
+    """Which metrics; by default all there are, each by name, so that a new metric makes a new evaluation."""
+    seed: int = 0
+    """Seed of random choices within metrics."""
+
+    def __post_init__(self) -> None:
+        """A model is compared with one of its kind that was retrained without the same examples."""
+        if self.reference is None:
+            return
+        if not isinstance(self.reference.unlearning.method, RetrainConfig):
+            given = registry.of_config("methods", self.reference.unlearning.method).name
+            raise RequestError(f"the reference must be a run of `expunge unlearn ... retrain`, this is one of {given}")
+        if _forgotten(self.reference) != _forgotten(self.subject):
+            raise RequestError(
+                "the reference has forgotten other examples than the model to evaluate: retrain with the same data, "
+                "--forget and --forget-seed"
+            )
+        if self.reference.original.model != self.subject.original.model:
+            raise RequestError("the reference is of another architecture than the model to evaluate: retrain that one")
+
+
+def _forgotten(wanted: UnlearnConfig) -> tuple[object, ...]:
+    return wanted.original.data, wanted.forget, wanted.forget_seed
+
+
+RunConfig = TrainConfig | UnlearnConfig | StageConfig | EvaluateConfig
+
+
+def run_id(wanted: RunConfig) -> str:
+    """The name of a run's directory: its kind, a few words for people, and twelve digits of its digest."""
+    return f"{kind(wanted)}-{_words(wanted)}-{config.digest(wanted, RunConfig)[:12]}"
+
+
+def kind(wanted: RunConfig) -> str:
+    """``train``, ``unlearn``, ``stage`` or ``evaluate``."""
+    return config.tag(type(wanted)).removesuffix("_config")
+
+
+def _words(wanted: RunConfig) -> str:
+    match wanted:
+        case TrainConfig():
+            data = registry.of_config("data", wanted.data.source).name
+            return f"{data}-{registry.of_config('models', wanted.model).name}-s{wanted.seed}"
+        case StageConfig():
+            return f"{wanted.name}-s{wanted.seed}"
+        case UnlearnConfig():
+            return f"{unlearning.label(wanted.unlearning)}-s{wanted.seed}"
+        case EvaluateConfig():
+            return _words(wanted.subject)
+
+
+def parents(wanted: RunConfig) -> dict[str, RunConfig]:
+    """The runs that must exist before this one, by their role in it."""
+    match wanted:
+        case TrainConfig():
+            return {}
+        case UnlearnConfig() | StageConfig():
+            return {"original": wanted.original}
+        case EvaluateConfig(subject, reference):
+            found: dict[str, RunConfig] = {"original": subject.original, "subject": subject}
+            return found if reference is None else found | {"reference": reference}
+
+
+def label(wanted: RunConfig) -> str:
+    """The word for a run in tables: that of its unlearning, the name of a stage, nothing for training."""
+    match wanted:
+        case TrainConfig():
+            return ""
+        case StageConfig():
+            return wanted.name
+        case UnlearnConfig():
+            return unlearning.label(wanted.unlearning)
+        case EvaluateConfig():
+            return label(wanted.subject)
