@@ -1,12 +1,17 @@
 """SCRUB: a student that obeys the original model on the retain set and disobeys it on the forget set."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
+import torch
 from torch import Tensor, nn
 
-from expunge import parameters, training
+from expunge import parameters, ranges
 from expunge.context import Context, UnlearningData
+from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
+from expunge.evaluation import predict
 from expunge.losses import cross_entropy, distillation
 from expunge.registry import method
 from expunge.updates import PerRole, Rule
@@ -30,17 +35,17 @@ class ScrubConfig:
     """Retain examples per step."""
     forget_batch_size: int | None = None
     """Forget examples per step; by default as many as retain examples."""
+    rewind: bool = False
+    """Return to the epoch whose error on the forget set is nearest to that on unseen examples (SCRUB+R)."""
     rule: Rule | PerRole = Rule(lr=0.01)
     """The update rule."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
-        training.check_schedule(self.maximise_epochs, 1 if self.forget_batch_size is None else self.forget_batch_size)
-        if not self.temperature > 0:
-            raise RequestError(f"temperature must be above 0, got {self.temperature}")
-        if self.alpha < 0 or self.gamma < 0:
-            raise RequestError(f"alpha and gamma must be at least 0, got {self.alpha} and {self.gamma}")
+        ranges.at_least(0, epochs=self.epochs, maximise_epochs=self.maximise_epochs)
+        ranges.at_least(1, batch_size=self.batch_size, forget_batch_size=self.forget_batch_size)
+        ranges.above(0, temperature=self.temperature)
+        ranges.at_least(0, alpha=self.alpha, gamma=self.gamma)
 
 
 @method(reference="Kurmanji et al. 2023, arXiv:2302.09880", aliases=("SCRUB",))
@@ -48,8 +53,16 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
     """``max E_forget[KL_T]`` in the first epochs, and always ``min E_retain[gamma CE + alpha KL_T]``.
 
     ``KL_T = T^2 KL(teacher || student)`` at temperature T, the teacher being the original model, in
-    evaluation mode throughout.
+    evaluation mode throughout. With ``rewind`` (SCRUB+R) the student at last goes back to the checkpoint whose
+    error on the forget set is nearest to the error that the last student makes on validation examples of the
+    forgotten classes; of several, to the last. There is one before the first epoch and one after each; all are
+    kept on the CPU until then: (epochs + 1) times the model. Each costs a forward pass over the forget set.
+
+    Raises:
+        RequestError: ``rewind``, and there is no validation example of a class that is forgotten.
     """
+    unseen = of_forgotten_classes(data) if config.rewind else None
+    checkpoints: list[Checkpoint] = []
     teacher = parameters.frozen_copy(model)
     model.train()
     temperature, generator = config.temperature, context.generator
@@ -58,11 +71,17 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
     total = maximised * data.forget.steps(forget_size) + config.epochs * data.retain.steps(config.batch_size)
     step = context.stepper(model, config.rule, total)
     for epoch in range(config.epochs):
+        if config.rewind:
+            checkpoints.append(checkpoint(model, data.forget, context))
         if epoch < maximised:
             for batch in data.forget.batches(forget_size, generator):
                 step(forget=lambda b=batch: -distillation(model(b.inputs), teacher(b.inputs), temperature))
         for batch in data.retain.batches(config.batch_size, generator):
             step(retain=lambda b=batch: _obey(model(b.inputs), teacher(b.inputs), b.labels, config))
+    if unseen is not None:
+        checkpoints.append(checkpoint(model, data.forget, context))
+        chosen = nearest([reached.error for reached in checkpoints], error(model, unseen, context))
+        model.load_state_dict(checkpoints[chosen].state)
     return model
 
 
@@ -71,3 +90,45 @@ def _obey(student: Tensor, teacher: Tensor, labels: Tensor, config: ScrubConfig)
     return config.gamma * cross_entropy(student, labels) + config.alpha * distillation(
         student, teacher, config.temperature
     )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The student at some time: its state on the CPU, and its error on the forget set."""
+
+    state: Mapping[str, Tensor]
+    error: Fraction
+
+
+def checkpoint(model: nn.Module, forget: ImageSet, context: Context) -> Checkpoint:
+    """The student as it is now; one forward pass over the forget set."""
+    state = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+    return Checkpoint(state, error(model, forget, context))
+
+
+def error(model: nn.Module, images: ImageSet, context: Context) -> Fraction:
+    """The share of images that the model, in evaluation mode, gets wrong: exact, so that ties are ties."""
+    correct = predict(model, images, context.device).correct()
+    return Fraction(int((~correct).sum()), len(correct))
+
+
+def nearest(errors: Sequence[Fraction], wanted: Fraction) -> int:
+    """The index of the error nearest to the one wanted; of several as near the last, which was repaired the longest."""
+    return min(range(len(errors)), key=lambda index: (abs(errors[index] - wanted), -index))
+
+
+def of_forgotten_classes(data: UnlearningData) -> ImageSet:
+    """The validation examples of the classes present in the forget set; for random forgetting, all of them.
+
+    Raises:
+        RequestError: There are none.
+    """
+    if data.validation is None:
+        raise RequestError("rewind compares with unseen examples: give a validation set, or leave rewind off")
+    kept = torch.isin(data.validation.labels, data.forget.labels.unique())
+    if not bool(kept.any()):
+        raise RequestError(
+            "rewind compares with unseen examples of the forgotten classes, and the validation set has none: "
+            "give it some, or leave rewind off"
+        )
+    return data.validation.select(kept)
