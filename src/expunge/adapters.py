@@ -1,6 +1,6 @@
 """Low-rank adapters: unlearn with few trainable weights, and merge them into the model at the end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -68,14 +68,18 @@ def adapted(model: nn.Module, plan: LowRank | None, context: Context) -> Iterato
     if not found:
         raise RequestError("the model has no trainable matrix or convolution that could have a low-rank adapter")
     given, frozen = (context.update_masks, context.sparsity), _freeze(model, plan)
+    orders = {module: list(module._parameters) for module, _ in found.values()}  # pyright: ignore[reportPrivateUsage]
     _attach(found, plan, context)
-    context.update_masks, context.sparsity = (_for_the_rest(mask, found) for mask in given)
+    context.update_masks, context.sparsity = (_for_the_rest(mask, parameters.trainable(model)) for mask in given)
     try:
         yield
     finally:
         context.update_masks, context.sparsity = given
         for module, tensor in found.values():
             parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
+        for module, order in orders.items():
+            for name in order:  # a weight that was put back stands last
+                module._parameters[name] = module._parameters.pop(name)  # pyright: ignore[reportPrivateUsage]
         for name, weight in model.named_parameters():
             weight.requires_grad_(name in frozen)
 
@@ -107,6 +111,6 @@ def _attach(found: dict[str, tuple[nn.Module, str]], plan: LowRank, context: Con
         parametrize.register_parametrization(module, tensor, _Delta(weight, plan, mask, context.generator))
 
 
-def _for_the_rest(mask: object, found: dict[str, tuple[nn.Module, str]]) -> Mask | None:
-    """The mask without the tensors that are adapted."""
-    return Mask({n: tensor for n, tensor in mask.items() if n not in found}) if isinstance(mask, Mask) else None
+def _for_the_rest(mask: object, trainable: Mapping[str, nn.Parameter]) -> Mask | None:
+    """What the mask says of the weights that are trained as they are."""
+    return Mask({n: tensor for n, tensor in mask.items() if n in trainable}) if isinstance(mask, Mask) else None

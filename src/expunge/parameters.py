@@ -45,10 +45,22 @@ def clone(model: nn.Module) -> nn.Module:
 def frozen_copy(model: nn.Module) -> nn.Module:
     """A deep copy in evaluation mode whose weights take no gradient: a teacher. Adapters are merged in it."""
     copied = clone(model)
-    for module in list(copied.modules()):
-        for name in list(getattr(module, "parametrizations", {})):
-            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    for module in [module for module in copied.modules() if parametrize.is_parametrized(module)]:
+        _settle(module)
     return copied.eval().requires_grad_(False)
+
+
+def _settle(module: nn.Module) -> None:
+    """Replace parametrizations of a copied module by their values.
+
+    ``parametrize.remove_parametrizations`` would take the weight from the class, which is that of the module
+    that was copied too.
+    """
+    values = {name: getattr(module, name).detach() for name in module.parametrizations}  # pyright: ignore
+    module.__class__ = type(module).__bases__[0]
+    del module.parametrizations
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value))
 
 
 @contextmanager

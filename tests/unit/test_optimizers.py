@@ -137,7 +137,9 @@ def test_a_role_leaves_weights_outside_its_mask_and_the_shared_moments_there_alo
 def test_one_rule_with_a_mask_per_role_steps_by_role() -> None:
     masks = {"forget": Mask({"weight": torch.tensor([True, False])})}
     model = Line()
-    step = Stepper(model, Rule(lr=0.1, momentum=0.0, weight_decay=0.0), 1, device=torch.device("cpu"), update_masks=masks)
+    step = Stepper(
+        model, Rule(lr=0.1, momentum=0.0, weight_decay=0.0), 1, device=torch.device("cpu"), update_masks=masks
+    )
     step(forget=lambda: loss(model, "forget"), retain=lambda: loss(model, "retain"))
     w = Line().weight.detach().clone()
     w = w - 0.1 * (w - TARGETS["forget"]) * torch.tensor([1.0, 0.0])

@@ -1,0 +1,132 @@
+"""Low-rank adapters: what they can reach, what they leave alone, and that nothing of them remains."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from expunge import parameters, unlearning
+from expunge.adapters import LowRank, adapted
+from expunge.context import Context
+from expunge.errors import RequestError
+from expunge.masks import Mask, largest
+from tests import problems
+
+
+def run(text: str, model: nn.Module | None = None, **more: object) -> tuple[nn.Module, Context]:
+    context = problems.context(**more)
+    found = unlearning.unlearn(model or problems.model(), problems.data(), unlearning.named(text), context)
+    return found, context
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("text", ["finetune:epochs=2", "scrub:epochs=1", "random_label:epochs=1"])
+def test_the_change_has_the_rank_and_leaves_vectors_alone(text: str, rank: int) -> None:
+    before = weights(problems.model())
+    model, _ = run(f"{text},adapters.rank={rank},lr=0.1")
+    assert list(model.state_dict()) == list(problems.model().state_dict())
+    for name, weight in model.named_parameters():
+        assert weight.requires_grad
+        change = weight.detach() - before[name]
+        if weight.ndim == 1:
+            assert not change.any()
+        else:
+            found = int(torch.linalg.matrix_rank(change.flatten(1).double(), rtol=1e-4))
+            assert 0 < found <= rank
+
+
+def test_vectors_are_trained_on_request() -> None:
+    before = weights(problems.model())
+    model, _ = run("finetune:epochs=1,adapters.vectors=true,lr=0.1")
+    assert all(bool((weight != before[name]).any()) for name, weight in model.named_parameters())
+
+
+def test_a_step_of_zero_is_the_identity() -> None:
+    before = weights(problems.model())
+    model, _ = run("finetune:epochs=1,lr=0,adapters.rank=2")
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+
+
+def test_full_rank_follows_gradient_descent_on_the_product() -> None:
+    # One plain step from U = 0 moves W by -lr s^2 (dL/dW) V^T V: by hand.
+    model, data = problems.model(batch_norm=False).eval(), problems.data(retain=6)
+    plan = LowRank(rank=3, scale=0.5)
+    inputs, labels = data.retain.inputs.float() / 255, data.retain.labels
+    before, expected = weights(model), {}
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    slopes = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    context = problems.context()
+    with adapted(model, plan, context):
+        for name, module in model.named_modules():
+            if hasattr(module, "parametrizations"):
+                (delta,) = module.parametrizations.weight  # type: ignore[union-attr]
+                key = name.removesuffix(".parametrizations.weight") + ".weight"
+                down = delta.down.detach()  # type: ignore[union-attr]
+                slope = slopes[key].flatten(1)
+                expected[key] = before[key] - 0.1 * plan.scale**2 * (slope @ down.T @ down).view_as(before[key])
+        optimizer = torch.optim.SGD([w for w in model.parameters() if w.requires_grad], lr=0.1)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    assert expected
+    for name, value in expected.items():
+        torch.testing.assert_close(dict(model.named_parameters())[name].detach(), value, rtol=1e-4, atol=1e-6)
+
+
+def test_few_weights_are_trained() -> None:
+    model = problems.model()
+    whole = parameters.count(model)
+    with adapted(model, LowRank(1), problems.context()):
+        assert 0 < parameters.count(model) < 0.4 * whole
+    assert parameters.count(model) == whole
+
+
+def test_weights_that_were_frozen_stay_frozen() -> None:
+    model = problems.model()
+    model[0].weight.requires_grad_(False)  # type: ignore[index]
+    before = weights(model)
+    after, _ = run("finetune:epochs=1,adapters.rank=2,lr=0.1", model)
+    assert torch.equal(dict(after.named_parameters())["0.weight"], before["0.weight"])
+    assert not dict(after.named_parameters())["0.weight"].requires_grad
+
+
+def test_masks_and_sparsity_hold_for_the_merged_weights() -> None:
+    model = problems.model()
+    before = weights(model)
+    mask = largest({name: weight.abs() for name, weight in before.items()}, 0.5)
+    after, _ = run("finetune:epochs=1,adapters.rank=2,adapters.vectors=true,lr=0.1", update_masks=mask)
+    for name, weight in after.named_parameters():
+        assert torch.equal(weight[~mask[name]], before[name][~mask[name]])
+    assert any(bool((weight != before[name]).any()) for name, weight in after.named_parameters())
+    sparse = problems.model()
+    with torch.no_grad():
+        for name, weight in sparse.named_parameters():
+            weight.masked_fill_(~mask[name], 0.0)
+    after, context = run("finetune:epochs=1,adapters.rank=2,lr=0.1", sparse, sparsity=mask)
+    assert all(bool((weight[~mask[name]] == 0).all()) for name, weight in after.named_parameters())
+    assert isinstance(context.sparsity, Mask)
+    assert set(context.sparsity) == set(mask)
+
+
+def test_what_adapters_cannot_do_is_refused() -> None:
+    with pytest.raises(RequestError, match="cannot be drawn anew"):
+        run("retrain:epochs=1,adapters.rank=2")
+    with pytest.raises(RequestError, match="an update mask for each role"):
+        run("sfron:epochs=1,adapters.rank=2")
+    with pytest.raises(RequestError, match="rank must be a finite number, at least 1"):
+        unlearning.named("finetune:adapters.rank=0")
+    frozen = problems.model().requires_grad_(False)
+    with pytest.raises(RequestError, match="no trainable matrix"):
+        run("finetune:adapters.rank=2", frozen)
+
+
+def test_the_model_is_whole_again_after_an_error() -> None:
+    model = problems.model()
+    names = list(model.state_dict())
+    with pytest.raises(ZeroDivisionError), adapted(model, LowRank(), problems.context()):
+        raise ZeroDivisionError
+    assert list(model.state_dict()) == names
+    assert all(weight.requires_grad for weight in model.parameters())
