@@ -1,0 +1,230 @@
+"""Discriminative adversarial unlearning: an attacker must not tell the forget set from images never seen."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from expunge import ranges, training
+from expunge.context import Context, UnlearningData
+from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError
+from expunge.losses import cross_entropy
+from expunge.methods._attacker import (
+    Attacker,
+    Noisy,
+    Pretraining,
+    Probe,
+    View,
+    classifier_of,
+    draws,
+    learner,
+    noisy,
+    observe,
+    pretrained,
+    recognition,
+    tapped,
+)
+from expunge.registry import method
+from expunge.updates import Objective, PerRole, Rule, Stepper
+
+EPSILON = 1e-5
+"""A deviation that counts as none when features are standardised."""
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Hyperparameters of discriminative adversarial unlearning."""
+
+    epochs: int = 3
+    """Passes over the retain set; the forget and the validation set are cycled."""
+    batch_size: int = 128
+    """Retain examples per step, and as many of the forget and validation set, or all of the smaller one."""
+    adversarial_weight: float = 0.9
+    """Weight of the loss of an attacker made to take forget examples for unseen ones, and the reverse."""
+    decorrelation_weight: float = 0.001
+    """Weight of the loss that aligns the features of forget and validation examples, dimension by dimension."""
+    off_diagonal: float = 5e-3
+    """Weight, within that loss, of correlations between different dimensions."""
+    unseen: Literal["retained", "all"] = "retained"
+    """The validation examples that forget examples should resemble: of classes of which some are retained, or all."""
+    stop_after: int | None = None
+    """Steps after which only fine-tuning on the retain set goes on, best for whole classes (published: 30)."""
+    pretrain_steps: int | None = None
+    """Steps of the attacker before the unlearning (published: 1000); by default three passes over all images."""
+    attacker_lr: float = 1e-3
+    """Learning rate of the attacker's Adam."""
+    sensitivity: Literal["copies", "derivative"] = "copies"
+    """How the reaction of logits to noise is measured: by noisy copies, or by derivatives, their limit."""
+    directions: int = 10
+    """Noisy copies, or directional derivatives, per image."""
+    noise: float = 1e-3
+    """Deviation of the noise in noisy copies, of images in [0, 1]."""
+    rule: Rule | PerRole = Rule(lr=0.01)
+    """The update rule."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        training.check_schedule(self.epochs, self.batch_size)
+        ranges.at_least(0, adversarial_weight=self.adversarial_weight, decorrelation_weight=self.decorrelation_weight)
+        ranges.at_least(0, off_diagonal=self.off_diagonal, attacker_lr=self.attacker_lr)
+        ranges.at_least(0, stop_after=self.stop_after, pretrain_steps=self.pretrain_steps)
+        ranges.at_least(1, directions=self.directions)
+        ranges.above(0, noise=self.noise)
+        if self.unseen not in ("retained", "all"):
+            raise RequestError(f"unseen must be retained or all, got {self.unseen!r}")
+        if self.sensitivity not in ("copies", "derivative"):
+            raise RequestError(f"sensitivity must be copies or derivative, got {self.sensitivity!r}")
+
+    @property
+    def probe(self) -> Probe:
+        """How sensitivity is measured."""
+        return Probe(self.sensitivity, self.directions, self.noise)
+
+
+@method(reference="Sharma et al. 2024, arXiv:2402.06864", aliases=("Gan", "DAU"))
+def unlearn(model: nn.Module, data: UnlearningData, config: AdversarialConfig, context: Context) -> nn.Module:
+    """``min E_retain[CE]`` and mislead an attacker, who learns meanwhile to tell the forget set from unseen images.
+
+    The attacker starts from having told all training images from the validation images. In each step it learns to
+    tell forget from validation images, and then the model moves against it (:func:`defence`). Only the retain
+    batches move the running statistics of batch normalisation. Cost of a step: three batches, and the noisy copies
+    of two of them, forward and backward.
+    """
+    unseen = _unseen(data, config)
+    model.train()
+    classifier = classifier_of(model, data.retain)
+    attacker = _attacker(model, classifier, data, config, context)
+    total = config.epochs * data.retain.steps(config.batch_size)
+    attacks = total if config.stop_after is None else min(config.stop_after, total)
+    learn = learner(attacker, config.attacker_lr, attacks, context.device)
+    step = context.stepper(model, config.rule, total)
+    pairs = _pairs(data.forget, unseen, config, context.generator)
+    with tapped(model, classifier) as forward:
+        show = partial(observe, model, forward, config.probe)
+        for _ in range(config.epochs):
+            for batch in data.retain.batches(config.batch_size, context.generator):
+                objectives: dict[str, Objective] = {}
+                if step.taken < attacks:
+                    objectives["forget"] = duel(show, *next(pairs), attacker, learn, config)
+                step(**objectives, retain=lambda b=batch: cross_entropy(forward(b.inputs)[0], b.labels))
+    return model
+
+
+def _unseen(data: UnlearningData, config: AdversarialConfig) -> ImageSet:
+    """The validation images that the forget set should resemble.
+
+    Those of a class of which nothing is retained show how the model knows that class: to resemble them would be to
+    remember it.
+    """
+    unseen = _validation(data)
+    if not len(unseen):
+        raise RequestError("adversarial unlearning needs a validation set: images that the model was not trained on")
+    if config.unseen == "retained":
+        unseen = unseen.select(torch.isin(unseen.labels, data.retain.labels))
+    if not len(unseen):
+        raise RequestError("no validation image is of a class of which something is retained: add some, or unseen=all")
+    return unseen
+
+
+def _validation(data: UnlearningData) -> ImageSet:
+    """The validation set under the augmentation of the training set, lest the attacker learn to tell augmentation."""
+    empty = data.retain.select(torch.arange(0))
+    return replace(data.validation or empty, augmentation=data.retain.augmentation)
+
+
+def _attacker(
+    model: nn.Module, classifier: nn.Linear, data: UnlearningData, config: AdversarialConfig, context: Context
+) -> Attacker:
+    """The attacker after it has learned to tell all training images from all validation images."""
+    steps = config.pretrain_steps
+    if steps is None:
+        steps = 3 * math.ceil((len(data.forget) + len(data.retain)) / config.batch_size)
+    plan = Pretraining(steps, config.batch_size, config.attacker_lr, config.probe)
+    attacker = Attacker(classifier.out_features).to(context.device)
+
+    def make(generator: torch.Generator) -> dict[str, Tensor]:
+        return pretrained(model, classifier, everything(data), _validation(data), plan, generator)
+
+    attacker.load_state_dict(context.stage("attacker", plan, make))
+    return attacker
+
+
+def everything(data: UnlearningData) -> ImageSet:
+    """All training images in the order of their ids, which does not tell which are to be forgotten."""
+    parts = (data.forget, data.retain)
+    order = torch.cat([part.ids for part in parts]).argsort()
+    inputs, labels = torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts])
+    ids = torch.cat([part.ids for part in parts])
+    return replace(data.retain, inputs=inputs[order], labels=labels[order], ids=ids[order])
+
+
+def _pairs(
+    forget: ImageSet, unseen: ImageSet, config: AdversarialConfig, generator: torch.Generator
+) -> Iterator[tuple[Noisy, Noisy]]:
+    """Batches of forget and of unseen images without end, of one size, with their noise."""
+    size = min(config.batch_size, len(forget), len(unseen))
+    for first, second in zip(draws(forget, size, generator), draws(unseen, size, generator), strict=False):
+        yield noisy(first, config.probe, generator), noisy(second, config.probe, generator)
+
+
+def duel(
+    show: Callable[[Noisy], View],
+    forget: Noisy,
+    unseen: Noisy,
+    attacker: Attacker,
+    learn: Stepper,
+    config: AdversarialConfig,
+) -> Objective:
+    """The objective of one step, in float32: when first asked for, the attacker learns from what the model shows.
+
+    Sharpness-aware rules ask a second time, of perturbed weights: the attacker is then as it was.
+    """
+    learned = False
+
+    def objective() -> Tensor:
+        nonlocal learned
+        with torch.autocast(forget.directions.device.type, enabled=False):
+            forgotten, other = show(forget), show(unseen)
+            if not learned:
+                learn(attacker=lambda: recognition(attacker, forgotten.inputs.detach(), other.inputs.detach()))
+                learned = True
+            return defence(attacker, forgotten, other, config)
+
+    return objective
+
+
+def defence(attacker: Attacker, forgotten: View, other: View, config: AdversarialConfig) -> Tensor:
+    """The loss of the model against the attacker: ``w_a CE(attacker; forget as 0, unseen as 1) + w_d L_d``.
+
+    ``L_d`` is the :func:`decorrelation` of features. No gradient is taken for the attacker, which stays as it is.
+    """
+    fixed = {name: value.detach().clone() for name, value in attacker.state_dict().items()}
+    mistaken = recognition(lambda inputs: functional_call(attacker, fixed, (inputs,)), other.inputs, forgotten.inputs)
+    alike = decorrelation(other.features, forgotten.features, config.off_diagonal)
+    return config.adversarial_weight * mistaken + config.decorrelation_weight * alike
+
+
+def decorrelation(first: Tensor, second: Tensor, off_diagonal: float) -> Tensor:
+    """``sum_d (K_dd - 1)^2 + off_diagonal sum_{d != e} K_de^2`` with ``K = H1' H2 / batch`` of standardised features.
+
+    Features are (batch, d); row i of one is paired with row i of the other, whatever they are. O(batch d^2).
+    """
+    correlation = standardised(first).T @ standardised(second) / len(first)
+    diagonal = correlation.diagonal()
+    return (diagonal - 1).square().sum() + off_diagonal * (correlation - diagonal.diag()).square().sum()
+
+
+def standardised(features: Tensor) -> Tensor:
+    """``(h - mean) / deviation`` of each column of (batch, d), with the unbiased deviation over the batch.
+
+    Constant columns, and those of a batch of one, become 0; gradients are finite there, too.
+    """
+    centred = features - features.mean(dim=0)
+    variance = centred.square().sum(dim=0) / max(len(features) - 1, 1)
+    return centred * (variance + EPSILON**2).rsqrt()
