@@ -52,6 +52,12 @@ def test_train_unlearn_evaluate_report(trained: Path, capsys: pytest.CaptureFixt
         assert list(page.parent.glob(f"*.{end}"))
 
 
+def test_the_run_in_one_word_is_the_same_run(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    retrained = unlearn(trained, capsys, "retrain")
+    assert main(["unlearn", f"--run={trained}", "--forget=random:10%", "--quiet", "retrain"]) == 0
+    assert Path(capsys.readouterr().out.strip()) == retrained
+
+
 def test_evaluate_prints_a_table_and_takes_metrics(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = unlearn(trained, capsys, "original")
     assert main(["evaluate", "--run", str(run), "--metrics", "test_accuracy", "--quiet"]) == 0

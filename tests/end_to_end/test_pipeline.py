@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from expunge import config, masks, pipeline, plans, preparation, unlearning
+from expunge import config, masks, pipeline, plans, preparation, registry, unlearning
 from expunge.data.forgetting import ClassForget, RandomForget
 from expunge.errors import RequestError, RunError
 from expunge.pipeline import Session
 from expunge.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
+from expunge.provenance import PeakMemory
 from expunge.runs import Store
 from expunge.sweeps import local
 from expunge.sweeps.grid import Comparison, entries
@@ -324,3 +326,116 @@ def test_entries_pair_every_method_with_the_retrained_model_of_its_seed() -> Non
         assert cell.run.reference is not None
         assert cell.run.reference.forget_seed == cell.run.subject.forget_seed == cell.seed
         assert cell.run.reference.original == cell.run.subject.original
+
+
+def test_a_label_says_what_differs() -> None:
+    methods = (
+        "retrain:epochs=3",
+        "finetune:epochs=1",
+        "finetune:epochs=1,batch_size=128",  # the same with its default said
+        "finetune:epochs=2",
+        "original",
+        "scrub",
+        "SCRUB",
+    )
+    labels = [cell.label for cell in entries(comparison(methods=methods))]
+    assert labels == ["retrain", "original", "retrain:epochs=3", "finetune:epochs=1", "finetune:epochs=2", "scrub"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (lambda: forgetting("finetune"), r"must be a run of `expunge unlearn ... retrain`, this is one of finetune"),
+        (
+            lambda: forgetting("retrain", original=original(model=config.parse("models", "logistic"))),
+            "another architecture",
+        ),
+    ],
+)
+def test_only_a_retrained_model_of_the_same_kind_is_a_reference(
+    reference: Callable[[], UnlearnConfig], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        EvaluateConfig(forgetting(), reference())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_too_little_memory_is_no_property_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    store, wanted = Store(tmp_path), forgetting("finetune:epochs=1")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unlearning, "unlearn", fail)
+        with pytest.raises(RunError, match=r"out of memory: try a smaller batch_size"):
+            pipeline.run(wanted, store, Session())
+    assert not store.directory(plans.run_id(wanted)).exists
+    assert pipeline.run(wanted, store, Session()).finished
+
+
+def test_an_evaluation_needs_neither_images_nor_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, wanted = Store(tmp_path), forgetting("finetune:epochs=1")
+    pipeline.run(wanted, store, Session())
+    monkeypatch.setattr(preparation, "prepare", lambda _: pytest.fail("the images were read"))
+    monkeypatch.setattr(preparation, "build", lambda *_: pytest.fail("a model was built"))
+    record = pipeline.run(EvaluateConfig(wanted), store, Session()).record()
+    assert record["metrics"]["weight_distance.to_original"] > 0  # type: ignore[index]
+
+
+def test_an_evaluation_names_its_metrics() -> None:
+    data = config.to_data(EvaluateConfig(forgetting()))
+    named = [metric["name"] for metric in data["metrics"]]  # type: ignore[attr-defined]
+    assert named == list(registry.plugins("metrics"))
+
+
+def test_data_are_read_once_in_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(preparation, "prepare", lambda wanted: calls.append(wanted) or wanted)
+    session = Session()
+    data = [dataclasses.replace(original().data, seed=seed) for seed in range(6)]
+    for each in (data[0], data[0], data[1], data[0]):
+        session.prepare(each)
+    assert calls == data[:2]
+    for each in data:
+        session.prepare(each)
+    session.prepare(data[0])  # the oldest are forgotten
+    assert calls == [*data[:2], *data[2:], data[0]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can start the count anew")
+def test_peak_memory_is_that_of_the_run() -> None:
+    before = PeakMemory(torch.device("cpu"))
+    large = torch.ones(60_000_000)
+    del large
+    with_it, without = before.record(), PeakMemory(torch.device("cpu")).record()
+    if with_it["peak_memory_since"] == "process":
+        pytest.skip("this system cannot start the count anew")
+    assert with_it["peak_memory_bytes"] - without["peak_memory_bytes"] > 100_000_000  # type: ignore[operator]
+
+
+def test_a_stage_is_made_once_for_all_forget_sets(tmp_path: Path) -> None:
+    store, session = Store(tmp_path), Session()
+    text = "adversarial:epochs=1,pretrain_steps=2"
+    runs = [pipeline.run(forgetting(text, forget_seed=seed), store, session) for seed in (0, 1)]
+    stages = [run.record()["stages"] for run in runs]
+    assert stages[0] == stages[1]
+    (name,) = stages[0].values()  # type: ignore[attr-defined]
+    stage = store.directory(name)
+    assert stage.record()["kind"] == "stage"
+    assert stage.tensors("attacker")
+    seconds = pipeline.seconds_of(stage)["precompute"]
+    assert all(pipeline.seconds_of(run)["precompute"] >= seconds for run in runs)
+    assert set(pipeline.seconds_of(runs[1])) == {"precompute", "unlearn"}
+    alone = pipeline.run(forgetting(text, forget_seed=1), Store(tmp_path / "alone"), session)
+    first, second = alone.tensors("model"), runs[1].tensors("model")
+    assert all(torch.equal(first[key], second[key]) for key in first), "found or made, the stage gives the same model"

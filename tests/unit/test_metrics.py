@@ -187,3 +187,34 @@ def test_metrics_that_need_others_come_after_them() -> None:
     measure(reference, *names)
     assert measure(Subject(splits, {}, reference=reference), *names)["average_gap"] == 0
     assert registry.find("metrics", "average_gap").mark.better == "lower"
+
+
+def two_subjects() -> tuple[Subject, Subject]:
+    """Random predictions, so that the attack has something to sample; the second is the first's reference."""
+    generator = torch.Generator().manual_seed(5)
+
+    def some(count: int) -> Predictions:
+        labels = torch.arange(count) % 3
+        return Predictions(torch.randn(count, 3, generator=generator), labels, torch.arange(count))
+
+    sizes = {"forget": 12, "retain": 60, "validation": 15, "test": 15}
+    reference = Subject({name: some(count) for name, count in sizes.items()}, {})
+    return Subject({name: some(count) for name, count in sizes.items()}, {}, reference=reference), reference
+
+
+def test_a_metric_does_not_depend_on_those_asked_for_with_it() -> None:
+    several = measure(two_subjects()[0], "tow", "membership_svc", "test_accuracy")
+    alone = measure(two_subjects()[0], "membership_svc")
+    assert alone == {name: value for name, value in several.items() if name.startswith("membership_svc")}
+    assert len(several) > len(alone) > 0
+
+
+def test_what_a_metric_needs_is_measured_too() -> None:
+    subject, reference = two_subjects()
+    measure(reference, "average_gap")
+    assert {"average_gap", "unlearning_accuracy", "membership_svc.confidence"} <= set(measure(subject, "average_gap"))
+
+
+def test_a_metric_asked_for_twice_is_refused() -> None:
+    with pytest.raises(RequestError, match="membership_svc is asked for twice"):
+        measure(two_subjects()[0], "membership_svc", "membership_svc:exact=true")

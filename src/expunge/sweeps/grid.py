@@ -74,13 +74,15 @@ def entries(wanted: Comparison) -> list[Entry]:
 
 def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:
     """Each different unlearning once, by its word, or by its full text where several have the same word."""
-    cells = [("retrain", "retrain", retrain), ("original", "original", Unlearning(OriginalConfig()))]
+    cells = {config.digest(cell): (word, word, cell) for word, cell in (("retrain", retrain), ("original", _NOTHING))}
     for text in methods:
-        cells.append((unlearning.canonical(text.partition(":")[0]), text, unlearning.named(text)))
-    different = list({config.digest(cell): (word, text, cell) for word, text, cell in reversed(cells)}.values())
-    different.reverse()
-    words = [word for word, _, _ in different]
-    return [(word if words.count(word) == 1 or text == word else text, cell) for word, text, cell in different]
+        cell = unlearning.named(text)
+        cells.setdefault(config.digest(cell), (unlearning.canonical(text.partition(":")[0]), text, cell))
+    words = [word for word, _, _ in cells.values()]
+    return [(word if words.count(word) == 1 or text == word else text, cell) for word, text, cell in cells.values()]
+
+
+_NOTHING = Unlearning(OriginalConfig())
 
 
 def _unlearn(wanted: Comparison, forget: Forget, cell: Unlearning, seed: int) -> UnlearnConfig:
