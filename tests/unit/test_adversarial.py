@@ -447,7 +447,7 @@ def stages(
 def test_the_attacker_does_not_depend_on_the_forget_set() -> None:
     images = adversarial.everything(problems.data())
     found = []
-    for forgotten in (torch.arange(40) % 4 == 1, torch.arange(40) < 3):
+    for forgotten in (images.labels == 1, torch.arange(40) < 3):
         data = dataclasses.replace(problems.data(), forget=images.select(forgotten), retain=images.select(~forgotten))
         found.append(stages(change(pretrain_steps=None, epochs=0), data))
     assert found[0][0] == found[1][0]
