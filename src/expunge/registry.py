@@ -52,6 +52,7 @@ class Mark:
     reference: str = ""
     better: str = ""
     needs: tuple[str, ...] = ()
+    search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,18 @@ class Plugin:
     summary: str = field(default="")
 
 
-def method(*, reference: str, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
+def method(
+    *, reference: str, aliases: Iterable[str] = (), search: Mapping[str, tuple[float, float]] | None = None
+) -> Callable[[Function], Function]:
     """Mark ``f(model, data, config, context) -> nn.Module`` as an unlearning method.
 
     Args:
         reference: Where the method was published, as it should be cited.
         aliases: Names that other code bases give to the same method.
+        search: The options that ``expunge tune`` searches, as on the command line (``lr``, ``forget.lr``), each
+            with its least and largest value; the search is even in the logarithm.
     """
-    return _marker(Mark("methods", aliases=tuple(aliases), reference=reference))
+    return _marker(Mark("methods", aliases=tuple(aliases), reference=reference, search=search or {}))
 
 
 def metric(*, better: str, needs: Iterable[str] = ()) -> Callable[[Function], Function]:

@@ -1,7 +1,7 @@
 """One unlearning: a method with its update mask, run on a model; and the presets that name such pairs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, cast
 
@@ -29,6 +29,8 @@ class Preset:
     """Its update mask."""
     adapters: LowRank | None = None
     """Its low-rank adapters."""
+    search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    """Options to search beside or in place of those of the method, as for :func:`registry.method`."""
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -144,6 +146,27 @@ def _for_each_role(method: object, key: str) -> list[str]:
     return [key] if its_own or field not in config.field_names(Rule) else [f"rule.{role}{field}" for role in ROLES]
 
 
+def option(given: Unlearning, key: str) -> object:
+    """The value of an option by the name that :func:`named` takes; None where it is not set."""
+    place: object = given.method
+    for prefix, part in (("mask.", given.update_mask), ("adapters.", given.adapters)):
+        if key.startswith(prefix):
+            place, key = part, key.removeprefix(prefix)
+    if place is given.method and key.partition(".")[0] not in config.field_names(type(given.method)):
+        place = getattr(given.method, "rule", None)
+    for name in key.split("."):
+        place = getattr(place, name, None)
+    return place
+
+
+def search_space(name: str) -> dict[str, tuple[float, float]]:
+    """The options of a method or preset that ``expunge tune`` searches, each with its least and largest value."""
+    name = canonical(name)
+    preset = PRESETS.get(name, Preset("", name))
+    plugin = registry.find("methods", preset.method.partition(":")[0])
+    return dict(preset.search or plugin.mark.search)
+
+
 def per_role(method: object) -> object:
     """The same configuration with its one rule given to each role, so that the two can be changed apart."""
     rule = getattr(method, "rule", None)
@@ -153,7 +176,7 @@ def per_role(method: object) -> object:
 def label(unlearning: Unlearning) -> str:
     """The one word for an unlearning in tables: its preset if it has the shape of one, else its method.
 
-    The shape of a preset is its method, with an update mask of the same score for the same roles.
+    The shape of a preset is its method, with an update mask by a score of the same sort for the same roles.
     """
     name = registry.of_config("methods", unlearning.method).name
     shape = (name, _shape(unlearning.update_mask))
@@ -162,7 +185,10 @@ def label(unlearning: Unlearning) -> str:
 
 
 def _shape(mask: UpdateMask | None) -> tuple[str, str] | None:
-    return None if mask is None else (mask.score, mask.roles)
+    """The roles of a mask and its score, of which two are saliencies."""
+    if mask is None:
+        return None
+    return "saliency" if mask.score in ("gradient", "difference") else mask.score, mask.roles
 
 
 def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, context: Context) -> nn.Module:

@@ -63,6 +63,8 @@ class Stepper:
         if _gains(model):
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._updates = _updates_of(model, rule, sparsity, update_masks)
+        self.jointly = "" in self._updates
+        """Whether one gradient, of the sum, serves all objectives of a call; else each has a step of its own."""
         self._losses: list[dict[str, Tensor]] = []
         self._rates: list[dict[str, float]] = []
         self._checked = 0
@@ -89,7 +91,7 @@ class Stepper:
 
     def _parts(self, objectives: Mapping[str, Objective]) -> list[tuple[str, dict[str, Objective]]]:
         """What each optimizer steps on: everything, or one role each."""
-        if "" in self._updates:
+        if self.jointly:
             return [("", dict(objectives))]
         unknown = [role for role in objectives if role not in self._updates]
         if unknown:

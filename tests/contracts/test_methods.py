@@ -15,7 +15,7 @@ from expunge.unlearning import Unlearning
 from expunge.updates import PerRole, Rule
 from tests import problems
 
-NAMES = [*registry.plugins("methods"), *unlearning.PRESETS]
+NAMES = list(dict.fromkeys([*registry.plugins("methods"), *unlearning.PRESETS]))
 ITERATIVE = [name for name in NAMES if hasattr(unlearning.named(name).method, "rule")]
 FROM_THE_MODEL = [name for name in ITERATIVE if name != "retrain"]
 

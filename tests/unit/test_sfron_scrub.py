@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import unlearning
+from expunge import mixed, unlearning
 from expunge.context import UnlearningData
 from expunge.errors import RequestError
 from expunge.methods import scrub, sfron
@@ -171,7 +171,7 @@ def test_forget_batches_are_as_large_as_retain_batches_by_default() -> None:
 
 def test_batches_are_shuffled_anew_at_each_boundary() -> None:
     images = problems.data().forget
-    batches = sfron.cycle(images, 4, torch.Generator().manual_seed(0))
+    batches = mixed.cycle(images, 4, torch.Generator().manual_seed(0))
     passes = [torch.cat([next(batches).ids for _ in range(images.steps(4))]) for _ in range(3)]
     assert all(sorted(ids.tolist()) == sorted(images.ids.tolist()) for ids in passes)
     assert len({tuple(ids.tolist()) for ids in passes}) == 3

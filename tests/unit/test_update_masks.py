@@ -198,6 +198,7 @@ def test_a_resnet18_mask_is_stored_in_bits(tmp_path: Path) -> None:
 
 def test_presets_keep_their_word_only_in_their_shape() -> None:
     assert unlearning.label(unlearning.named("salun:mask.fraction=0.2,epochs=3")) == "salun"
+    assert unlearning.label(unlearning.named("salun:mask.score=difference")) == "salun"
     assert unlearning.label(unlearning.named("random_label:mask.score=random")) == "random_label"
     assert unlearning.label(unlearning.named("sharp_minmax")) == "sharp_minmax"
     assert unlearning.label(unlearning.named("neggrad_plus")) == "neggrad_plus"

@@ -18,11 +18,11 @@ def run(wanted: Comparison, folder: Path, options: _console.Common, jobs: int | 
     """Run, print the table, write the report; status 1 if some run failed."""
     started = time.perf_counter()
     device = str(_console.device(options.device))
-    if jobs is None:
-        jobs = min(os.cpu_count() or 1, 4) if device == "cpu" else 1
     with _console.progress(options.quiet or options.json) as bars:
-        watch = _Watch(bars)
-        board = bench(wanted, Store(folder), jobs=jobs, device=device, retry=options.retry, watch=watch)
+        watch = Watch(bars)
+        board = bench(
+            wanted, Store(folder), jobs=processes(jobs, device), device=device, retry=options.retry, watch=watch
+        )
     return _conclude(folder, board, options, time.perf_counter() - started)
 
 
@@ -45,7 +45,14 @@ def _conclude(folder: Path, board: Board, options: _console.Common, seconds: flo
     return 0
 
 
-class _Watch:
+def processes(jobs: int | None, device: str) -> int:
+    """How many processes to use: as asked, or one per core but at most four, and one alone on a GPU."""
+    if jobs is not None:
+        return jobs
+    return min(os.cpu_count() or 1, 4) if device == "cpu" else 1
+
+
+class Watch:
     """Shows a board as progress bars: one for all runs, one for each at work."""
 
     def __init__(self, bars: Progress) -> None:

@@ -38,7 +38,7 @@ def _plugins(kind: str) -> list[dict[str, object]]:
         {
             "name": plugin.name,
             "summary": plugin.summary,
-            "options": _options(plugin.config),
+            "options": _options(plugin.config) | _added(kind, plugin.name),
             "aliases": list(plugin.mark.aliases),
             "reference": plugin.mark.reference,
         }
@@ -51,7 +51,14 @@ def _presets() -> list[dict[str, object]]:
     return [
         {"name": name, "summary": f"preset: {preset.summary}", "options": {"method": preset.method} | _parts(preset)}
         for name, preset in unlearning.PRESETS.items()
+        if name not in registry.plugins("methods")
     ]
+
+
+def _added(kind: str, name: str) -> dict[str, object]:
+    """The update mask that a method has by its name."""
+    preset = unlearning.PRESETS.get(name) if kind == "methods" else None
+    return {} if preset is None else _parts(preset)
 
 
 def _parts(preset: unlearning.Preset) -> dict[str, object]:
@@ -73,7 +80,7 @@ def _plain(value: object) -> object:
         return value
     defaults = cast("type", type(value))
     changed = {
-        field.name: getattr(value, field.name)
+        field.name: _plain(getattr(value, field.name))
         for field in dataclasses.fields(defaults)
         if getattr(value, field.name) != field.default
     }

@@ -87,7 +87,11 @@ class AdversarialConfig:
         return Probe(self.sensitivity, self.directions, self.noise)
 
 
-@method(reference="Sharma et al. 2024, arXiv:2402.06864", aliases=("Gan", "DAU"))
+@method(
+    reference="Sharma et al. 2024, arXiv:2402.06864",
+    aliases=("Gan", "DAU"),
+    search={"lr": (1e-3, 1e-1), "adversarial_weight": (0.1, 10.0)},
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: AdversarialConfig, context: Context) -> nn.Module:
     """``min E_retain[CE]`` and mislead an attacker, who learns meanwhile to tell the forget set from unseen images.
 

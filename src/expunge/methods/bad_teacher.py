@@ -1,6 +1,5 @@
 """Bad teacher: a student that follows a competent teacher, and on the forget set an incompetent one."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +9,9 @@ from torch.nn import functional
 from expunge import parameters, ranges, training
 from expunge.context import Context, UnlearningData
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
+from expunge.mixed import by_role, joined
 from expunge.registry import method
-from expunge.updates import Objective, PerRole, Rule
+from expunge.updates import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class BadTeacherConfig:
         ranges.above(0, temperature=self.temperature)
 
 
-@method(reference="Chundawat et al. 2023, arXiv:2205.08096", aliases=("BadT", "blindspot"))
+@method(reference="Chundawat et al. 2023, arXiv:2205.08096", aliases=("BadT", "blindspot"), search={"lr": (1e-3, 1.0)})
 def unlearn(model: nn.Module, data: UnlearningData, config: BadTeacherConfig, context: Context) -> nn.Module:
     """``min E[u KL_T(incompetent || student) + (1 - u) KL_T(competent || student)]``, u = 1 on the forget set.
 
@@ -48,18 +47,18 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BadTeacherConfig, co
     competent, incompetent = parameters.frozen_copy(model), parameters.frozen_copy(model)
     with context.seeded():
         parameters.reinitialise(incompetent)
-    images = _joined(data.forget, _share(data.retain, config.retain_fraction, context.generator))
+    images = joined(data.forget, _share(data.retain, config.retain_fraction, context.generator))
     model.train()
     step = context.stepper(model, config.rule, config.epochs * images.steps(config.batch_size))
     for _ in range(config.epochs):
         for batch in images.batches(config.batch_size, context.generator):
-            x, of_forget = batch.inputs, batch.labels.bool()
+            x, of_forget = batch.inputs, batch.ids < len(data.forget)
 
             def divergences(x: Tensor = x, of_forget: Tensor = of_forget) -> Tensor:
                 teacher = torch.where(of_forget[:, None], incompetent(x), competent(x))
                 return divergence(model(x), teacher, config.temperature)
 
-            step(**_by_role(divergences, of_forget, config.rule))
+            step(**by_role(divergences, of_forget, step))
     return model
 
 
@@ -74,32 +73,3 @@ def _share(images: ImageSet, fraction: float, generator: torch.Generator) -> Ima
     """floor(fraction n) of the examples, drawn without replacement."""
     order = torch.randperm(len(images), generator=generator, device=generator.device)
     return images.select(order[: int(fraction * len(images) + 1e-9)])
-
-
-def _joined(forget: ImageSet, retain: ImageSet) -> ImageSet:
-    """Both sets as one, whose label says whether the example is to be forgotten; a copy of the images."""
-    if forget.inputs.dtype != retain.inputs.dtype or forget.augmentation != retain.augmentation:
-        raise RequestError("to mix forget and retain images, both must have one type and one augmentation")
-    u = torch.cat([torch.ones_like(forget.labels), torch.zeros_like(retain.labels)])
-    inputs = torch.cat([forget.inputs, retain.inputs])
-    return ImageSet(inputs, u, torch.arange(len(u), device=u.device), retain.augmentation)
-
-
-def _by_role(losses: Callable[[], Tensor], of_forget: Tensor, rule: Rule | PerRole) -> dict[str, Objective]:
-    """Two objectives that sum to the mean of the losses (batch,): the part of each set in it.
-
-    One rule takes both from one forward pass. Rules per role step in between, so that each needs its own.
-    """
-    made: list[Tensor] = []
-
-    def forget() -> Tensor:
-        found = losses()
-        if isinstance(rule, Rule):
-            made.append(found)
-        return torch.where(of_forget, found, 0.0).sum() / len(found)
-
-    def retain() -> Tensor:
-        found = made.pop() if made else losses()
-        return torch.where(of_forget, 0.0, found).sum() / len(found)
-
-    return {"forget": forget, "retain": retain}

@@ -26,7 +26,11 @@ class FinetuneConfig:
         training.check_schedule(self.epochs, self.batch_size)
 
 
-@method(reference="Warnecke et al. 2023, arXiv:2108.11577; Golatkar et al. 2020, arXiv:1911.04933", aliases=("FT",))
+@method(
+    reference="Warnecke et al. 2023, arXiv:2108.11577; Golatkar et al. 2020, arXiv:1911.04933",
+    aliases=("FT",),
+    search={"lr": (1e-3, 1e-1)},
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: FinetuneConfig, context: Context) -> nn.Module:
     """Go on training on the retain set and let the forget set fade: ``min E_retain[CE]``."""
     return training.fit(model, data.retain, config.rule, context, epochs=config.epochs, batch_size=config.batch_size)

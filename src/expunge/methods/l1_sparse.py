@@ -43,7 +43,11 @@ class L1SparseConfig:
         return self.alpha * (1 - epoch / decaying) if epoch < decaying else 0.0
 
 
-@method(reference="Jia et al. 2023, arXiv:2304.04934", aliases=("FT_prune", "FT_l1"))
+@method(
+    reference="Jia et al. 2023, arXiv:2304.04934",
+    aliases=("FT_prune", "FT_l1"),
+    search={"lr": (1e-3, 1e-1), "alpha": (1e-6, 1e-3)},
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, context: Context) -> nn.Module:
     """Fine-tune towards sparse weights: ``min E_retain[CE] + alpha_e ||w||_1`` over all trainable weights.
 

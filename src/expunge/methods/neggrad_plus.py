@@ -1,16 +1,14 @@
 """NegGrad+: descend on the retain set and ascend on the forget set in the same step."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from expunge import training
 from expunge.context import Context, UnlearningData
-from expunge.data.image_set import Batch, ImageSet
 from expunge.errors import RequestError
 from expunge.losses import cross_entropy
+from expunge.mixed import cycle
 from expunge.registry import method
 from expunge.updates import PerRole, Rule
 
@@ -35,7 +33,11 @@ class NegGradPlusConfig:
             raise RequestError(f"alpha must be in [0, 1], got {self.alpha}")
 
 
-@method(reference="Kurmanji et al. 2023, arXiv:2302.09880", aliases=("NG",))
+@method(
+    reference="Kurmanji et al. 2023, arXiv:2302.09880",
+    aliases=("NG",),
+    search={"lr": (1e-3, 1e-1), "alpha": (0.9, 0.999)},
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: NegGradPlusConfig, context: Context) -> nn.Module:
     """Descend on retain, ascend on forget: ``min alpha E_retain[CE] - (1 - alpha) E_forget[CE]``."""
     model.train()
@@ -49,9 +51,3 @@ def unlearn(model: nn.Module, data: UnlearningData, config: NegGradPlusConfig, c
                 forget=lambda b=forget: (alpha - 1) * cross_entropy(model(b.inputs), b.labels),
             )
     return model
-
-
-def cycle(images: ImageSet, size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Batches without end: each pass is shuffled and augmented anew."""
-    while True:
-        yield from images.batches(size, generator)

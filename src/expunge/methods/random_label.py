@@ -1,6 +1,6 @@
 """Random labels: train the forget set on wrong labels and the retain set on true ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -14,8 +14,9 @@ from expunge.context import Context, UnlearningData
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
 from expunge.losses import cross_entropy
+from expunge.mixed import by_role, joined
 from expunge.registry import method
-from expunge.updates import Objective, PerRole, Rule
+from expunge.updates import Objective, PerRole, Rule, Stepper
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,11 @@ class RandomLabelConfig:
             raise RequestError(f"order must be alternate or mixed, got {self.order!r}")
 
 
-@method(reference="Golatkar et al. 2020, arXiv:1911.04933; Fan et al. 2024, arXiv:2310.12508", aliases=("RL",))
+@method(
+    reference="Golatkar et al. 2020, arXiv:1911.04933; Fan et al. 2024, arXiv:2310.12508",
+    aliases=("RL",),
+    search={"lr": (1e-3, 1e-1)},
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: RandomLabelConfig, context: Context) -> nn.Module:
     """Each epoch, ``min E_forget[CE(random label)]``, then ``min E_retain[CE]``; labels are drawn anew.
 
@@ -56,15 +61,15 @@ def unlearn(model: nn.Module, data: UnlearningData, config: RandomLabelConfig, c
     model.train()
     size, generator = config.batch_size, context.generator
     if config.order == "mixed":
-        both = _joined(data.forget, data.retain)
-        steps, epoch = both.steps(size), partial(_mixed, model, both, data, config, generator)
+        both = joined(data.forget, data.retain)
+        steps, epoch = both.steps(size), partial(_mixed, model, both, data, config)
     else:
         steps = data.forget.steps(size) + data.retain.steps(size)
-        epoch = partial(_alternate, model, data, config, generator)
+        epoch = partial(_alternate, model, data, config)
     step = context.stepper(model, config.rule, config.epochs * steps)
     original = _copies(model, context) if config.proximal > 0 else []
     for _ in range(config.epochs):
-        for objectives in epoch():
+        for objectives in epoch(step, generator):
             step(**objectives)
             soft_threshold(original, config.proximal * (1 - (step.taken - 1) / step.steps))
     return model
@@ -80,7 +85,7 @@ def draw_labels(labels: Tensor, num_classes: int, true_label: bool, generator: t
 
 
 def _alternate(
-    model: nn.Module, data: UnlearningData, config: RandomLabelConfig, generator: torch.Generator
+    model: nn.Module, data: UnlearningData, config: RandomLabelConfig, _: Stepper, generator: torch.Generator
 ) -> Iterator[dict[str, Objective]]:
     """The objectives of each step of an epoch: first those of the forget set, then those of the retain set."""
     for batch in data.forget.batches(config.batch_size, generator):
@@ -91,47 +96,23 @@ def _alternate(
 
 
 def _mixed(
-    model: nn.Module, both: ImageSet, data: UnlearningData, config: RandomLabelConfig, generator: torch.Generator
+    model: nn.Module,
+    both: ImageSet,
+    data: UnlearningData,
+    config: RandomLabelConfig,
+    step: Stepper,
+    generator: torch.Generator,
 ) -> Iterator[dict[str, Objective]]:
     """The objectives of each step of an epoch over both sets: they sum to the mean cross-entropy of the batch."""
     for batch in both.batches(config.batch_size, generator):
         of_forget = batch.ids < len(data.forget)
         drawn = draw_labels(batch.labels, data.num_classes, config.true_label, generator)
         labels = torch.where(of_forget, drawn, batch.labels)
-        yield _by_role(
+        yield by_role(
             lambda x=batch.inputs, y=labels: functional.cross_entropy(model(x).float(), y, reduction="none"),
             of_forget,
-            config.rule,
+            step,
         )
-
-
-def _joined(forget: ImageSet, retain: ImageSet) -> ImageSet:
-    """Both sets as one, whose ids are positions: those of the forget set come first; a copy of the images."""
-    if forget.inputs.dtype != retain.inputs.dtype or forget.augmentation != retain.augmentation:
-        raise RequestError("to mix forget and retain images, both must have one type and one augmentation")
-    labels = torch.cat([forget.labels, retain.labels])
-    inputs = torch.cat([forget.inputs, retain.inputs])
-    return ImageSet(inputs, labels, torch.arange(len(labels), device=labels.device), retain.augmentation)
-
-
-def _by_role(losses: Callable[[], Tensor], of_forget: Tensor, rule: Rule | PerRole) -> dict[str, Objective]:
-    """Two objectives that sum to the mean of the losses (batch,): the part of each set in it.
-
-    One rule takes both from one forward pass. Rules per role step in between, so that each needs its own.
-    """
-    made: list[Tensor] = []
-
-    def forget() -> Tensor:
-        found = losses()
-        if isinstance(rule, Rule):
-            made.append(found)
-        return torch.where(of_forget, found, 0.0).sum() / len(found)
-
-    def retain() -> Tensor:
-        found = made.pop() if made else losses()
-        return torch.where(of_forget, 0.0, found).sum() / len(found)
-
-    return {"forget": forget, "retain": retain}
 
 
 def _copies(model: nn.Module, context: Context) -> list[tuple[nn.Parameter, Tensor]]:

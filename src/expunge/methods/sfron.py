@@ -1,7 +1,6 @@
 """SFRon: now and then a step that unlearns what is still remembered, between steps that keep the rest."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +9,13 @@ from torch.nn import functional
 
 from expunge import ranges
 from expunge.context import Context, UnlearningData
-from expunge.data.image_set import Batch, ImageSet
 from expunge.losses import cross_entropy
+from expunge.mixed import cycle
 from expunge.registry import method
 from expunge.updates import PerRole, Rule
 
-RULES = PerRole(forget=Rule(lr=0.01, schedule="cosine", clip=7.0), retain=Rule(lr=0.01, schedule="cosine"))
-"""The published rules, with an optimizer of its own for each role; clipping is for forget steps alone."""
+RULES = PerRole(Rule(lr=0.01, schedule="cosine", clip=7.0), Rule(lr=0.01, schedule="cosine"), share="first")
+"""The published rules: one momentum for both roles, and clipping for forget steps alone."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class SfronConfig:
     forget_batch_size: int | None = None
     """Forget examples per step; by default as many as retain examples."""
     rule: Rule | PerRole = RULES
-    """The update rule; by default each role has its own optimizer, and the gradient of forget steps is clipped."""
+    """The update rule; by default both roles share their momentum, and the gradient of forget steps is clipped."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -45,7 +44,11 @@ class SfronConfig:
         ranges.at_least(1, forget_batch_size=self.forget_batch_size)
 
 
-@method(reference="Huang et al. 2024, arXiv:2409.19732; as in Zhong et al. 2025, arXiv:2504.15827", aliases=("SFRon",))
+@method(
+    reference="Huang et al. 2024, arXiv:2409.19732; as in Zhong et al. 2025, arXiv:2504.15827",
+    aliases=("SFRon",),
+    search={"lr": (1e-3, 1e-1), "alpha": (1.0, 100.0)},
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: SfronConfig, context: Context) -> nn.Module:
     """At each of T steps ``min E_retain[CE]``; before every ``forget_every``-th ``min -alpha_t sum_i w_i l_i``.
 
@@ -87,9 +90,3 @@ def adaptive_weights(losses: Tensor, lamb: float) -> Tensor:
     losses = losses.detach()
     smallest = torch.where(losses > 0, losses, torch.finfo(losses.dtype).max).amin()
     return torch.softmax(-lamb * losses.maximum(smallest).log(), dim=0)
-
-
-def cycle(images: ImageSet, size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Batches without end: each pass is shuffled and augmented anew."""
-    while True:
-        yield from images.batches(size, generator)

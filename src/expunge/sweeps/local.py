@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -58,19 +58,35 @@ def bench(
     if jobs < 1:
         raise RequestError(f"jobs must be at least 1, got {jobs}")
     cells = entries(wanted)
-    runs = _all_runs(cells)
-    board = Board(dict.fromkeys(runs, "pending"))
+    board = Board(dict.fromkeys(_with_parents([cell.run for cell in cells]), "pending"))
     manifest = store.root / "bench.json"
     store.root.mkdir(parents=True, exist_ok=True)
     write_json(manifest, _manifest(wanted, cells, board))
     try:
-        _Sweep(runs, board, store, jobs, device, retry, watch or (lambda _: None)).work()
+        make([cell.run for cell in cells], store, jobs=jobs, device=device, retry=retry, watch=watch, board=board)
     finally:
         write_json(manifest, _manifest(wanted, cells, board))
     return board
 
 
-def _all_runs(cells: list[Entry]) -> dict[str, RunConfig]:
+def make(
+    runs: Sequence[RunConfig],
+    store: Store,
+    *,
+    jobs: int = 1,
+    device: str = "cpu",
+    retry: bool = False,
+    watch: Watcher | None = None,
+    board: Board | None = None,
+) -> Board:
+    """Make every one of these runs, and their parents, that does not exist yet, in ``jobs`` processes."""
+    every = _with_parents(runs)
+    board = board or Board(dict.fromkeys(every, "pending"))
+    _Sweep(every, board, store, jobs, device, retry, watch or (lambda _: None)).work()
+    return board
+
+
+def _with_parents(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
     """Every run by id, parents before children."""
     found: dict[str, RunConfig] = {}
 
@@ -79,8 +95,8 @@ def _all_runs(cells: list[Entry]) -> dict[str, RunConfig]:
             add(parent)
         found.setdefault(plans.run_id(wanted), wanted)
 
-    for cell in cells:
-        add(cell.run)
+    for each in runs:
+        add(each)
     return found
 
 
