@@ -146,6 +146,14 @@ def _for_each_role(method: object, key: str) -> list[str]:
     return [key] if its_own or field not in config.field_names(Rule) else [f"rule.{role}{field}" for role in ROLES]
 
 
+def rules(given: Unlearning) -> dict[str, Rule]:
+    """The update rules of a method by role; one for all has the empty name."""
+    rule = getattr(given.method, "rule", None)
+    if isinstance(rule, PerRole):
+        return {"forget": rule.forget, "retain": rule.retain}
+    return {"": rule} if isinstance(rule, Rule) else {}
+
+
 def option(given: Unlearning, key: str) -> object:
     """The value of an option by the name that :func:`named` takes; None where it is not set."""
     place: object = given.method

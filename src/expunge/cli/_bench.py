@@ -55,15 +55,17 @@ def processes(jobs: int | None, device: str) -> int:
 class Watch:
     """Shows a board as progress bars: one for all runs, one for each at work."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: Progress, runs: int | None = None) -> None:
+        """``runs``: how many there will be in all, where the board does not know it yet."""
         self.bars = bars
-        self.total = bars.add_task("all runs", total=None)
+        self.runs = runs
+        self.total = bars.add_task("all runs", total=runs)
         self.tasks: dict[str, TaskID] = {}
 
     def __call__(self, board: Board) -> None:
         """Redraw."""
         ended = sum(state in ("finished", "failed") for state in board.states.values())
-        self.bars.update(self.total, completed=ended, total=len(board.states))
+        self.bars.update(self.total, completed=ended, total=max(self.runs or 0, len(board.states)))
         for name in [name for name in self.tasks if board.states[name] != "running"]:
             self.bars.remove_task(self.tasks.pop(name))
         for name, state in board.progress.items():

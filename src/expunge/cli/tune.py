@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
             seed=given.seed,
             jobs=_bench.processes(given.jobs, device),
             device=device,
-            watch=_bench.Watch(bars),
+            watch=_bench.Watch(bars, given.trials * len(wanted.methods) + 2),
         )
     found = tuning.to_data(wanted, searches, given.seed)
     write_json(folder / "tuned.json", found)

@@ -31,7 +31,8 @@ class Comparison:
     forget: str
     """The forget set, as on the command line: ``random:10%``, ``class:3``."""
     methods: tuple[str, ...]
-    """The methods, as ``NAME[:key=value,...]``; retraining and the original model are added."""
+    """The methods, as ``NAME[:key=value,...]``, with a label of one's own if wanted: ``salun:epochs=5 as mine``;
+    retraining and the original model are added."""
     seeds: int = 1
     """How many times everything is done anew: training, forget set and unlearning."""
     precision: Precision = "auto"
@@ -45,7 +46,7 @@ class Comparison:
             raise RequestError("a comparison needs at least one method")
         parse_forget(self.forget)
         for method in self.methods:
-            unlearning.named(method)
+            unlearning.named(labelled(method)[0])
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,17 @@ def entries(wanted: Comparison) -> list[Entry]:
 def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:
     """Each different unlearning once, by its word, or by its full text where several have the same word."""
     cells = {config.digest(cell): (word, word, cell) for word, cell in (("retrain", retrain), ("original", _NOTHING))}
-    for text in methods:
+    for text, word in map(labelled, methods):
         cell = unlearning.named(text)
-        cells.setdefault(config.digest(cell), (unlearning.canonical(text.partition(":")[0]), text, cell))
+        cells.setdefault(config.digest(cell), (word or unlearning.canonical(text.partition(":")[0]), text, cell))
     words = [word for word, _, _ in cells.values()]
     return [(word if words.count(word) == 1 or text == word else text, cell) for word, text, cell in cells.values()]
+
+
+def labelled(method: str) -> tuple[str, str]:
+    """The text of a method, and the label that stands behind ``as``, if any."""
+    text, _, label = method.partition(" as ")
+    return text.strip(), label.strip()
 
 
 _NOTHING = Unlearning(OriginalConfig())

@@ -79,9 +79,13 @@ def make(
     watch: Watcher | None = None,
     board: Board | None = None,
 ) -> Board:
-    """Make every one of these runs, and their parents, that does not exist yet, in ``jobs`` processes."""
+    """Make every one of these runs, and their parents, that does not exist yet, in ``jobs`` processes.
+
+    A board that is given keeps what it knows of other runs.
+    """
     every = _with_parents(runs)
-    board = board or Board(dict.fromkeys(every, "pending"))
+    board = board or Board()
+    board.states |= dict.fromkeys(every, "pending")
     _Sweep(every, board, store, jobs, device, retry, watch or (lambda _: None)).work()
     return board
 

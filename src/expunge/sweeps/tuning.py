@@ -19,8 +19,8 @@ from expunge.metrics.average_gap import AverageGapConfig
 from expunge.plans import UnlearnConfig
 from expunge.runs import Store
 from expunge.sweeps import local
-from expunge.sweeps.grid import Comparison, entries
-from expunge.sweeps.local import Watcher
+from expunge.sweeps.grid import Comparison, entries, labelled
+from expunge.sweeps.local import Board, Watcher
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Search:
     """What was tried for one method, in order; the first trial has its defaults."""
 
     method: str
+    """The label of the method."""
     trials: tuple[Trial, ...]
 
     @property
@@ -79,28 +80,24 @@ def tune(
     """
     if trials < 1:
         raise RequestError(f"trials must be at least 1, got {trials}")
-    studies = {text: _Study(text, seed) for text in wanted.methods}
-    references: dict[str, UnlearnConfig] = {}
+    studies = [_Study(method, seed) for method in wanted.methods]
+    reference, judged, board = _run_of(wanted, None, seed), None, Board()
     for _ in range(trials):
-        texts = {study.ask(): study for study in studies.values()}
-        cells = {text: _run_of(wanted, text, seed) for text in texts}
-        reference = next(iter(cells.values()))[1]
-        references[plans.run_id(reference)] = reference
-        subjects = [subject for subject, _ in cells.values()]
-        local.make([reference, *subjects], store, jobs=jobs, device=device, watch=watch)
-        judged = _judge(store, reference, None, seed)
-        for text, (subject, _) in cells.items():
-            texts[text].tell(text, _gap(store, subject, judged, seed))
-    return [Search(text, tuple(study.told)) for text, study in studies.items()]
+        texts = [study.ask() for study in studies]
+        subjects = [_run_of(wanted, text, seed) for text in texts]
+        local.make([reference, *subjects], store, jobs=jobs, device=device, watch=watch, board=board)
+        judged = judged or _judge(store, reference, None, seed)
+        for study, text, subject in zip(studies, texts, subjects, strict=True):
+            study.tell(text, _gap(store, subject, judged, seed))
+    return [Search(study.label, tuple(study.told)) for study in studies]
 
 
-def _run_of(wanted: Comparison, text: str, seed: int) -> tuple[UnlearnConfig, UnlearnConfig]:
-    """The unlearning by this text at the seed of the search, and its reference."""
-    cell = entries(dataclasses.replace(wanted, methods=(text,), seeds=1))[-1].run
-    assert cell.reference is not None
-    original = dataclasses.replace(cell.subject.original, seed=seed)
-    change = {"original": original, "forget_seed": seed, "seed": seed}
-    return dataclasses.replace(cell.subject, **change), dataclasses.replace(cell.reference, **change)
+def _run_of(wanted: Comparison, text: str | None, seed: int) -> UnlearnConfig:
+    """The unlearning by this text at the seed of the search; without a text, retraining."""
+    one = dataclasses.replace(wanted, methods=(text or "original",), seeds=1)
+    subject = entries(one)[0 if text is None else -1].run.subject
+    original = dataclasses.replace(subject.original, seed=seed)
+    return dataclasses.replace(subject, original=original, forget_seed=seed, seed=seed)
 
 
 def _gap(store: Store, subject: UnlearnConfig, reference: Subject, seed: int) -> float | None:
@@ -124,10 +121,11 @@ def _judge(store: Store, wanted: UnlearnConfig, reference: Subject | None, seed:
 class _Study:
     """The trials of one method: asks for the next options, is told how they did."""
 
-    def __init__(self, text: str, seed: int) -> None:
-        self.text = text
+    def __init__(self, method: str, seed: int) -> None:
+        self.text, label = labelled(method)
+        self.label = label or unlearning.canonical(self.text.partition(":")[0])
         self.told: list[Trial] = []
-        self.space = unlearning.search_space(text.partition(":")[0])
+        self.space = space(self.text)
         optuna = _optuna()
         self.distributions = {
             key: optuna.distributions.FloatDistribution(low, high, log=low > 0)
@@ -168,6 +166,23 @@ class _Study:
             self.study.add_trial(trial)
 
 
+def space(text: str) -> dict[str, tuple[float, float]]:
+    """The options to search for a method in its text form, each with its least and largest value.
+
+    Bounds of ``lr`` are meant for SGD. A rule per role has a rate for each role, and those of AdamW and Lion,
+    whose steps do not depend on the size of the gradient, are a hundredth of them.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for key, (low, high) in unlearning.search_space(text.partition(":")[0]).items():
+        rates = unlearning.rules(unlearning.named(text)) if key == "lr" else {}
+        for name, rule in rates.items():
+            factor = 1.0 if rule.optimizer == "sgd" else 0.01
+            found[f"{name}.lr" if name else "lr"] = (low * factor, high * factor)
+        if not rates:
+            found[key] = (low, high)
+    return found
+
+
 def _optuna() -> Any:
     """The library of the search, which is an extra.
 
@@ -190,6 +205,7 @@ def to_data(wanted: Comparison, searches: Sequence[Search], seed: int) -> dict[s
         "objective": "average gap to retraining on the validation split, in points",
         "methods": [
             {
+                "label": search.method,
                 "method": search.best.text,
                 "source": search.source,
                 "gap": search.best.gap,
