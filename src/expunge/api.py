@@ -47,6 +47,10 @@ class Result:
     """Wall-clock seconds by phase: ``precompute`` (if any) and ``unlearn``."""
     history: Sequence[Mapping[str, object]]
     """One record per step: ``step``, ``lr`` and ``loss`` by role."""
+    steps: Mapping[str, int]
+    """How many steps were taken for each role."""
+    notes: Mapping[str, object]
+    """What the method found out on the way: the checkpoint that SCRUB rewinds to, for example."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ def unlearn(
     context = Context(randomness.generator(seed, "unlearning", device=place), place, precision)
     data = UnlearningData(forgotten.to(place), kept.to(place), None if held is None else held.to(place), classes)
     unlearned = unlearning.unlearn(student, data, wanted, context)
-    return Result(unlearned, dict(context.seconds), context.history())
+    return Result(unlearned, dict(context.seconds), context.history(), context.steps(), dict(context.notes))
 
 
 def evaluate(

@@ -1,6 +1,7 @@
 """Everything about a run that is not a hyperparameter, and the data that a method may see."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class Context:
     """Keeps the tensors of an expensive stage where later runs find them; without it they are made each time."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds per phase."""
+    notes: dict[str, object] = field(default_factory=dict[str, object])
+    """What a method found out on the way and its user should know, JSON-ready: it goes into the result."""
     steppers: list[Stepper] = field(default_factory=list)
     """The steppers made so far: their losses are the history of the run."""
     _phases: list[str] = field(default_factory=list[str], init=False, repr=False)
@@ -98,6 +101,13 @@ class Context:
     def history(self) -> list[dict[str, object]]:
         """One record per step of every stepper: step, learning rates, losses by role."""
         return [record for stepper in self.steppers for record in stepper.history()]
+
+    def steps(self) -> dict[str, int]:
+        """How many objectives of each role were stepped on."""
+        taken: Counter[str] = Counter()
+        for stepper in self.steppers:
+            taken.update(stepper.roles())
+        return dict(taken)
 
     @contextmanager
     def seeded(self) -> Iterator[None]:

@@ -266,7 +266,7 @@ def _save(
     draft.tensors("model", model.state_dict(), weights=[name for name, _ in model.named_parameters()])
     draft.tensors("predictions", tensors)
     draft.lines("history", context.history())
-    return {"seconds": context.seconds}
+    return {"seconds": context.seconds, "steps": context.steps(), "notes": context.notes}
 
 
 def _evaluate(wanted: EvaluateConfig, before: Mapping[str, RunDirectory], store: Store, session: Session) -> Record:

@@ -5,6 +5,7 @@ sharpness-aware gradients, clipping, precision, sparsity and update masks live h
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +111,10 @@ class Stepper:
                         f"where the learning rate was {rate:g}: try a smaller lr, or set clip"
                     )
         self._checked = len(self._losses)
+
+    def roles(self) -> dict[str, int]:
+        """How often each role was stepped on; does not wait for the device."""
+        return dict(Counter(role for losses in self._losses for role in losses))
 
     def history(self) -> list[dict[str, object]]:
         """One record per step: ``{"step", "lr": by role, "loss": by role}``; waits for the device."""

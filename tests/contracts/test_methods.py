@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from expunge import parameters, randomness, registry, unlearning
+from expunge.adapters import LowRank
 from expunge.context import UnlearningData
 from expunge.errors import RequestError, RunError
-from expunge.masks import largest
+from expunge.masks import Mask, largest
 from expunge.unlearning import Unlearning
 from expunge.updates import PerRole, Rule
 from tests import problems
@@ -198,3 +199,115 @@ def test_neggrad_plus_at_alpha_one_descends_like_fine_tuning() -> None:
     two = unlearning.unlearn(second, data, short("finetune", **whole), problems.context())
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+NUMBERS = [
+    (name, field.name, default)
+    for name in NAMES
+    for field in dataclasses.fields(unlearning.named(name).method)  # type: ignore[arg-type]
+    for default in [getattr(unlearning.named(name).method, field.name)]
+    if type(default) in (int, float)
+]
+
+
+@pytest.mark.parametrize(("name", "field", "default"), NUMBERS, ids=[f"{name}-{field}" for name, field, _ in NUMBERS])
+def test_no_number_may_be_negative_or_without_a_value(name: str, field: str, default: float) -> None:
+    values = [-1] if isinstance(default, int) else [-1.0, float("nan"), float("inf"), float("-inf")]
+    for value in values:
+        with pytest.raises(RequestError, match=field):
+            short(name, **{field: value})
+
+
+RULES = {
+    "lr": -1.0,
+    "momentum": 1.0,
+    "weight_decay": float("nan"),
+    "warmup": 1.5,
+    "clip": 0.0,
+    "rho": float("inf"),
+    "beta2": -0.1,
+}
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_bad_rules_and_masks_are_named(name: str) -> None:
+    for field, value in RULES.items():
+        with pytest.raises(RequestError, match=field):
+            unlearning.named(name, {field: value})
+    for field, value in {"fraction": 1.5, "threshold": float("nan"), "batch_size": 0}.items():
+        with pytest.raises(RequestError, match=field):
+            unlearning.named(
+                name, {f"mask.{field}": value, **({"mask.fraction": None} if field == "threshold" else {})}
+            )
+    wrong = {"0.weight": torch.ones(2, 2, dtype=torch.bool)}
+    with pytest.raises(RequestError, match=r"0\.weight has shape \(2, 2\)"):
+        run(dataclasses.replace(short(name), update_mask=None), update_masks=Mask(wrong))
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(lr=0.01, rho=0.05, sharpness="max", lamb=0.5, adaptive=True),
+        Rule(lr=0.01, schedule="multistep", nesterov=True, warmup=0.2, clip=1.0),
+        PerRole(Rule(optimizer="adamw", lr=1e-4), Rule(lr=0.01)),
+        PerRole(Rule(optimizer="adamw", lr=1e-4), Rule(lr=0.01), share="first"),
+        PerRole(Rule(optimizer="adamw", lr=1e-4), Rule(optimizer="adamw", lr=1e-3), share="second"),
+        PerRole(Rule(lr=0.01), Rule(lr=0.02), share="both"),
+    ],
+    ids=["sharpness", "schedule", "dual", "first", "second", "both"],
+)
+def test_takes_every_rule(name: str, rule: Rule | PerRole) -> None:
+    assert run(short(name, rule=rule)) is not None
+
+
+@pytest.mark.parametrize("name", FROM_THE_MODEL)
+@pytest.mark.parametrize(
+    "text", ["roles=split", "roles=forget,score=ratio", "score=difference,fraction=0.1", "score=random"]
+)
+def test_takes_every_update_mask(name: str, text: str) -> None:
+    mask = unlearning.named("finetune:" + ",".join(f"mask.{part}" for part in text.split(","))).update_mask
+    assert run(dataclasses.replace(short(name, rule=Rule(lr=0.01)), update_mask=mask)) is not None
+
+
+@pytest.mark.parametrize("name", FROM_THE_MODEL)
+def test_takes_low_rank_adapters_or_says_why_not(name: str) -> None:
+    wanted = dataclasses.replace(short(name), adapters=LowRank(rank=1), update_mask=None)
+    if name == "boundary_expanding":  # its classifier grows, and an adapter cannot
+        with pytest.raises(RequestError, match="adapter"):
+            run(wanted)
+        return
+    parameters.check_same(run(wanted).state_dict(), problems.model().state_dict(), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_class_is_refused_or_gives_a_finite_model(name: str) -> None:
+    data = UnlearningData(
+        problems.images(6, 1, seed=1), problems.images(12, 1, 100, seed=2), problems.images(6, 1, 500, seed=3), 1
+    )
+    try:
+        found = unlearning.unlearn(problems.model(classes=1), data, short(name), problems.context())
+    except RequestError as error:
+        assert "class" in str(error)
+    else:
+        assert all(bool(torch.isfinite(value).all()) for value in found.state_dict().values())
+
+
+class Constant(nn.Module):
+    """Logits that no weight and no image changes: every gradient is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 3, bias=False)
+        nn.init.zeros_(self.layer.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(torch.zeros_like(inputs.flatten(1)))
+
+
+@pytest.mark.parametrize("name", FROM_THE_MODEL)
+@pytest.mark.parametrize("rho", [0.0, 0.1])
+def test_an_all_zero_gradient_moves_nothing(name: str, rho: float) -> None:
+    wanted = short(name, rule=Rule(lr=0.1, weight_decay=0.0, rho=rho, clip=1.0))
+    model = unlearning.unlearn(Constant(), problems.data(), wanted, problems.context())
+    assert not bool(model.layer.weight.any())  # type: ignore[union-attr]

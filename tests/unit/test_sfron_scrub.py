@@ -423,3 +423,18 @@ def test_without_rewinding_no_validation_set_is_needed() -> None:
 
 def test_rewinding_after_no_epochs_gives_the_original() -> None:
     assert same(run(dataclasses.replace(REWOUND, epochs=0))[0], problems.model())
+
+
+def test_the_result_states_the_steps_and_the_epoch_that_was_rewound_to() -> None:
+    context = problems.context()
+    config = sfron.SfronConfig(epochs=2, batch_size=7, forget_every=3)
+    unlearning.unlearn(problems.model(), problems.data(retain=30), Unlearning(config), context)
+    assert context.steps() == {"forget": 4, "retain": 10}
+    context = problems.context()
+    wanted = Unlearning(scrub.ScrubConfig(epochs=2, batch_size=7, rewind=True))
+    unlearning.unlearn(problems.model(), problems.data(), wanted, context)
+    note = context.notes["rewind"]
+    assert isinstance(note, dict)
+    assert len(note["forget_errors"]) == 3
+    distances = [abs(found - note["wanted"]) for found in note["forget_errors"]]
+    assert distances[note["epoch"]] == min(distances)

@@ -60,7 +60,8 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
     evaluation mode throughout. With ``rewind`` (SCRUB+R) the student at last goes back to the checkpoint whose
     error on the forget set is nearest to the error that the last student makes on validation examples of the
     forgotten classes; of several, to the last. There is one before the first epoch and one after each; all are
-    kept on the CPU until then: (epochs + 1) times the model. Each costs a forward pass over the forget set.
+    kept on the CPU until then: (epochs + 1) times the model. Each costs a forward pass over the forget set. The
+    result notes the epoch it went back to, and the errors that decided it.
 
     Raises:
         RequestError: ``rewind``, and there is no validation example of a class that is forgotten.
@@ -84,8 +85,10 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
             step(retain=lambda b=batch: _obey(model(b.inputs), teacher(b.inputs), b.labels, config))
     if unseen is not None:
         checkpoints.append(checkpoint(model, data.forget, context))
-        chosen = nearest([reached.error for reached in checkpoints], error(model, unseen, context))
+        errors, wanted = [reached.error for reached in checkpoints], error(model, unseen, context)
+        chosen = nearest(errors, wanted)
         model.load_state_dict(checkpoints[chosen].state)
+        context.notes["rewind"] = {"epoch": chosen, "forget_errors": list(map(float, errors)), "wanted": float(wanted)}
     return model
 
 
