@@ -17,8 +17,8 @@ from expunge import membership
 from expunge.context import Context
 from expunge.data.image_set import ImageSet
 from expunge.evaluation import Predictions, predict
+from expunge.rules import Rule
 from expunge.training import fit
-from expunge.updates import Rule
 
 COUNT = 10_000
 

@@ -14,7 +14,8 @@ from torch import nn
 from expunge import parameters
 from expunge.losses import cross_entropy
 from expunge.models import resnet18, small_cnn
-from expunge.updates import Precision, Rule, Stepper, native_bfloat16
+from expunge.rules import Rule
+from expunge.updates import Precision, Stepper, native_bfloat16
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from expunge.data.augment import Augmentation
     from expunge.data.image_set import ImageSet
     from expunge.errors import RequestError, RunError
+    from expunge.rules import PerRole, Rule
     from expunge.update_masks import UpdateMask
-    from expunge.updates import PerRole, Rule
 
 __all__ = [
     "Audit",
@@ -29,10 +29,10 @@ _HOMES = {
     "Audit": "api",
     "Augmentation": "data.augment",
     "ImageSet": "data.image_set",
-    "PerRole": "updates",
+    "PerRole": "rules",
     "RequestError": "errors",
     "Result": "api",
-    "Rule": "updates",
+    "Rule": "rules",
     "RunError": "errors",
     "UpdateMask": "update_masks",
     "evaluate": "api",

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from expunge import randomness
 from expunge.data.image_set import ImageSet
 from expunge.masks import Mask
-from expunge.updates import PerRole, Precision, Progress, Rule, Stepper
+from expunge.rules import PerRole, Rule
+from expunge.updates import Precision, Progress, Stepper
 
 Make = Callable[[torch.Generator], dict[str, Tensor]]
 

@@ -8,7 +8,7 @@ from expunge.context import Context
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
 from expunge.losses import cross_entropy
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 
 def fit(

@@ -13,8 +13,8 @@ from expunge.adapters import LowRank, adapted
 from expunge.config import Choice
 from expunge.context import Context, UnlearningData
 from expunge.errors import RequestError, RunError
+from expunge.rules import PerRole, Rule
 from expunge.update_masks import UpdateMask, update_masks
-from expunge.updates import PerRole, Rule
 
 
 @dataclass(frozen=True)

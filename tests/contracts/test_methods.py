@@ -12,9 +12,9 @@ from expunge.adapters import LowRank
 from expunge.context import UnlearningData
 from expunge.errors import RequestError, RunError
 from expunge.masks import Mask, largest
+from expunge.rules import PerRole, Rule
 from expunge.unlearning import Unlearning
 from expunge.update_masks import UpdateMask
-from expunge.updates import PerRole, Rule
 from tests import problems
 
 NAMES = list(dict.fromkeys([*registry.plugins("methods"), *unlearning.PRESETS]))

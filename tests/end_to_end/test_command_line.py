@@ -317,3 +317,20 @@ def test_lists(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", what, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert all(row["name"] and row["summary"] for row in rows)
+
+
+@pytest.mark.slow
+def test_tune_writes_the_best_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optuna")
+    recipe = tmp_path / "small.json"
+    data = {"source": {"name": "digits"}, "limit": 200, "test_limit": 50}
+    plan = {"epochs": 2}
+    wanted = {"name": "small", "data": data, "model": {"name": "logistic"}, "training": plan, "forget": "random:10%"}
+    recipe.write_text(json.dumps(wanted | {"methods": ["finetune:epochs=1", "scrub:epochs=1 as mine"]}))
+    folder = tmp_path / "tune"
+    assert main(["tune", str(recipe), "--trials", "2", "--out", str(folder), "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert "mine" in printed.out
+    found = json.loads((folder / "tuned.json").read_text())
+    assert [method["label"] for method in found["methods"]] == ["finetune", "mine"]
+    assert all(len(method["trials"]) == 2 for method in found["methods"])

@@ -19,11 +19,11 @@ from expunge.errors import RequestError, RunError
 from expunge.pipeline import Session
 from expunge.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
 from expunge.provenance import PeakMemory
+from expunge.rules import Rule
 from expunge.runs import Store
 from expunge.sweeps import local
 from expunge.sweeps.grid import Comparison, entries
 from expunge.training import Training
-from expunge.updates import Rule
 
 
 def original(**changes: object) -> TrainConfig:
@@ -242,7 +242,7 @@ from expunge import training
 from expunge.context import Context, UnlearningData
 from expunge.losses import cross_entropy
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)

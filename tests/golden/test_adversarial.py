@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from expunge.losses import cross_entropy
 from expunge.methods._attacker import Attacker, Noisy, View, classifier_of, learner, observe, tapped
 from expunge.methods.adversarial import AdversarialConfig, decorrelation, duel
-from expunge.updates import Rule, Stepper
+from expunge.rules import Rule
+from expunge.updates import Stepper
 from tests.golden import cases
 from tests.golden.cases import Case
 from tests.golden.test_methods import context, split

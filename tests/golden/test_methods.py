@@ -11,7 +11,7 @@ from expunge.context import Context, UnlearningData
 from expunge.data.image_set import Batch, ImageSet
 from expunge.masks import Mask
 from expunge.methods import finetune, gradient_ascent, neggrad_plus, random_label, scrub
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 from tests.golden import cases
 from tests.golden.cases import Case
 

@@ -11,8 +11,8 @@ from expunge.context import UnlearningData
 from expunge.losses import cross_entropy
 from expunge.masks import Mask
 from expunge.methods import neggrad_plus
+from expunge.rules import PerRole, Rule
 from expunge.update_masks import UpdateMask
-from expunge.updates import PerRole, Rule
 from tests.golden import cases
 from tests.golden.test_methods import context, data, split
 

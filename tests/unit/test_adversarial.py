@@ -21,8 +21,8 @@ from expunge.methods import _attacker, adversarial
 from expunge.methods._attacker import Attacker, Noisy, Pretraining, Probe, View
 from expunge.methods.adversarial import AdversarialConfig
 from expunge.methods.finetune import FinetuneConfig
+from expunge.rules import PerRole, Rule
 from expunge.unlearning import Unlearning
-from expunge.updates import PerRole, Rule
 from tests import problems
 
 SMALL = AdversarialConfig(epochs=2, batch_size=7, pretrain_steps=2, directions=3)

@@ -12,9 +12,9 @@ from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomFor
 from expunge.errors import RequestError
 from expunge.methods.scrub import ScrubConfig
 from expunge.plans import DataConfig, EvaluateConfig, RunConfig, TrainConfig, UnlearnConfig
+from expunge.rules import PerRole, Rule
 from expunge.unlearning import Unlearning
 from expunge.update_masks import UpdateMask
-from expunge.updates import PerRole, Rule
 
 
 def everything() -> EvaluateConfig:

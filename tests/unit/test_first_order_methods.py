@@ -36,7 +36,7 @@ from expunge.methods.gradient_ascent import GradientAscentConfig
 from expunge.methods.l1_sparse import AccuracyCollapseWarning, L1SparseConfig
 from expunge.methods.random_label import RandomLabelConfig
 from expunge.methods.retrain import RetrainConfig
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 from tests import problems
 
 PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)

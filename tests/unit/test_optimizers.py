@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from expunge import optimizers
 from expunge.errors import RequestError
 from expunge.masks import Mask
-from expunge.updates import PerRole, Rule, Stepper
+from expunge.rules import PerRole, Rule
+from expunge.updates import Stepper
 
 ADAMW = Rule(optimizer="adamw", lr=0.03, momentum=0.8, beta2=0.95, weight_decay=0.1)
 OTHER = Rule(optimizer="adamw", lr=0.01, momentum=0.7, beta2=0.9, weight_decay=0.02)

@@ -15,8 +15,8 @@ from expunge import mixed, unlearning
 from expunge.context import UnlearningData
 from expunge.errors import RequestError
 from expunge.methods import scrub, sfron
+from expunge.rules import PerRole, Rule
 from expunge.unlearning import Unlearning
-from expunge.updates import PerRole, Rule
 from tests import problems
 
 FORGET, RETAIN = 10, 30

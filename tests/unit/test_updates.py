@@ -11,7 +11,8 @@ from torch.nn import functional
 from expunge import parameters
 from expunge.errors import RequestError, RunError
 from expunge.masks import Mask, full, largest
-from expunge.updates import PerRole, Progress, Rule, Stepper, perturbation
+from expunge.rules import PerRole, Rule
+from expunge.updates import Progress, Stepper, perturbation
 
 CPU = torch.device("cpu")
 PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)

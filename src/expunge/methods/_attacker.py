@@ -15,7 +15,8 @@ from expunge import parameters, randomness
 from expunge.data.image_set import Batch, ImageSet
 from expunge.errors import RequestError
 from expunge.losses import cross_entropy
-from expunge.updates import Rule, Stepper
+from expunge.rules import Rule
+from expunge.updates import Stepper
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From images to logits (batch, classes) and features (batch, d)."""

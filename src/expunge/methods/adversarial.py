@@ -31,7 +31,8 @@ from expunge.methods._attacker import (
     tapped,
 )
 from expunge.registry import method
-from expunge.updates import Objective, PerRole, Rule, Stepper
+from expunge.rules import PerRole, Rule
+from expunge.updates import Objective, Stepper
 
 EPSILON = 1e-5
 """A deviation that counts as none when features are standardised."""

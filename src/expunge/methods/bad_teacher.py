@@ -11,7 +11,7 @@ from expunge.context import Context, UnlearningData
 from expunge.data.image_set import ImageSet
 from expunge.mixed import by_role, joined
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from expunge.errors import RequestError
 from expunge.losses import cross_entropy
 from expunge.masks import Mask
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
 from expunge.losses import cross_entropy
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import nn
 from expunge import training
 from expunge.context import Context, UnlearningData
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from expunge import parameters, ranges, training
 from expunge.context import Context, UnlearningData
 from expunge.losses import cross_entropy
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)

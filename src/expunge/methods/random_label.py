@@ -16,7 +16,8 @@ from expunge.errors import RequestError
 from expunge.losses import cross_entropy
 from expunge.mixed import by_role, joined
 from expunge.registry import method
-from expunge.updates import Objective, PerRole, Rule, Stepper
+from expunge.rules import PerRole, Rule
+from expunge.updates import Objective, Stepper
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from expunge import parameters, training
 from expunge.context import Context, UnlearningData
 from expunge.errors import RequestError
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)

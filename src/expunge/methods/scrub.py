@@ -14,7 +14,7 @@ from expunge.errors import RequestError
 from expunge.evaluation import predict
 from expunge.losses import cross_entropy, distillation
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)

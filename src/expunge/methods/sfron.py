@@ -12,7 +12,7 @@ from expunge.context import Context, UnlearningData
 from expunge.losses import cross_entropy
 from expunge.mixed import cycle
 from expunge.registry import method
-from expunge.updates import PerRole, Rule
+from expunge.rules import PerRole, Rule
 
 RULES = PerRole(Rule(lr=0.01, schedule="cosine", clip=7.0), Rule(lr=0.01, schedule="cosine"), share="first")
 """The published rules: one momentum for both roles, and clipping for forget steps alone."""

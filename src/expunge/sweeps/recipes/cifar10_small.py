@@ -2,9 +2,9 @@
 
 from expunge import config
 from expunge.plans import DataConfig
+from expunge.rules import Rule
 from expunge.sweeps.grid import Comparison
 from expunge.training import Training
-from expunge.updates import Rule
 
 DUAL = "forget.optimizer=adamw,forget.weight_decay=0.05"
 METHODS = (
