@@ -38,6 +38,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "methods": Kind("expunge.methods", "method", ("model", "data", "config", "context")),
         "metrics": Kind("expunge.metrics", "metric", ("subject", "config", "context")),
         "data": Kind("expunge.data.sources", "data source", ("config",)),
+        "pruning": Kind("expunge.pruning", "pruner", ("model", "shape", "config", "context")),
         "models": Kind("expunge.models", "model", ("config", "shape", "num_classes")),
     }
 )
@@ -100,6 +101,15 @@ def source(*, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
 def architecture(*, reference: str = "", aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
     """Mark ``f(config, shape, num_classes) -> nn.Module`` as a model."""
     return _marker(Mark("models", aliases=tuple(aliases), reference=reference))
+
+
+def pruner(*, reference: str, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
+    """Mark ``f(model, shape, config, context) -> Mask`` as a way to prune a model.
+
+    ``shape`` is that of an image, (channels, height, width). ``context.sparsity`` says which weights are left
+    before: the new mask lies within it.
+    """
+    return _marker(Mark("pruning", aliases=tuple(aliases), reference=reference))
 
 
 def _marker(mark: Mark) -> Callable[[Function], Function]:

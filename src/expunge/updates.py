@@ -112,6 +112,11 @@ class Stepper:
                     )
         self._checked = len(self._losses)
 
+    def sparsify(self, mask: Mask) -> None:
+        """From now on, weights that are false in ``mask`` are zero and stay so; momentum of the others is kept."""
+        for update in self._updates.values():
+            update.sparsify(mask)
+
     def roles(self) -> dict[str, int]:
         """How often each role was stepped on; does not wait for the device."""
         return dict(Counter(role for losses in self._losses for role in losses))
@@ -202,9 +207,23 @@ class _Update:
         self.shared = shared
         """Whether another role steps with the same moments."""
         self.moving = _aligned(moving, model)
-        self.kept = _aligned(sparsity, model)
-        # Where sparsity holds from the start, a perturbed or decayed weight must not leave zero even once.
+        self.kept: list[Tensor] | None = None
+        self.gradient_mask = self.moving
+        if sparsity is not None:
+            self.sparsify(sparsity)
+
+    @torch.no_grad()
+    def sparsify(self, mask: Mask) -> None:
+        """Set weights outside the mask to zero, with their moments, and keep them there.
+
+        A weight that is zero must not leave zero even once, by decay or by a perturbation: the gradient is masked too.
+        """
+        self.kept = _aligned(mask, self.model)
         self.gradient_mask = _both(self.moving, self.kept)
+        for weight, kept in zip(self.weights, self.kept or [], strict=True):
+            weight.masked_fill_(~kept, 0.0)
+            for _, moment in self._moments(weight):
+                moment.masked_fill_(~kept, 0.0)
 
     def apply(
         self, objectives: Mapping[str, Objective], progress: float, autocast: bool, losses: dict[str, Tensor]

@@ -1,0 +1,1 @@
+"""Ways to prune a model, one per file."""
