@@ -52,12 +52,16 @@ class Context:
     _phases: list[str] = field(default_factory=list[str], init=False, repr=False)
     _since: float = field(default=0.0, init=False, repr=False)
 
-    def stepper(self, model: nn.Module, rule: Rule | PerRole, steps: int) -> Stepper:
-        """The stepper that trains ``model`` by ``rule`` for ``steps`` calls, under this run's masks."""
+    def stepper(self, model: nn.Module, rule: Rule | PerRole, steps: int, first: int = 0) -> Stepper:
+        """The stepper that trains ``model`` by ``rule``, whose schedule spans ``steps`` calls, under this run's masks.
+
+        ``first`` is the position in the schedule of the first call.
+        """
         made = Stepper(
             model,
             rule,
             steps,
+            first=first,
             device=self.device,
             precision=self.precision,
             sparsity=self.sparsity,

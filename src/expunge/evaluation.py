@@ -57,6 +57,8 @@ class Subject:
     splits: Mapping[str, Predictions]
     weights: Mapping[str, Tensor]
     original_weights: Mapping[str, Tensor] | None = None
+    sparsity: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Which weights are kept, bool by name, where the model is sparse."""
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     reference: "Subject | None" = None
     values: dict[str, float] = field(default_factory=dict[str, float])

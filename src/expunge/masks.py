@@ -6,13 +6,13 @@ A *sparsity mask* says which weights are not zero; an *update mask* says which m
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from expunge import parameters
 from expunge.errors import RequestError
+from expunge.packing import from_bits, to_bits
 
 
 class Mask(Mapping[str, Tensor]):
@@ -108,10 +108,9 @@ def _top(flat: Tensor, count: int) -> Tensor:
 
 def save(mask: Mask, path: Path) -> None:
     """Write a mask as safetensors, eight weights to a byte; the shapes go into the header."""
-    arrays = {name: tensor.cpu().numpy() for name, tensor in mask.items()}
-    packed = {name: np.packbits(array) for name, array in arrays.items()}
-    shapes = {name: np.asarray(array.shape, dtype=np.int64) for name, array in arrays.items()}
-    save_file({f"bits.{n}": a for n, a in packed.items()} | {f"shape.{n}": a for n, a in shapes.items()}, str(path))
+    bits = {f"bits.{name}": to_bits(tensor) for name, tensor in mask.items()}
+    shapes = {f"shape.{name}": torch.tensor(tensor.shape, dtype=torch.int64) for name, tensor in mask.items()}
+    save_file(bits | shapes, str(path))
 
 
 def load(path: Path) -> Mask:
@@ -124,7 +123,6 @@ def load(path: Path) -> Mask:
         stored = load_file(str(path))
         names = [key.removeprefix("bits.") for key in stored if key.startswith("bits.")]
         shapes = {name: tuple(int(size) for size in stored[f"shape.{name}"]) for name in names}
-        bits = {n: np.unpackbits(stored[f"bits.{n}"], count=int(np.prod(shapes[n]))) for n in names}
+        return Mask({name: from_bits(stored[f"bits.{name}"], shapes[name]) for name in names})
     except Exception as error:  # safetensors, numpy and the file system each raise their own
         raise RequestError(f"{path} is not a mask file: {error}") from error
-    return Mask({name: torch.from_numpy(bits[name].astype(bool).reshape(shapes[name])) for name in names})

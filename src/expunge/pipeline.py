@@ -11,15 +11,19 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from expunge import config, masks, parameters, preparation, randomness, training, unlearning
+from expunge import config, masks, parameters, preparation, randomness, registry, training, unlearning
 from expunge.context import Context, Make, UnlearningData
 from expunge.data.forgetting import partition
+from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError, RunError
 from expunge.evaluation import Predictions, Subject, evaluate, predict
 from expunge.masks import Mask
 from expunge.plans import (
     DataConfig,
     EvaluateConfig,
+    ImportConfig,
+    Original,
+    PruneConfig,
     RunConfig,
     StageConfig,
     TrainConfig,
@@ -32,6 +36,7 @@ from expunge.plans import (
 from expunge.preparation import Prepared
 from expunge.provenance import PeakMemory, provenance
 from expunge.runs import Draft, Record, RunDirectory, Store
+from expunge.training import Training
 from expunge.updates import Progress
 
 T = TypeVar("T")
@@ -75,10 +80,14 @@ def run(wanted: RunConfig, store: Store, session: Session) -> RunDirectory:
     match wanted:
         case TrainConfig():
             return _once(wanted, before, store, session, lambda draft: _train(wanted, draft, session))
+        case PruneConfig():
+            return _once(wanted, before, store, session, lambda draft: _prune(wanted, before, draft, session))
         case UnlearnConfig():
             return _once(wanted, before, store, session, lambda draft: _unlearn(wanted, before, draft, store, session))
         case EvaluateConfig():
             return _once(wanted, before, store, session, lambda draft: _evaluate(wanted, before, store, session))
+        case ImportConfig():
+            return _imported(wanted, store)
         case StageConfig():
             raise RequestError("a stage is made by the run that needs it, not by itself")
 
@@ -161,10 +170,10 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat()
 
 
-def _context(wanted: TrainConfig | UnlearnConfig, session: Session, purpose: str) -> Context:
+def _context(wanted: TrainConfig | PruneConfig | UnlearnConfig, session: Session, *purpose: str) -> Context:
     name, report = run_id(wanted), session.on_step
     return Context(
-        generator=randomness.generator(wanted.seed, purpose, device=session.device),
+        generator=randomness.generator(wanted.seed, *purpose, device=session.device),
         device=session.device,
         precision=wanted.precision,
         on_step=None if report is None else lambda progress: report(name, progress),
@@ -177,11 +186,46 @@ def _train(wanted: TrainConfig, draft: Draft, session: Session) -> Record:
     context = _context(wanted, session, "training")
     plan = wanted.training
     with context.phase("train"), context.seeded():
-        images = data.train.to(session.device)
-        training.fit(model, images, plan.rule, context, epochs=plan.epochs, batch_size=plan.batch_size)
-        for stepper in context.steppers:
-            stepper.check()
+        _fit(model, data.train.to(session.device), plan, context)
     return {"data": data.train.fingerprint(), **_save(model, data, draft, context)}
+
+
+def _fit(model: nn.Module, images: ImageSet, plan: Training, context: Context, first: int = 0) -> None:
+    """Train by a plan, from its epoch ``first``."""
+    epochs, size, last = plan.epochs, plan.batch_size, plan.stop_after
+    training.fit(model, images, plan.rule, context, epochs=epochs, batch_size=size, first=first, last=last)
+    for stepper in context.steppers:
+        stepper.check()
+
+
+def _prune(wanted: PruneConfig, before: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
+    data = session.prepare(wanted.data)
+    _check_data(before["original"], data)
+    model = load_model(wanted, before["original"], session).to(session.device)
+    context = _context(wanted, session, "pruning", before["original"].id)
+    context.sparsity = _sparsity(before["original"])
+    plugin = registry.of_config("pruning", wanted.pruner)
+    with context.phase("prune"), context.seeded():
+        mask = plugin.function(model, data.train.shape, wanted.pruner, context)
+    context.sparsity = cast("Mask", mask)
+    if "start" in before:
+        parameters.load(model, before["start"].tensors("model"), f"{before['start'].path / 'model.safetensors'}")
+    with context.phase("train"), context.seeded():
+        _fit(model, data.train.to(session.device), wanted.training, context, wanted.rewind or 0)
+    return {"data": data.train.fingerprint(), **_save(model, data, draft, context)}
+
+
+def _sparsity(directory: RunDirectory) -> Mask | None:
+    """The sparsity mask of a stored model, if it is sparse."""
+    kept = directory.sparsity()
+    return None if kept is None else Mask(kept)
+
+
+def _imported(wanted: ImportConfig, store: Store) -> RunDirectory:
+    directory = store.directory(run_id(wanted))
+    if not directory.exists:
+        raise RequestError(f"{directory.id} is not there: import its checkpoint again with `expunge import`")
+    return directory
 
 
 def _unlearn(
@@ -194,6 +238,7 @@ def _unlearn(
     seen = UnlearningData(forget, retain, data.validation.to(session.device), data.dataset.num_classes)
     model = load_model(wanted.original, before["original"], session).to(session.device)
     context = _context(wanted, session, "unlearning")
+    context.sparsity = _sparsity(before["original"])
     stages: dict[str, str] = {}
     context.keep = lambda name, plan, make: _stage(wanted, name, plan, make, stages, context, store, session)
     model = unlearning.unlearn(model, seen, wanted.unlearning, context)
@@ -243,8 +288,8 @@ def _check_data(original: RunDirectory, data: Prepared) -> None:
         )
 
 
-def load_model(wanted: TrainConfig, directory: RunDirectory, session: Session) -> nn.Module:
-    """The model of a train or unlearn run, on the CPU, in evaluation mode."""
+def load_model(wanted: Original, directory: RunDirectory, session: Session) -> nn.Module:
+    """The model of a run, on the CPU, in evaluation mode."""
     model = preparation.build(wanted, session.prepare(wanted.data).dataset)
     parameters.load(model, directory.tensors("model"), f"{directory.path / 'model.safetensors'}")
     return model.eval()
@@ -263,7 +308,7 @@ def _save(
     for name, images in (("train", data.train), ("validation", data.validation), ("test", data.test)):
         found = predict(model, images, context.device)
         tensors |= {f"{name}.logits": found.logits, f"{name}.labels": found.labels, f"{name}.ids": found.ids}
-    draft.tensors("model", model.state_dict(), weights=[name for name, _ in model.named_parameters()])
+    draft.model(model.state_dict(), [name for name, _ in model.named_parameters()], context.sparsity or {})
     draft.tensors("predictions", tensors)
     draft.lines("history", context.history())
     return {"seconds": context.seconds, "steps": context.steps(), "notes": context.notes}
@@ -302,6 +347,7 @@ def subject_of(directory: RunDirectory, original: Mapping[str, Tensor], referenc
     return Subject(
         splits={"forget": train.select(forgotten), "retain": train.select(~forgotten), **found},
         weights=directory.weights(),
+        sparsity=directory.sparsity() or {},
         original_weights=original,
         seconds=seconds_of(directory),
         reference=reference,

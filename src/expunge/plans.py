@@ -1,7 +1,7 @@
 """What runs there are: one configuration per kind of run, their names, and which come before which."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from expunge import config, registry, unlearning
@@ -47,10 +47,86 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PruneConfig:
+    """A model that was pruned, and trained on under its sparsity mask.
+
+    Iterative pruning (a pruner with ``rounds``) is a chain of runs: the parent of the last round is the same
+    configuration with one round less.
+    """
+
+    original: "Original"
+    """The model to prune."""
+    pruner: Annotated[object, Choice("pruning")]
+    """How the weights to prune are chosen."""
+    rewind: int | None = None
+    """Let the weights that are left go back to what they were after this epoch of the original training, 0 being
+    before it, and train on from that position of the schedule; by default they keep their trained values, and the
+    schedule begins anew."""
+    retraining: Training | None = None
+    """How it is trained on; by default as the original was."""
+    precision: Precision = "auto"
+    """Precision of the forward passes: bfloat16 where it pays, or as said."""
+    seed: int = 0
+    """Seed of the pruning, the order of examples and the augmentation."""
+
+    def __post_init__(self) -> None:
+        """Check that the epoch to go back to exists."""
+        if self.rewind is None:
+            return
+        trained = base(self.original)
+        if isinstance(trained, ImportConfig):
+            raise RequestError("an imported model has no earlier epochs to go back to: prune it without rewind")
+        if not 0 <= self.rewind <= trained.training.epochs:
+            raise RequestError(f"rewind must be an epoch in 0..{trained.training.epochs}, got {self.rewind}")
+
+    @property
+    def data(self) -> DataConfig:
+        """The images of the original."""
+        return self.original.data
+
+    @property
+    def model(self) -> object:
+        """The architecture of the original."""
+        return self.original.model
+
+    @property
+    def training(self) -> Training:
+        """How it was trained."""
+        return self.retraining or self.original.training
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """A model that other code has trained, read from its checkpoint."""
+
+    data: DataConfig
+    """The images it was trained on."""
+    model: Annotated[object, Choice("models")]
+    """Its architecture."""
+    sha256: str
+    """The digest of the checkpoint's bytes: wherever the file is, it is this one."""
+    training: Training = Training()
+    """How it was trained, as far as is known: retraining repeats it."""
+    precision: Precision = "auto"
+    """Precision of forward passes."""
+    seed: int = 0
+    """A number to tell imports apart."""
+
+
+Original = TrainConfig | PruneConfig | ImportConfig
+"""A model that has learned too much."""
+
+
+def base(original: Original) -> TrainConfig | ImportConfig:
+    """The training at the beginning of a chain of prunings."""
+    return base(original.original) if isinstance(original, PruneConfig) else original
+
+
+@dataclass(frozen=True)
 class UnlearnConfig:
     """One unlearning of a trained model."""
 
-    original: TrainConfig
+    original: Original
     """The model that has learned too much."""
     forget: Forget
     """What it is to forget."""
@@ -68,7 +144,7 @@ class UnlearnConfig:
 class StageConfig:
     """An expensive stage of a method that does not depend on the forget set: made once for all that share it."""
 
-    original: TrainConfig
+    original: Original
     """The model that it was made for."""
     name: str
     """What the method calls it: ``attacker``."""
@@ -118,7 +194,7 @@ def _forgotten(wanted: UnlearnConfig) -> tuple[object, ...]:
     return wanted.original.data, wanted.forget, wanted.forget_seed
 
 
-RunConfig = TrainConfig | UnlearnConfig | StageConfig | EvaluateConfig
+RunConfig = TrainConfig | PruneConfig | ImportConfig | UnlearnConfig | StageConfig | EvaluateConfig
 
 
 def run_id(wanted: RunConfig) -> str:
@@ -127,15 +203,17 @@ def run_id(wanted: RunConfig) -> str:
 
 
 def kind(wanted: RunConfig) -> str:
-    """``train``, ``unlearn``, ``stage`` or ``evaluate``."""
+    """``train``, ``prune``, ``import``, ``unlearn``, ``stage`` or ``evaluate``."""
     return config.tag(type(wanted)).removesuffix("_config")
 
 
 def _words(wanted: RunConfig) -> str:
     match wanted:
-        case TrainConfig():
+        case TrainConfig() | ImportConfig():
             data = registry.of_config("data", wanted.data.source).name
             return f"{data}-{registry.of_config('models', wanted.model).name}-s{wanted.seed}"
+        case PruneConfig():
+            return f"{registry.of_config('pruning', wanted.pruner).name}-s{wanted.seed}"
         case StageConfig():
             return f"{wanted.name}-s{wanted.seed}"
         case UnlearnConfig():
@@ -147,8 +225,10 @@ def _words(wanted: RunConfig) -> str:
 def parents(wanted: RunConfig) -> dict[str, RunConfig]:
     """The runs that must exist before this one, by their role in it."""
     match wanted:
-        case TrainConfig():
+        case TrainConfig() | ImportConfig():
             return {}
+        case PruneConfig():
+            return {"original": _round_before(wanted)} | _start(wanted)
         case UnlearnConfig() | StageConfig():
             return {"original": wanted.original}
         case EvaluateConfig(subject, reference):
@@ -156,11 +236,29 @@ def parents(wanted: RunConfig) -> dict[str, RunConfig]:
             return found if reference is None else found | {"reference": reference}
 
 
+def _round_before(wanted: PruneConfig) -> Original:
+    """What a round of pruning begins with: the round before, or the original model."""
+    rounds = getattr(wanted.pruner, "rounds", 1)
+    if rounds <= 1:
+        return wanted.original
+    return replace(wanted, pruner=replace(wanted.pruner, rounds=rounds - 1))  # pyright: ignore
+
+
+def _start(wanted: PruneConfig) -> dict[str, RunConfig]:
+    """The training stopped at the epoch whose weights a pruned model goes back to."""
+    trained = base(wanted.original)
+    if wanted.rewind is None or isinstance(trained, ImportConfig):
+        return {}
+    return {"start": replace(trained, training=replace(trained.training, stop_after=wanted.rewind))}
+
+
 def label(wanted: RunConfig) -> str:
     """The word for a run in tables: that of its unlearning, the name of a stage, nothing for training."""
     match wanted:
-        case TrainConfig():
+        case TrainConfig() | ImportConfig():
             return ""
+        case PruneConfig():
+            return registry.of_config("pruning", wanted.pruner).name
         case StageConfig():
             return wanted.name
         case UnlearnConfig():

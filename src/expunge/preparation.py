@@ -11,7 +11,7 @@ from expunge.data.dataset import Dataset
 from expunge.data.forgetting import forget_ids
 from expunge.data.image_set import ImageSet
 from expunge.normalisation import with_normalisation
-from expunge.plans import DataConfig, TrainConfig, UnlearnConfig
+from expunge.plans import DataConfig, Original, UnlearnConfig
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def forget_set(wanted: UnlearnConfig, data: Prepared) -> Tensor:
     return forget_ids(wanted.forget, data.train, generator, data.dataset.num_classes)
 
 
-def build(wanted: TrainConfig, dataset: Dataset) -> nn.Module:
+def build(wanted: Original, dataset: Dataset) -> nn.Module:
     """The untrained model of this configuration, with its input step, on the CPU."""
     plugin = registry.of_config("models", wanted.model)
     with randomness.seeded(randomness.generator(wanted.seed, "initialisation")):

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from expunge import packing
 from expunge.errors import RequestError
 
 Record = dict[str, object]
@@ -54,12 +55,20 @@ class RunDirectory:
         return read_json(self.path / "config.json")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of ``<name>.safetensors``, on the CPU.
+        """The tensors of ``<name>.safetensors``, on the CPU; a sparse model is made whole.
 
         Raises:
             RequestError: The file is missing or damaged.
         """
         return self._read(name)[0]
+
+    def sparsity(self) -> dict[str, Tensor] | None:
+        """Which weights of the model are kept, bool by name, if it is sparse.
+
+        Raises:
+            RequestError: The file is missing or damaged.
+        """
+        return self._read("model")[1] or None
 
     def weights(self) -> dict[str, Tensor]:
         """The trained parameters of ``model.safetensors``, without its buffers: the file says which they are.
@@ -67,16 +76,18 @@ class RunDirectory:
         Raises:
             RequestError: The file is missing or damaged.
         """
-        tensors, metadata = self._read("model")
+        tensors, _, metadata = self._read("model")
         if "weights" not in metadata:
             raise RequestError(f"{self.path / 'model.safetensors'} does not say what its weights are: run it again")
         return {name: tensors[name] for name in json.loads(metadata["weights"])}
 
-    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+        """The tensors of a file, the masks of those that are sparse, and what its header says."""
         path = self.path / f"{name}.safetensors"
         try:
             with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+                stored, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return *packing.unpack(stored, json.loads(metadata.get("sparse", "{}"))), metadata
         except Exception as error:  # safetensors and the file system each raise their own
             raise RequestError(f"{path} cannot be read ({error}): delete {self.path} and run it again") from error
 
@@ -130,13 +141,18 @@ class Draft:
     path: Path
     target: Path
 
-    def tensors(self, name: str, tensors: Mapping[str, Tensor], weights: Sequence[str] | None = None) -> None:
-        """Write ``<name>.safetensors``, and into its header which of the tensors are trained weights."""
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-            self.path / f"{name}.safetensors",
-            metadata=None if weights is None else {"weights": json.dumps(list(weights))},
-        )
+    def tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write ``<name>.safetensors``."""
+        self._write(name, tensors, None)
+
+    def model(self, state: Mapping[str, Tensor], weights: Sequence[str], sparsity: Mapping[str, Tensor]) -> None:
+        """Write ``model.safetensors``: of sparse weights what is kept, in the header which tensors are trained."""
+        packed, shapes = packing.pack(state, sparsity)
+        self._write("model", packed, {"weights": json.dumps(list(weights)), "sparse": json.dumps(shapes)})
+
+    def _write(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
+        whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        save_file(whole, self.path / f"{name}.safetensors", metadata=metadata)
 
     def lines(self, name: str, records: list[Record]) -> None:
         """Write ``<name>.jsonl``, one record a line."""

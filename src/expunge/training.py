@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from expunge import ranges
 from expunge.context import Context
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
@@ -20,11 +21,18 @@ def fit(
     epochs: int,
     batch_size: int,
     label_smoothing: float = 0.0,
+    first: int = 0,
+    last: int | None = None,
 ) -> nn.Module:
-    """Train ``model`` in place by cross-entropy on ``images``, as the role ``retain``; n forward-backwards an epoch."""
+    """Train ``model`` in place by cross-entropy on ``images``, as the role ``retain``; n forward-backwards an epoch.
+
+    The schedule of the rule spans ``epochs``. Training goes from its epoch ``first`` to its epoch ``last``, both
+    being the beginning and the end of the schedule by default.
+    """
     model.train()
-    step = context.stepper(model, rule, epochs * images.steps(batch_size))
-    for _ in range(epochs):
+    steps = images.steps(batch_size)
+    step = context.stepper(model, rule, epochs * steps, first=first * steps)
+    for _ in range(first, epochs if last is None else last):
         for batch in images.batches(batch_size, context.generator):
             step(retain=lambda b=batch: cross_entropy(model(b.inputs), b.labels, label_smoothing))
     return model
@@ -48,7 +56,10 @@ class Training:
     """Examples per step."""
     rule: Rule = Rule(lr=0.1, schedule="cosine", warmup=0.05)
     """The update rule."""
+    stop_after: int | None = None
+    """Stop after this many epochs, in the middle of the schedule: a point for pruned models to go back to."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
+        ranges.between(0, self.epochs, stop_after=self.stop_after)

@@ -13,6 +13,7 @@ from expunge.adapters import LowRank, adapted
 from expunge.config import Choice
 from expunge.context import Context, UnlearningData
 from expunge.errors import RequestError, RunError
+from expunge.masks import Mask
 from expunge.rules import PerRole, Rule
 from expunge.update_masks import UpdateMask, update_masks
 
@@ -220,8 +221,17 @@ def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, cont
             unlearned = cast("nn.Module", plugin.function(model, data, unlearning.method, context))
             for stepper in context.steppers:
                 stepper.check()
+    _keep_sparse(unlearned, context.sparsity)
     _check_finite(unlearned, plugin.name)
     return unlearned.eval()
+
+
+@torch.no_grad()
+def _keep_sparse(model: nn.Module, sparsity: Mask | None) -> None:
+    """Weights outside the sparsity mask are zero, whether or not the method took a step."""
+    weights = dict(model.named_parameters())
+    for name, kept in (sparsity or {}).items():
+        weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
 
 
 def _check_finite(model: nn.Module, name: str) -> None:

@@ -49,16 +49,18 @@ class Stepper:
         rule: Rule | PerRole,
         steps: int,
         *,
+        first: int = 0,
         device: torch.device,
         precision: Precision = "auto",
         sparsity: Mask | None = None,
         update_masks: Mask | Mapping[str, Mask] | None = None,
         on_step: Callable[[Progress], None] | None = None,
     ) -> None:
-        """Prepare the optimizers; ``steps`` is the number of calls that the schedules span."""
+        """Prepare the optimizers; ``steps`` calls are what the schedules span, ``first`` is where in it to begin."""
         self.model = model
         self.steps = max(steps, 1)
-        self.taken = 0
+        self.first = first
+        self.taken = first
         self._on_step = on_step
         self._autocast = _autocast(model, device, precision)
         if _gains(model):
@@ -107,7 +109,7 @@ class Stepper:
                     step = self._checked + offset
                     rate = self._rates[step][role]
                     raise RunError(
-                        f"the {role} loss became {loss} at step {step + 1} of {self.steps}, "
+                        f"the {role} loss became {loss} at step {self.first + step + 1} of {self.steps}, "
                         f"where the learning rate was {rate:g}: try a smaller lr, or set clip"
                     )
         self._checked = len(self._losses)
@@ -124,7 +126,7 @@ class Stepper:
     def history(self) -> list[dict[str, object]]:
         """One record per step: ``{"step", "lr": by role, "loss": by role}``; waits for the device."""
         return [
-            {"step": step + 1, "lr": rates, "loss": losses}
+            {"step": self.first + step + 1, "lr": rates, "loss": losses}
             for step, (rates, losses) in enumerate(zip(self._rates, _fetch(self._losses), strict=True))
         ]
 

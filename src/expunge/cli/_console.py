@@ -26,7 +26,7 @@ from rich.table import Table
 from expunge import config, updates
 from expunge.errors import RequestError
 from expunge.pipeline import Session
-from expunge.plans import RunConfig, TrainConfig, UnlearnConfig
+from expunge.plans import ImportConfig, Original, PruneConfig, RunConfig, TrainConfig, UnlearnConfig
 from expunge.runs import RunDirectory, Store
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ def session(options: Common) -> Iterator[Session]:
         yield Session(device(options.device), report, options.retry)
 
 
-def open_run(path: Path, kind: type[T], what: str) -> tuple[Store, T]:
+def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, T]:
     """The store and the configuration of a finished run of some kind.
 
     Raises:
@@ -147,19 +147,19 @@ def open_run(path: Path, kind: type[T], what: str) -> tuple[Store, T]:
     if record["status"] != "finished":
         raise RequestError(f"{path} is a failed run: {record['reason']}")
     wanted = config.from_data(cast("type[object]", RunConfig), directory.config())
-    if not isinstance(wanted, kind):
+    if not isinstance(wanted, kinds):
         raise RequestError(f"{path} is a run of `expunge {record['kind']}`; this needs one of `expunge {what}`")
     return Store(directory.path.parent), wanted
 
 
-def open_original(path: Path) -> tuple[Store, TrainConfig]:
-    """The store and the configuration of an original model."""
-    return open_run(path, TrainConfig, "train")
+def open_original(path: Path) -> tuple[Store, Original]:
+    """The store and the configuration of an original model: trained here, pruned, or imported."""
+    return open_run(path, (TrainConfig, PruneConfig, ImportConfig), "train")
 
 
 def open_unlearned(path: Path) -> tuple[Store, UnlearnConfig]:
     """The store and the configuration of an unlearned model."""
-    return open_run(path, UnlearnConfig, "unlearn")
+    return open_run(path, (UnlearnConfig,), "unlearn")
 
 
 def store(folder: Path) -> Store:

@@ -1,0 +1,51 @@
+"""Bools as bits, and sparse tensors as their nonzeros, for files."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_bits(mask: Tensor) -> Tensor:
+    """A bool tensor as uint8, eight to a byte, in order; the last byte is filled with zeros."""
+    return torch.from_numpy(np.packbits(mask.detach().cpu().numpy()))
+
+
+def from_bits(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The bool tensor of this shape that :func:`to_bits` packed.
+
+    Raises:
+        ValueError: The bits are not as many as the shape needs.
+    """
+    count = int(np.prod(shape))
+    if bits.dtype != torch.uint8 or bits.ndim != 1 or len(bits) != (count + 7) // 8:
+        raise ValueError(f"{len(bits)} bytes cannot hold {count} bits")
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).astype(bool).reshape(shape))
+
+
+def pack(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+    """Tensors in which those that have a mask are stored as ``values:NAME`` and ``bits:NAME``; and their shapes."""
+    packed = {name: tensor for name, tensor in tensors.items() if name not in kept}
+    for name, mask in kept.items():
+        where = mask.to(tensors[name].device)
+        packed[f"values:{name}"] = tensors[name][where]
+        packed[f"bits:{name}"] = to_bits(mask)
+    return packed, {name: list(mask.shape) for name, mask in kept.items()}
+
+
+def unpack(
+    packed: Mapping[str, Tensor], shapes: Mapping[str, list[int]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors and the masks that :func:`pack` took.
+
+    Raises:
+        KeyError, ValueError, IndexError, RuntimeError: They do not fit together.
+    """
+    kept = {name: from_bits(packed[f"bits:{name}"], tuple(shape)) for name, shape in shapes.items()}
+    whole = {name: tensor for name, tensor in packed.items() if not name.startswith(("values:", "bits:"))}
+    for name, mask in kept.items():
+        values = packed[f"values:{name}"]
+        whole[name] = torch.zeros(mask.shape, dtype=values.dtype)
+        whole[name][mask] = values
+    return whole, kept
