@@ -101,6 +101,18 @@ def parse(kind: str, text: str) -> object:
     return options(plugin.config, rest, what=f"{registry.KINDS[kind].singular} {plugin.name}")
 
 
+def text(kind: str, value: object) -> str:
+    """The short text form of a plug-in configuration: its name, and the fields that differ from their defaults."""
+    plugin = registry.of_config(kind, value)
+    fields = dataclasses.fields(plugin.config)
+    changed = [
+        f"{field.name}={getattr(value, field.name)}"
+        for field in fields
+        if getattr(value, field.name) != _default(plugin.config, field.name)
+    ]
+    return f"{plugin.name}:{','.join(changed)}" if changed else plugin.name
+
+
 def options(kind: type[T], text: str, what: str) -> T:
     """A dataclass from ``value,key=value,...``; the first part may leave out its key."""
     return override(kind, {}, assignments(text, next(iter(field_names(kind)), ""), what), what)

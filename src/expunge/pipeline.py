@@ -32,6 +32,7 @@ from expunge.plans import (
     label,
     parents,
     run_id,
+    scenario,
 )
 from expunge.preparation import Prepared
 from expunge.provenance import PeakMemory, provenance
@@ -134,6 +135,7 @@ def _record(
         "id": run_id(wanted),
         "kind": kind(wanted),
         "label": label(wanted),
+        "scenario": scenario(wanted.subject.original) if isinstance(wanted, EvaluateConfig) else "",
         "parents": {role: directory.id for role, directory in before.items()},
         "started": _now(),
         **provenance(session.device),

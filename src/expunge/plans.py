@@ -252,6 +252,38 @@ def _start(wanted: PruneConfig) -> dict[str, RunConfig]:
     return {"start": replace(trained, training=replace(trained.training, stop_after=wanted.rewind))}
 
 
+DENSE = "dense"
+"""The word for no pruning among texts of prunings."""
+
+
+def pruned(original: Original, text: str) -> Original:
+    """The original pruned as ``PRUNER:key=value,...[,rewind=EPOCH]`` says; ``dense`` leaves it as it is.
+
+    Raises:
+        RequestError: A name or value is wrong.
+    """
+    if text == DENSE:
+        return original
+    name, _, rest = text.partition(":")
+    given = config.assignments(rest, "rate", name)
+    rewind = given.pop("rewind", None)
+    if not (rewind is None or type(rewind) is int):
+        raise RequestError(f"{name}: rewind must be an epoch, got {rewind!r}")
+    plugin = registry.find("pruning", name)
+    pruner = config.override(plugin.config, {}, given, f"pruner {plugin.name}")
+    return PruneConfig(original, pruner, rewind, precision=original.precision, seed=original.seed)
+
+
+def scenario(original: Original) -> str:
+    """What sets an original apart from a model that is simply trained: how it was pruned; empty for none."""
+    if not isinstance(original, PruneConfig):
+        return ""
+    text = config.text("pruning", original.pruner)
+    if original.rewind is not None:
+        text += f"{',' if ':' in text else ':'}rewind={original.rewind}"
+    return f"{before}, {text}" if (before := scenario(original.original)) else text
+
+
 def label(wanted: RunConfig) -> str:
     """The word for a run in tables: that of its unlearning, the name of a stage, nothing for training."""
     match wanted:

@@ -24,6 +24,9 @@ from expunge.errors import RequestError
 
 Record = dict[str, object]
 
+HEADER = "expunge"
+"""The key in the header of a model file for what its tensors are."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -76,18 +79,19 @@ class RunDirectory:
         Raises:
             RequestError: The file is missing or damaged.
         """
-        tensors, _, metadata = self._read("model")
-        if "weights" not in metadata:
+        tensors, _, header = self._read("model")
+        if "weights" not in header:
             raise RequestError(f"{self.path / 'model.safetensors'} does not say what its weights are: run it again")
-        return {name: tensors[name] for name in json.loads(metadata["weights"])}
+        return {name: tensors[name] for name in cast("list[str]", header["weights"])}
 
-    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], Record]:
         """The tensors of a file, the masks of those that are sparse, and what its header says."""
         path = self.path / f"{name}.safetensors"
         try:
             with safe_open(path, framework="pt") as file:
-                stored, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-            return *packing.unpack(stored, json.loads(metadata.get("sparse", "{}"))), metadata
+                stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+                header: Record = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            return *packing.unpack(stored, cast("dict[str, list[int]]", header.get("sparse", {}))), header
         except Exception as error:  # safetensors and the file system each raise their own
             raise RequestError(f"{path} cannot be read ({error}): delete {self.path} and run it again") from error
 
@@ -148,7 +152,8 @@ class Draft:
     def model(self, state: Mapping[str, Tensor], weights: Sequence[str], sparsity: Mapping[str, Tensor]) -> None:
         """Write ``model.safetensors``: of sparse weights what is kept, in the header which tensors are trained."""
         packed, shapes = packing.pack(state, sparsity)
-        self._write("model", packed, {"weights": json.dumps(list(weights)), "sparse": json.dumps(shapes)})
+        # One key: the library writes several in an order that changes from time to time.
+        self._write("model", packed, {HEADER: json.dumps({"weights": list(weights), "sparse": shapes})})
 
     def _write(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
         whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}

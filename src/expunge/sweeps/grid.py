@@ -1,16 +1,17 @@
 """A comparison of methods as a value, and the runs that it consists of."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from expunge import config, unlearning
+from expunge import config, plans, unlearning
 from expunge.config import Choice
-from expunge.data.forgetting import Forget, parse_forget
+from expunge.data.forgetting import parse_forget
 from expunge.errors import RequestError
 from expunge.methods.original import OriginalConfig
 from expunge.methods.retrain import RetrainConfig
-from expunge.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
+from expunge.plans import DENSE, DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
 from expunge.training import Training
 from expunge.unlearning import Unlearning
 from expunge.updates import Precision
@@ -37,6 +38,8 @@ class Comparison:
     """How many times everything is done anew: training, forget set and unlearning."""
     precision: Precision = "auto"
     """Precision of the forward passes."""
+    prunings: tuple[str, ...] = (DENSE,)
+    """Everything is done for each of these: ``dense``, or ``PRUNER:key=value,...[,rewind=EPOCH]``."""
 
     def __post_init__(self) -> None:
         """Check the ranges and every name, before any work."""
@@ -47,6 +50,12 @@ class Comparison:
         parse_forget(self.forget)
         for method in self.methods:
             unlearning.named(labelled(method)[0])
+        for pruning in self.prunings:
+            plans.pruned(self.original(0), pruning)
+
+    def original(self, seed: int) -> TrainConfig:
+        """The original model of a seed."""
+        return TrainConfig(self.data, self.model, self.training, self.precision, seed)
 
 
 @dataclass(frozen=True)
@@ -57,20 +66,27 @@ class Entry:
     seed: int
     run: EvaluateConfig
 
+    @property
+    def scenario(self) -> str:
+        """How the original was pruned."""
+        return plans.scenario(self.run.subject.original)
+
 
 def entries(wanted: Comparison) -> list[Entry]:
-    """Every evaluation of a comparison: for each seed retraining first, the original model, then the methods."""
+    """Every evaluation of a comparison: for each pruning and seed retraining, the original, then the methods."""
     plan = wanted.training
     retrain = Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule))
     cells = _labelled(retrain, wanted.methods)
     forget = parse_forget(wanted.forget)
-    return [
-        Entry(
-            label, seed, EvaluateConfig(_unlearn(wanted, forget, cell, seed), _unlearn(wanted, forget, retrain, seed))
-        )
-        for seed in range(wanted.seeds)
-        for label, cell in cells
-    ]
+    found: list[Entry] = []
+    for pruning in dict.fromkeys(wanted.prunings):
+        for seed in range(wanted.seeds):
+            original = plans.pruned(wanted.original(seed), pruning)
+            reference = UnlearnConfig(original, forget, retrain, seed, wanted.precision, seed)
+            for label, cell in cells:
+                subject = dataclasses.replace(reference, unlearning=cell)
+                found.append(Entry(label, seed, EvaluateConfig(subject, reference)))
+    return found
 
 
 def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:
@@ -90,11 +106,6 @@ def labelled(method: str) -> tuple[str, str]:
 
 
 _NOTHING = Unlearning(OriginalConfig())
-
-
-def _unlearn(wanted: Comparison, forget: Forget, cell: Unlearning, seed: int) -> UnlearnConfig:
-    original = TrainConfig(wanted.data, wanted.model, wanted.training, wanted.precision, seed)
-    return UnlearnConfig(original, forget, cell, forget_seed=seed, precision=wanted.precision, seed=seed)
 
 
 def from_json(data: object) -> Comparison:

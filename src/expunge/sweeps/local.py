@@ -112,6 +112,7 @@ def _manifest(wanted: Comparison, cells: list[Entry], board: Board) -> dict[str,
         listed.append(
             {
                 "label": cell.label,
+                "scenario": cell.scenario,
                 "seed": cell.seed,
                 "run": name,
                 "subject": plans.run_id(cell.run.subject),
