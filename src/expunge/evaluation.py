@@ -12,7 +12,7 @@ from expunge.context import Context
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError, RunError
 
-SPLITS = ("forget", "retain", "validation", "test")
+SPLITS = ("forget", "retain", "validation", "test", "triggered")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Predictions:
 class Subject:
     """What metrics judge: an unlearned model's predictions, weights and run time, and its reference.
 
+    The split ``triggered`` is there if the training data had a backdoor: test images that carry its trigger.
     ``predictions("test")`` leaves out the classes of which nothing is retained, as the field does when a
     whole class is forgotten: the model is no longer asked for them.
     """
@@ -63,9 +64,11 @@ class Subject:
     reference: "Subject | None" = None
     values: dict[str, float] = field(default_factory=dict[str, float])
     """Values of the metrics computed so far, by full name."""
+    scores: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Numbers per example that need the model itself, (n,) each: ``gaussian_poison`` (expunge.poison_score)."""
 
     def predictions(self, split: str) -> Predictions:
-        """The predictions on ``forget``, ``retain``, ``validation`` or ``test``.
+        """The predictions on ``forget``, ``retain``, ``validation``, ``test`` or ``triggered``.
 
         Raises:
             RequestError: The subject has no such split, or its labels do not fit the outputs.

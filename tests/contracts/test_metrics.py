@@ -1,6 +1,7 @@
 """What every metric must do; a new one is tested by being found."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,9 +27,14 @@ def subject(reference: Subject | None = None, lead: float = 3.0) -> Subject:
         "retain": predictions(80, 2, lead),
         "validation": predictions(16, 3, lead - 1),
         "test": predictions(40, 4, lead - 1),
+        "triggered": predictions(30, 5, lead - 2),
     }
     weights = {"w": torch.full((3,), lead)}
-    return Subject(splits, weights, {"w": torch.zeros(3)}, {"precompute": 0.5, "unlearn": 2.0}, reference)
+    seconds = {"precompute": 0.5, "unlearn": 2.0}
+    scores = {"gaussian_poison": torch.linspace(-2, 2 + lead, 25, dtype=torch.float64)}
+    original = {"w": torch.zeros(3)}
+    sparsity = {"w": torch.tensor([True, False, True])}
+    return Subject(splits, weights, original, sparsity, seconds, reference, scores=scores)
 
 
 def context(seed: int = 0) -> Context:
@@ -79,6 +85,16 @@ def test_a_reference_has_no_gap_to_itself() -> None:
     assert found["average_gap"] == 0
     assert found["tow"] == found["tow.tow_mia"] == 1
     assert found["weight_distance.to_reference"] == 0
+
+
+def test_without_poisoned_data_only_its_metrics_are_absent() -> None:
+    whole = subject()
+    clean = replace(whole, splits={k: v for k, v in whole.splits.items() if k != "triggered"}, scores={}, values={})
+    assert set(everything(whole)) - set(everything(clean)) == {
+        "attack_success_rate",
+        "gaussian_poison.mean",
+        "gaussian_poison.true_positive_rate",
+    }
 
 
 def test_metrics_do_not_change_the_predictions() -> None:

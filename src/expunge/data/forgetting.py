@@ -1,4 +1,4 @@
-"""Which examples to forget: by chance, by class, or by a list of ids."""
+"""Which examples to forget: by chance, by class, by a list of ids, or those that are poisoned."""
 
 import json
 from dataclasses import dataclass
@@ -64,19 +64,24 @@ class ListedForget:
             raise RequestError(f"ids repeat in the forget set: {_some(values[counts > 1].tolist())}; give each once")
 
 
-Forget: TypeAlias = RandomForget | ClassForget | ListedForget
+@dataclass(frozen=True)
+class PoisonedForget:
+    """The training examples that were poisoned (:mod:`expunge.data.poisoning`)."""
+
+
+Forget: TypeAlias = RandomForget | ClassForget | ListedForget | PoisonedForget
 
 
 def parse_forget(text: str) -> Forget:
-    """The forget set written ``random:N``, ``random:P%``, ``class:C,...`` or ``ids:FILE``.
+    """The forget set written ``random:N``, ``random:P%``, ``class:C,...``, ``ids:FILE`` or ``poisoned``.
 
     Raises:
         RequestError: The text is none of these; the message gives the nearest.
     """
     kind, _, rest = text.partition(":")
-    readers = {"random": _random, "class": _classes, "ids": _listed}
+    readers = {"random": _random, "class": _classes, "ids": _listed, "poisoned": _poisoned}
     if kind not in readers:
-        cure = "write random:4500, random:10%, class:3, class:3,5 or ids:FILE"
+        cure = "write random:4500, random:10%, class:3, class:3,5, ids:FILE or poisoned"
         raise RequestError(f"{unknown('kind of forget set', kind, readers)}; {cure}")
     return readers[kind](rest)
 
@@ -101,6 +106,12 @@ def _classes(text: str) -> Forget:
 
 def _listed(text: str) -> Forget:
     return ListedForget(tuple(read_ids(Path(text))))
+
+
+def _poisoned(text: str) -> Forget:
+    if text:
+        raise RequestError(f"poisoned:{text} says too much: write poisoned, which means every poisoned example")
+    return PoisonedForget()
 
 
 def read_ids(path: Path) -> list[int]:
@@ -139,8 +150,14 @@ def _whole(values: object, path: Path) -> list[int]:
     return values
 
 
-def forget_ids(forget: Forget, train: ImageSet, generator: torch.Generator, num_classes: int) -> Tensor:
-    """The ids of the forget set: int64, ascending.
+def forget_ids(
+    forget: Forget,
+    train: ImageSet,
+    generator: torch.Generator,
+    num_classes: int,
+    poisoned: Tensor | None = None,
+) -> Tensor:
+    """The ids of the forget set: int64, ascending. ``poisoned`` are those of the poisoned examples, if there are any.
 
     Raises:
         RequestError: It would be empty or everything, or names what the training set does not have.
@@ -149,8 +166,15 @@ def forget_ids(forget: Forget, train: ImageSet, generator: torch.Generator, num_
         ids = _draw(forget, train, generator)
     elif isinstance(forget, ClassForget):
         ids = _of_classes(forget, train, num_classes)
+    elif isinstance(forget, ListedForget):
+        ids = _known(torch.tensor(forget.ids, dtype=torch.int64), train)
     else:
-        ids = _known(forget, train)
+        if poisoned is None or not len(poisoned):
+            raise RequestError(
+                "nothing is poisoned to be forgotten: the model was not trained on poisoned data; begin with "
+                "expunge train --poison patch:share=10%"
+            )
+        ids = _known(poisoned, train)
     if len(ids) >= len(train):
         raise RequestError(f"the forget set is all {len(train)} training examples: nothing would be retained")
     return ids.sort().values
@@ -177,8 +201,8 @@ def _of_classes(forget: ClassForget, train: ImageSet, num_classes: int) -> Tenso
     return ids
 
 
-def _known(forget: ListedForget, train: ImageSet) -> Tensor:
-    ids = torch.tensor(forget.ids, dtype=torch.int64, device=train.device)
+def _known(ids: Tensor, train: ImageSet) -> Tensor:
+    ids = ids.to(train.device)
     foreign = ids[~torch.isin(ids, train.ids)]
     if len(foreign):
         raise RequestError(

@@ -1,0 +1,37 @@
+"""The Gaussian-poison audit."""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from torch import Tensor
+
+from expunge.context import Context
+from expunge.evaluation import Subject
+from expunge.registry import metric
+
+THRESHOLD = NormalDist().inv_cdf(0.99)
+"""What one in a hundred scores exceeds if nothing is remembered: 2.326."""
+
+
+@dataclass(frozen=True)
+class GaussianPoisonConfig:
+    """There is nothing to choose."""
+
+
+@metric(better="reference")
+def measure(subject: Subject, config: GaussianPoisonConfig, context: Context) -> dict[str, float]:
+    """How well the model remembers noise added to training images (Pawelczyk et al. 2024, arXiv:2406.17216).
+
+    ``mean`` is the mean score (:func:`expunge.poison_score.gaussian_poison_scores`), 0 without memory;
+    ``true_positive_rate`` is the percent of poisoned examples whose score exceeds 2.326, the threshold of 1% false
+    positives: 1 without memory. Only where training images had Gaussian noise.
+    """
+    scores = subject.scores.get("gaussian_poison")
+    if scores is None or not len(scores):
+        return {}
+    return {"mean": float(scores.double().mean()), "true_positive_rate": true_positive_rate(scores)}
+
+
+def true_positive_rate(scores: Tensor) -> float:
+    """The percent of scores above the 99% quantile of N(0, 1)."""
+    return 100.0 * float((scores.double() > THRESHOLD).double().mean())
