@@ -232,6 +232,8 @@ def test_the_seed_draws_the_poisoned_examples_and_shares_round_down() -> None:
     assert len({tuple(ids) for ids in drawn.values()}) == 5
     assert drawn[0] == poison(data, Poison(share=0.3), 3)[1].tolist()
     assert len(poison(data, Poison(share=0.39 / 2), 3)[1]) == 9
+    assert 0.29 * 100 < 29  # the share of a hundred is 29 all the same
+    assert len(poison(images(100), Poison(share=0.29), 3)[1]) == 29
     everything = poison(data, Poison(share=1.0, target=2), 3)
     assert len(everything[1]) == 50
     assert set(everything[0].labels.tolist()) == {2}
