@@ -8,6 +8,7 @@ from expunge import config, parameters, registry
 from expunge.errors import RequestError
 
 NARROW = {"resnet18": 4, "resnet34": 4, "resnet50": 2, "resnet20": 4, "resnet44": 4, "resnet56": 4, "small_cnn": 8}
+NARROW |= {"vgg16_bn": 4, "vgg16_bn_lth": 4}
 
 
 def build(name: str, shape: tuple[int, ...] = (3, 16, 16), classes: int = 5, seed: int = 0) -> nn.Module:

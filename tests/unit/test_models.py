@@ -7,6 +7,7 @@ from torch import nn
 from expunge import config, parameters, registry
 
 SMALL = {"resnet18": 4, "resnet34": 4, "resnet50": 2, "resnet20": 4, "resnet44": 4, "resnet56": 4, "small_cnn": 8}
+SMALL |= {"vgg16_bn": 4, "vgg16_bn_lth": 4}
 
 
 def build(name: str, classes: int = 10, shape: tuple[int, ...] = (3, 16, 16)) -> nn.Module:
