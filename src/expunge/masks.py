@@ -70,7 +70,7 @@ def at_least(scores: Mapping[str, Tensor], threshold: float) -> Mask:
         RequestError: A score is not finite.
     """
     for name, score in scores.items():
-        _check_finite(name, score)
+        check_finite(name, score)
     return Mask({name: score >= threshold for name, score in scores.items()})
 
 
@@ -86,18 +86,19 @@ def largest(scores: Mapping[str, Tensor], fraction: float) -> Mask:
     if not 0.0 <= fraction <= 1.0:
         raise RequestError(f"the fraction of weights must be in [0, 1], got {fraction}")
     flat = torch.cat([score.flatten() for score in scores.values()])
-    _check_finite("the model", flat)
-    chosen = _top(flat, int(fraction * len(flat) + 1e-9))
+    check_finite("the model", flat)
+    chosen = top(flat, int(fraction * len(flat) + 1e-9))
     pieces = chosen.split([score.numel() for score in scores.values()])
     return Mask({name: piece.view(scores[name].shape) for name, piece in zip(scores, pieces, strict=True)})
 
 
-def _check_finite(name: str, scores: Tensor) -> None:
+def check_finite(name: str, scores: Tensor) -> None:
+    """Raise a RequestError if a score is not finite; waits for the device."""
     if not bool(torch.isfinite(scores).all()):
         raise RequestError(f"some scores of {name} are not finite: the model or its gradients hold NaN or infinity")
 
 
-def _top(flat: Tensor, count: int) -> Tensor:
+def top(flat: Tensor, count: int) -> Tensor:
     """Bool (p,): the ``count`` largest entries, ties by position."""
     if count == 0:
         return torch.zeros_like(flat, dtype=torch.bool)

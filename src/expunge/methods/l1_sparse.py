@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, ranges, training
+from expunge import parameters, prunable, ranges, training
 from expunge.context import Context, UnlearningData
 from expunge.losses import cross_entropy
 from expunge.registry import method
@@ -27,6 +27,12 @@ class L1SparseConfig:
     """Weight of the l1 norm in the first epoch, from where it falls linearly; the released 0.2 ruins any model."""
     final_epochs: int = 0
     """Last epochs, in which there is no penalty; as many as ``epochs``, or more, means none at all."""
+    threshold: float = 1e-3
+    """Absolute value below which a weight counts as small: the result notes the share of such weights."""
+    prune: bool = False
+    """Set the small prunable weights to zero in the end, as the sparsity of the result."""
+    linear: bool = False
+    """Linear layers are prunable too; by default, convolutions alone."""
     batch_size: int = 128
     """Examples per step."""
     rule: Rule | PerRole = Rule(lr=0.01)
@@ -35,7 +41,7 @@ class L1SparseConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         training.check_schedule(self.epochs, self.batch_size)
-        ranges.at_least(0, alpha=self.alpha, final_epochs=self.final_epochs)
+        ranges.at_least(0, alpha=self.alpha, final_epochs=self.final_epochs, threshold=self.threshold)
 
     def alpha_of(self, epoch: int) -> float:
         """The weight of the l1 norm in an epoch, counted from 0."""
@@ -52,8 +58,14 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
     """Fine-tune towards sparse weights: ``min E_retain[CE] + alpha_e ||w||_1`` over all trainable weights.
 
     In epoch e of E, counted from 0, with K final ones: ``alpha_e = alpha (1 - e / (E - K))``, and 0 from
-    e = E - K on. Warns if the model has unlearned the retain set as well.
+    e = E - K on. Warns if the model has unlearned the retain set as well. The gradient of the norm leads weights
+    towards zero and never onto it: ``prune`` does, for those below ``threshold``, unless an update mask freezes them.
+
+    Raises:
+        RequestError: ``prune``, and the model has nothing that is prunable.
     """
+    if config.prune:
+        prunable.required(model, config.linear)
     model.train()
     weights = list(parameters.trainable(model).values())
     step = context.stepper(model, config.rule, config.epochs * data.retain.steps(config.batch_size))
@@ -65,7 +77,30 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
             step(retain=lambda b=batch, a=alpha: _objective(model(b.inputs), b.labels, weights, a, accuracies))
     if config.alpha > 0 and accuracies:
         _warn_of_collapse(accuracies[0], torch.stack(accuracies[before_last_epoch:]).mean(), data.retain.labels, config)
+    context.notes["below_threshold"] = below(model, config)
+    if config.prune:
+        prune(model, config, context)
     return model
+
+
+def below(model: nn.Module, config: L1SparseConfig) -> dict[str, float]:
+    """The threshold, and the share of weights below it: of all that are trained, and of the prunable ones, if any."""
+    of = {"all": parameters.trainable(model), "prunable": prunable.weights(model, config.linear)}
+    small = {key: [weight.detach().abs() < config.threshold for weight in of[key].values()] for key in of if of[key]}
+    shares = {key: float(torch.cat([each.flatten() for each in found]).double().mean()) for key, found in small.items()}
+    return {"threshold": config.threshold} | shares
+
+
+@torch.no_grad()
+def prune(model: nn.Module, config: L1SparseConfig, context: Context) -> None:
+    """Set the prunable weights below the threshold to zero; they leave the sparsity mask of ``context``."""
+    weights = prunable.required(model, config.linear)
+    candidates = prunable.candidates(weights, context, "retain")
+    pruned = {name: candidates[name] & (weight.abs() < config.threshold) for name, weight in weights.items()}
+    for name, weight in weights.items():
+        weight.masked_fill_(pruned[name], 0.0)
+    context.sparsity = prunable.without(context.sparsity, pruned)
+    context.notes["sparsity"] = prunable.sparsity(weights, context.sparsity)
 
 
 def _objective(logits: Tensor, labels: Tensor, weights: list[nn.Parameter], alpha: float, seen: list[Tensor]) -> Tensor:

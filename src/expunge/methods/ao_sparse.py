@@ -1,0 +1,84 @@
+"""AO-sparse unlearning: prune the smallest weights and fine-tune on the retain set, in turn."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from expunge import prunable, ranges, training
+from expunge.context import Context, UnlearningData
+from expunge.losses import cross_entropy
+from expunge.registry import method
+from expunge.rules import PerRole, Rule
+
+
+@dataclass(frozen=True)
+class AoSparseConfig:
+    """Hyperparameters of AO-sparse unlearning."""
+
+    epochs: int = 10
+    """Passes over the retain set."""
+    rate: float = 0.95
+    """Share of the remaining prunable weights that is pruned in the end."""
+    interval: int = 2
+    """Epochs from one pruning to the next."""
+    linear: bool = False
+    """Prune linear layers too; by default, convolutions alone."""
+    batch_size: int = 128
+    """Examples per step."""
+    rule: Rule | PerRole = Rule(lr=0.01)
+    """The update rule."""
+    as_released: bool = False
+    """Prune where the epochs that are left are a multiple of the interval: unless all are, one pruning of those that
+    the rate counts on is missing. And rank the weights as the last forward pass saw them, one step behind. For
+    comparisons with published numbers only."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        training.check_schedule(self.epochs, self.batch_size)
+        prunable.check(self.rate)
+        ranges.at_least(1, interval=self.interval)
+
+    def portions(self, total: int) -> dict[int, int]:
+        """How many of ``total`` weights to prune at the start of which epoch, counted from 0."""
+        events = -(-self.epochs // self.interval)
+        first = self.epochs % self.interval if self.as_released else 0
+        at = range(first, self.epochs, self.interval)
+        numbers = prunable.portions(total, self.rate, events, as_released=self.as_released)
+        return dict(zip(at, numbers, strict=False))
+
+
+@method(
+    reference="Jia et al. 2023, arXiv:2304.04934",
+    aliases=("FT_prune_bi",),
+    search={"lr": (1e-3, 1e-1)},
+)
+def unlearn(model: nn.Module, data: UnlearningData, config: AoSparseConfig, context: Context) -> nn.Module:
+    """Every ``interval`` epochs, prune the smallest ``|w|``; in every epoch, ``min E_retain[CE]`` over what is left.
+
+    With J prunings, each prunes the share ``1 - (1 - rate)^(1/J)`` of what is left, so that the last reaches
+    ``rate`` whatever the number of epochs; with none, no epoch, nothing is pruned. All layers are ranked together.
+    Weights that an update mask freezes are not pruned, and do not count. The sparsity mask of the result takes the
+    place of the original's in ``context``, and the result notes its sparsity.
+    """
+    model.train()
+    weights = prunable.required(model, config.linear)
+    step = context.stepper(model, config.rule, config.epochs * data.retain.steps(config.batch_size))
+    candidates = prunable.candidates(weights, context, "retain")
+    portions = config.portions(prunable.count(candidates))
+    sparsity = context.sparsity
+    magnitudes = prunable.magnitudes(weights)
+    for epoch in range(config.epochs):
+        if epoch in portions:
+            step.check()
+            magnitudes = magnitudes if config.as_released else prunable.magnitudes(weights)
+            pruned = prunable.smallest(magnitudes, candidates, portions[epoch])
+            candidates = {name: kept & ~pruned[name] for name, kept in candidates.items()}
+            sparsity = prunable.without(sparsity, pruned)
+            step.sparsify(sparsity)
+        for batch in data.retain.batches(config.batch_size, context.generator):
+            if config.as_released:
+                magnitudes = prunable.magnitudes(weights)
+            step(retain=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
+    context.sparsity = sparsity
+    context.notes["sparsity"] = prunable.sparsity(weights, sparsity)
+    return model

@@ -1,0 +1,105 @@
+"""SynFlow: prune without data the weights that carry the least flow from inputs to logits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from expunge import parameters, prunable, ranges
+from expunge.context import Context
+from expunge.errors import RequestError
+from expunge.masks import Mask
+from expunge.registry import pruner
+
+
+@dataclass(frozen=True)
+class SynflowConfig:
+    """Hyperparameters of SynFlow."""
+
+    rate: float = 0.95
+    """Share of the remaining prunable weights that is pruned, by all iterations together."""
+    iterations: int = 100
+    """Prunings, each of the same share of what is left; each costs a forward and backward pass of one image."""
+    batch_norm: Literal["absolute", "identity"] = "absolute"
+    """Batch normalisation: by the absolute values of its weights and running statistics, as released, or left out."""
+    linear: bool = False
+    """Prune linear layers too; by default, convolutions alone."""
+    as_released: bool = False
+    """Round the share of each iteration by itself: the errors add up, and the rate is only nearly reached."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        prunable.check(self.rate)
+        ranges.at_least(1, iterations=self.iterations)
+        if self.batch_norm not in ("absolute", "identity"):
+            raise RequestError(f"batch_norm must be absolute or identity, got {self.batch_norm!r}")
+
+
+@pruner(reference="Tanaka et al. 2020, arXiv:2006.05467")
+def prune(model: nn.Module, shape: tuple[int, ...], config: SynflowConfig, context: Context) -> Mask:
+    """Prune by the score ``w dR/dw`` again and again, R the sum of logits of an image of ones under weights ``|w|``.
+
+    With weights that are not negative, ReLUs, and normalisations that only scale, the network is linear along its
+    paths: R is the sum over paths of the products of their weights (plus what biases add), and the score of a
+    weight the sum over the paths through it. So flow is *conserved*: what comes into a unit goes out of it, and the
+    scores of any layer that all paths cross have the same sum. Small layers have large scores, and by pruning little
+    at a time none is emptied while others have more to give.
+
+    Batch normalisation in evaluation mode only scales as long as its running means and its shifts are zero, as they
+    are at initialisation. Those of a trained model add and subtract, and conservation holds nearly, or not at all;
+    ``batch_norm=identity`` restores it. The model itself is left as it is: the work is done on a copy in float64,
+    since a product of many layers may exceed float32.
+
+    Raises:
+        RequestError: Nothing can be pruned, or no flow reaches the logits.
+    """
+    weights = prunable.required(model, config.linear)
+    left = prunable.left(weights, context.sparsity)
+    network = positive(model, left, config.batch_norm)
+    portions = prunable.portions(prunable.count(left), config.rate, config.iterations, as_released=config.as_released)
+    for portion in portions:
+        pruned = prunable.smallest(scores(network, left, shape), left, portion)
+        left = {name: kept & ~pruned[name] for name, kept in left.items()}
+        with torch.no_grad():
+            for name, kept in left.items():
+                network.get_parameter(name).mul_(kept)
+    return prunable.without(context.sparsity, {name: ~kept for name, kept in left.items()})
+
+
+@torch.no_grad()
+def positive(model: nn.Module, left: Mapping[str, Tensor], batch_norm: Literal["absolute", "identity"]) -> nn.Module:
+    """A copy in float64 and evaluation mode with all weights and buffers replaced by their absolute values.
+
+    Gradients go to the weights in ``left``, which are zero where it is false.
+    """
+    copied = parameters.frozen_copy(model).double()
+    for value in copied.state_dict().values():
+        if value.is_floating_point():
+            value.abs_()
+    for module in copied.modules():
+        if batch_norm == "identity" and isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore
+            module.reset_running_stats()
+            module.reset_parameters()
+    for name, kept in left.items():
+        copied.get_parameter(name).mul_(kept).requires_grad_()
+    return copied
+
+
+def scores(network: nn.Module, left: Mapping[str, Tensor], shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """``|w dR/dw|`` for the weights named in ``left``: one forward and backward pass of one image.
+
+    Raises:
+        RequestError: All are zero.
+    """
+    weights = [network.get_parameter(name) for name in left]
+    image = torch.ones(1, *shape, dtype=torch.float64, device=weights[0].device)
+    gradients = torch.autograd.grad(network(image).sum(), weights, allow_unused=True, materialize_grads=True)
+    found = {name: (w * g).detach().abs() for name, w, g in zip(left, weights, gradients, strict=True)}
+    if not any(bool(score.any()) for score in found.values()):
+        raise RequestError(
+            "no flow reaches the logits, so SynFlow cannot rank the weights: "
+            "prune less, or leave batch normalisation out by batch_norm=identity"
+        )
+    return found
