@@ -4,22 +4,26 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from expunge.adapters import LowRank
     from expunge.api import Audit, Result, evaluate, unlearn
     from expunge.data.augment import Augmentation
     from expunge.data.image_set import ImageSet
     from expunge.errors import RequestError, RunError
     from expunge.rules import PerRole, Rule
+    from expunge.unlearning import Unlearning
     from expunge.update_masks import UpdateMask
 
 __all__ = [
     "Audit",
     "Augmentation",
     "ImageSet",
+    "LowRank",
     "PerRole",
     "RequestError",
     "Result",
     "Rule",
     "RunError",
+    "Unlearning",
     "UpdateMask",
     "evaluate",
     "unlearn",
@@ -29,11 +33,13 @@ _HOMES = {
     "Audit": "api",
     "Augmentation": "data.augment",
     "ImageSet": "data.image_set",
+    "LowRank": "adapters",
     "PerRole": "rules",
     "RequestError": "errors",
     "Result": "api",
     "Rule": "rules",
     "RunError": "errors",
+    "Unlearning": "unlearning",
     "UpdateMask": "update_masks",
     "evaluate": "api",
     "unlearn": "api",

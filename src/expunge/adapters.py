@@ -67,21 +67,33 @@ def adapted(model: nn.Module, plan: LowRank | None, context: Context) -> Iterato
     found = _matrices(model)
     if not found:
         raise RequestError("the model has no trainable matrix or convolution that could have a low-rank adapter")
-    given, frozen = (context.update_masks, context.sparsity), _freeze(model, plan)
+    _check_untied(model)
+    given, trained = (context.update_masks, context.sparsity), _freeze(model, plan)
     orders = {module: list(module._parameters) for module, _ in found.values()}  # pyright: ignore[reportPrivateUsage]
-    _attach(found, plan, context)
-    context.update_masks, context.sparsity = (_for_the_rest(mask, parameters.trainable(model)) for mask in given)
     try:
+        _attach(found, plan, context)
+        context.update_masks, context.sparsity = (_for_the_rest(mask, parameters.trainable(model)) for mask in given)
         yield
     finally:
         context.update_masks, context.sparsity = given
         for module, tensor in found.values():
-            parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
+            if parametrize.is_parametrized(module, tensor):
+                parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
         for module, order in orders.items():
             for name in order:  # a weight that was put back stands last
                 module._parameters[name] = module._parameters.pop(name)  # pyright: ignore[reportPrivateUsage]
         for name, weight in model.named_parameters():
-            weight.requires_grad_(name in frozen)
+            weight.requires_grad_(name in trained)
+
+
+def _check_untied(model: nn.Module) -> None:
+    """Raise a RequestError if two modules share a weight: each would change it for itself."""
+    names: dict[int, str] = {}
+    for prefix, module in model.named_modules():
+        for name, weight in module.named_parameters(recurse=False):
+            first = names.setdefault(id(weight), f"{prefix}.{name}")
+            if first != f"{prefix}.{name}":
+                raise RequestError(f"{first} and {prefix}.{name} are one weight, which low-rank adapters cannot train")
 
 
 def _matrices(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:

@@ -11,8 +11,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import numbers
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,13 @@ class Choice:
     """Annotation of a field that holds the configuration of some plug-in of this kind."""
 
     kind: str
+
+
+@dataclass(frozen=True)
+class Later:
+    """Annotation of a field whose type is defined further down: a configuration that holds others of its kind."""
+
+    resolve: Callable[[], object]
 
 
 def to_data(value: object, declared: object = None) -> dict[str, object]:
@@ -216,13 +224,25 @@ def _literal(raw: str) -> object:
 @cache
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
-    for plain, accepted in ((float, (float, int)), (int, (int,)), (bool, (bool,)), (str, (str,))):
+    for plain, accepted in (
+        (float, (numbers.Real,)),
+        (int, (numbers.Integral,)),
+        (bool, (bool,)),
+        (str, (str,)),
+    ):
         converter.register_structure_hook(plain, _strict(plain, accepted))
     converter.register_structure_hook_func(_is_literal, _structure_literal)
+    converter.register_structure_hook_func(
+        _is_list, lambda value, kind: tuple(converter.structure(part, get_args(kind)[0]) for part in _several(value))
+    )
     converter.register_structure_hook(Path, lambda value, _: Path(str(value)))
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook_func(_is_choice, lambda value, kind: _structure_choice(value, _kind(kind)))
     converter.register_unstructure_hook_factory(_is_choice, lambda kind: lambda value: _unstructure_choice(value, kind))
+    converter.register_structure_hook_func(_is_later, lambda value, kind: converter.structure(value, _later(kind)))  # pyright: ignore
+    converter.register_unstructure_hook_factory(
+        _is_later, lambda kind: lambda value: converter.unstructure(value, _later(kind))
+    )
     converter.register_structure_hook_func(_is_union, _structure_union)
     converter.register_unstructure_hook_func(_is_union, _unstructure_union)
     return converter
@@ -232,13 +252,27 @@ def _strict(kind: type, accepted: tuple[type, ...]) -> Callable[[object, object]
     """No silent conversion: 0.5 is no int, "no" is no bool, true is no number."""
 
     def structure(value: object, _: object) -> object:
-        if type(value) not in accepted:
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"expected {kind.__name__}, got {value!r}")
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, numbers.Real) and not math.isfinite(value):
             raise TypeError(f"expected a finite number, got {value}")
         return kind(value)
 
     return structure
+
+
+def _is_list(kind: object) -> bool:
+    """Whether this is a tuple of any length of one type."""
+    return get_origin(kind) is tuple and len(get_args(kind)) == 2 and get_args(kind)[1] is Ellipsis
+
+
+def _several(value: object) -> list[object]:
+    """The parts of a list; one value alone is a list of one, and text may join several by +."""
+    if isinstance(value, str):
+        return list(value.split("+"))
+    if isinstance(value, Iterable):
+        return list(cast("Iterable[object]", value))
+    return [value]
 
 
 def _is_literal(kind: object) -> bool:
@@ -253,6 +287,14 @@ def _structure_literal(value: object, kind: object) -> object:
 
 def _is_choice(kind: object) -> bool:
     return get_origin(kind) is Annotated and any(isinstance(note, Choice) for note in get_args(kind)[1:])
+
+
+def _is_later(kind: object) -> bool:
+    return get_origin(kind) is Annotated and any(isinstance(note, Later) for note in get_args(kind)[1:])
+
+
+def _later(kind: object) -> object:
+    return next(note for note in get_args(kind)[1:] if isinstance(note, Later)).resolve()
 
 
 def _kind(kind: object) -> str:
@@ -292,8 +334,8 @@ def _is_union(kind: object) -> bool:
 
 def _structure_union(value: object, kind: object) -> object:
     members = _members(kind)
-    if value is None and type(None) in get_args(kind):
-        return None
+    if (value is None and type(None) in get_args(kind)) or isinstance(value, tuple(members.values())):
+        return value
     if not isinstance(value, Mapping) or value.get("kind") not in members:
         raise TypeError(f"expected an object whose kind is one of {', '.join(members)}, got {value!r}")
     data = dict(cast("Mapping[str, object]", value))

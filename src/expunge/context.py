@@ -39,6 +39,8 @@ class Context:
     """Weights that are false here stay exactly zero."""
     update_masks: Mask | Mapping[str, Mask] | None = None
     """Weights that are false here do not move; one mask for all, or one per role."""
+    freeze_statistics: bool = False
+    """Whether batch normalisation keeps its running statistics while the model is trained."""
     on_step: Callable[[Progress], None] | None = None
     """Called after every step; must not wait for the device."""
     keep: Callable[[str, object, Make], dict[str, Tensor]] | None = None
@@ -66,6 +68,7 @@ class Context:
             precision=self.precision,
             sparsity=self.sparsity,
             update_masks=self.update_masks,
+            freeze_statistics=self.freeze_statistics,
             on_step=self.on_step,
         )
         self.steppers.append(made)

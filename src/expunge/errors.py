@@ -7,3 +7,7 @@ class RequestError(ValueError):
 
 class RunError(RuntimeError):
     """The work was begun and failed, and would fail again with the same configuration. Exit status 1."""
+
+
+class OutOfMemory(RunError):
+    """There was too little memory: true of a machine at a moment, not of the run."""

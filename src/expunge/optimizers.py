@@ -139,6 +139,6 @@ class _WithMoments(torch.optim.Optimizer):
         mean = self.first.update(gradients, beta1)
         square = self.second.update(list(torch._foreach_mul(gradients, gradients)), beta2)  # pyright: ignore
         torch._foreach_mul_(weights, 1 - rate * decay)  # pyright: ignore
-        torch._foreach_sqrt_(square)  # pyright: ignore
-        torch._foreach_add_(square, EPSILON)  # pyright: ignore
-        torch._foreach_addcdiv_(weights, mean, square, value=-rate)  # pyright: ignore
+        for weight, m, v in zip(weights, mean, square, strict=True):
+            # A shared m is not zero where this role has seen no gradient yet: v = 0 is no scale for it.
+            weight.sub_(torch.where(v > 0, rate * m / (v.sqrt() + EPSILON), 0.0))

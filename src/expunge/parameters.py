@@ -83,8 +83,12 @@ def reinitialise(model: nn.Module) -> None:
     Raises:
         RequestError: Some parameter belongs to a module that cannot be reset, or the model has adapters.
     """
-    if any(parametrize.is_parametrized(module) for module in model.modules()):
-        raise RequestError("a model with low-rank adapters cannot be drawn anew: do without adapters here")
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            raise RequestError(
+                f"{name or 'the model'} is parametrised (by low-rank adapters, a weight norm, ...) and cannot be drawn "
+                "anew: do without adapters here, or remove the parametrisation"
+            )
     uncovered = {id(weight): name for name, weight in model.named_parameters()}
     for module in _children_first(model):
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)

@@ -15,7 +15,8 @@ from expunge import config, masks, parameters, preparation, randomness, registry
 from expunge.context import Context, Make, UnlearningData
 from expunge.data.forgetting import partition
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError, RunError
+from expunge.data.poisoning import GaussianPoison, noise_of
+from expunge.errors import OutOfMemory, RequestError, RunError
 from expunge.evaluation import Predictions, Subject, evaluate, predict
 from expunge.masks import Mask
 from expunge.plans import (
@@ -34,6 +35,7 @@ from expunge.plans import (
     run_id,
     scenario,
 )
+from expunge.poison_score import gaussian_poison_scores
 from expunge.preparation import Prepared
 from expunge.provenance import PeakMemory, provenance
 from expunge.runs import Draft, Record, RunDirectory, Store
@@ -142,11 +144,11 @@ def _record(
     }
     try:
         result = work(draft)
-    except (RequestError, OSError):  # not the fault of the work: nothing to remember
+    except (RequestError, OSError, OutOfMemory):  # not the fault of the work: nothing to remember
         raise
     except Exception as error:
         if _out_of_memory(error):
-            raise RunError(
+            raise OutOfMemory(
                 f"out of memory: try a smaller batch_size or model, or fewer --jobs ({_first(error)})"
             ) from error
         reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
@@ -307,13 +309,26 @@ def _save(
 ) -> Record:
     """Write weights, history and the predictions of every split; the result for ``run.json``."""
     tensors: dict[str, Tensor] = dict(extra or {})
-    for name, images in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    if data.poison is not None and len(data.poison.triggered):
+        splits["triggered"] = data.poison.triggered
+    for name, images in splits.items():
         found = predict(model, images, context.device)
         tensors |= {f"{name}.logits": found.logits, f"{name}.labels": found.labels, f"{name}.ids": found.ids}
+    tensors |= _poison_scores(model, data, context.device)
     draft.model(model.state_dict(), [name for name, _ in model.named_parameters()], context.sparsity or {})
     draft.tensors("predictions", tensors)
     draft.lines("history", context.history())
     return {"seconds": context.seconds, "steps": context.steps(), "notes": context.notes}
+
+
+def _poison_scores(model: nn.Module, data: Prepared, device: torch.device) -> dict[str, Tensor]:
+    """How much each Gaussian poison still shows in the model, where there are any."""
+    if data.poison is None or not isinstance(data.poison.config.trigger, GaussianPoison):
+        return {}
+    clean, plan, sigma = data.poison.clean, data.poison.config, data.poison.config.trigger.sigma
+    noise = noise_of(clean.ids, clean.shape, plan)
+    return {"scores.gaussian_poison": gaussian_poison_scores(model, clean, noise, sigma, device)}
 
 
 def _evaluate(wanted: EvaluateConfig, before: Mapping[str, RunDirectory], store: Store, session: Session) -> Record:
@@ -342,7 +357,8 @@ def subject_of(directory: RunDirectory, original: Mapping[str, Tensor], referenc
     stored = directory.tensors("predictions")
     found = {
         name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
-        for name in ("train", "validation", "test")
+        for name in ("train", "validation", "test", "triggered")
+        if f"{name}.logits" in stored
     }
     train = found.pop("train")
     forgotten = torch.isin(train.ids, stored["forget.ids"])
@@ -352,5 +368,6 @@ def subject_of(directory: RunDirectory, original: Mapping[str, Tensor], referenc
         sparsity=directory.sparsity() or {},
         original_weights=original,
         seconds=seconds_of(directory),
+        scores={key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")},
         reference=reference,
     )

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from expunge import config, registry, unlearning
-from expunge.config import Choice
+from expunge.config import Choice, Later
 from expunge.data.forgetting import Forget
+from expunge.data.poisoning import Poison
 from expunge.errors import RequestError
 from expunge.methods.retrain import RetrainConfig
 from expunge.training import Training
@@ -28,6 +29,8 @@ class DataConfig:
     """Share of each class that is set aside for validation."""
     seed: int = 0
     """Seed of these choices."""
+    poison: Poison | None = None
+    """A backdoor that somebody has put into the training images; none by default."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class PruneConfig:
     configuration with one round less.
     """
 
-    original: "Original"
+    original: Annotated["Original", Later(lambda: Original)]
     """The model to prune."""
     pruner: Annotated[object, Choice("pruning")]
     """How the weights to prune are chosen."""

@@ -1,8 +1,16 @@
 """Range checks of numbers: each refuses NaN and infinity, and says the name, the range and the value."""
 
 import math
+from collections.abc import Sequence
 
 from expunge.errors import RequestError
+
+
+def one_of(allowed: Sequence[str], **values: str) -> None:
+    """Raise a RequestError unless every value is one of the words allowed."""
+    for name, value in values.items():
+        if value not in allowed:
+            raise RequestError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def at_least(low: float, **values: float | None) -> None:

@@ -54,6 +54,7 @@ class Mark:
     better: str = ""
     needs: tuple[str, ...] = ()
     search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    roles: tuple[str, ...] = ("forget", "retain")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,11 @@ class Plugin:
 
 
 def method(
-    *, reference: str, aliases: Iterable[str] = (), search: Mapping[str, tuple[float, float]] | None = None
+    *,
+    reference: str,
+    aliases: Iterable[str] = (),
+    search: Mapping[str, tuple[float, float]] | None = None,
+    roles: Iterable[str] = ("forget", "retain"),
 ) -> Callable[[Function], Function]:
     """Mark ``f(model, data, config, context) -> nn.Module`` as an unlearning method.
 
@@ -77,8 +82,10 @@ def method(
         aliases: Names that other code bases give to the same method.
         search: The options that ``expunge tune`` searches, as on the command line (``lr``, ``forget.lr``), each
             with its least and largest value; the search is even in the logarithm.
+        roles: The roles that it steps on: ``forget``, ``retain``, or both.
     """
-    return _marker(Mark("methods", aliases=tuple(aliases), reference=reference, search=search or {}))
+    mark = Mark("methods", aliases=tuple(aliases), reference=reference, search=search or {}, roles=tuple(roles))
+    return _marker(mark)
 
 
 def metric(*, better: str, needs: Iterable[str] = ()) -> Callable[[Function], Function]:

@@ -97,11 +97,12 @@ class PerRole:
     def __post_init__(self) -> None:
         """Check that the optimizers have the moments that they are to share."""
         kinds = (self.forget.optimizer, self.retain.optimizer)
-        if self.share not in ("nothing", "first", "second", "both"):
-            raise RequestError(f"share must be nothing, first, second or both, got {self.share!r}")
+        ranges.one_of(("nothing", "first", "second", "both"), share=self.share)
         if not (self.share == "nothing" or kinds in _SHARING.get(self.share, ())):
             pairs = ", ".join("+".join(pair) for pair in _SHARING[self.share])
             raise RequestError(f"{'+'.join(kinds)} cannot share={self.share}; these forget+retain pairs can: {pairs}")
+        if self.share == "first" and kinds[0] != kinds[1] and (self.forget.nesterov or self.retain.nesterov):
+            raise RequestError("nesterov has no meaning where sgd shares its first moment with adamw")
 
 
 def _ascending(values: tuple[float, ...]) -> bool:

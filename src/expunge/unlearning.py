@@ -1,9 +1,10 @@
 """One unlearning: a method with its update mask, run on a model; and the presets that name such pairs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 import torch
 from torch import nn
@@ -101,10 +102,8 @@ def named(text: str, values: Mapping[str, object] | None = None) -> Unlearning:
     given = config.assignments(rest, "", name) | dict(values or {})
     preset = PRESETS.get(name, Preset("", name))
     method, mask, adapters = _parsed(preset.method), preset.update_mask, preset.adapters
-    if part := _part(given, "mask."):
-        mask = config.override(UpdateMask, config.to_data(mask) if mask else {}, part, f"{name}: the update mask")
-    if part := _part(given, "adapters."):
-        adapters = config.override(LowRank, config.to_data(adapters) if adapters else {}, part, f"{name}: the adapters")
+    mask = _chosen(given, ("mask", "update_mask"), mask, UpdateMask, name)
+    adapters = _chosen(given, ("adapters",), adapters, LowRank, name)
     return Unlearning(_with_options(method, given, name), mask, adapters)
 
 
@@ -114,9 +113,39 @@ def _parsed(text: str) -> object:
     return _with_options(config.parse("methods", name), config.assignments(rest, "", name), name)
 
 
-def _part(given: dict[str, object], prefix: str) -> dict[str, object]:
-    """Take the options with this prefix out of ``given``."""
-    return {key.removeprefix(prefix): given.pop(key) for key in list(given) if key.startswith(prefix)}
+Part = TypeVar("Part", UpdateMask, LowRank)
+
+
+def _chosen(
+    given: dict[str, object], words: tuple[str, ...], default: Part | None, kind: type[Part], name: str
+) -> Part | None:
+    """The part of an unlearning that goes by these words, whose options are taken out of ``given``.
+
+    ``mask.fraction=0.3`` changes the default, ``mask=none`` leaves the part out, and from Python it may be a value.
+    """
+    for word in words:
+        if word in given:
+            value = given.pop(word)
+            if not (value is None or isinstance(value, kind)):
+                raise RequestError(f"{name}: {word} must be none or a {kind.__name__}; its options are {word}.KEY")
+            default = value
+        options = {key.partition(".")[2]: given.pop(key) for key in list(given) if key.startswith(f"{word}.")}
+        if options:
+            data = config.to_data(default) if default else {}
+            for one, other in (("fraction", "threshold"), ("threshold", "fraction")):
+                if one in options and other not in options:  # one takes the place of the other
+                    data.pop(other, None)
+            default = config.override(kind, data, options, f"{name}: the {word.replace('_', ' ')}")
+    return default
+
+
+def check_roles(method: object, options: Iterable[str]) -> None:
+    """Raise a RequestError if an option is of a role that the method never steps on: it would change nothing."""
+    plugin = registry.of_config("methods", method)
+    for key in options:
+        role, dot, _ = key.removeprefix("rule.").partition(".")
+        if dot and role in ("forget", "retain") and role not in plugin.mark.roles:
+            raise RequestError(f"{plugin.name} takes no {role} steps: {key} would change nothing")
 
 
 def _with_options(method: object, given: Mapping[str, object], name: str) -> object:
@@ -128,8 +157,16 @@ def _with_options(method: object, given: Mapping[str, object], name: str) -> obj
     method = config.override(type(method), config.to_data(method), of_both, name)
     if not of_role:
         return method
+    check_roles(method, of_role)
     method = per_role(method)
-    return config.override(type(method), config.to_data(method), of_role, name)
+    return config.override(type(method), config.to_data(method), _unshared(of_role), name)
+
+
+def _unshared(of_role: Mapping[str, object]) -> dict[str, object]:
+    """Options of roles, where an optimizer chosen for one of them keeps its moments to itself unless told otherwise."""
+    keys = {key.removeprefix("rule.") for key in of_role}
+    chosen = any(key.endswith(".optimizer") for key in keys) and "share" not in keys
+    return {**({"share": "nothing"} if chosen else {}), **of_role}
 
 
 ROLES = ("forget.", "retain.")
@@ -188,16 +225,18 @@ def label(unlearning: Unlearning) -> str:
     The shape of a preset is its method, with an update mask by a score of the same sort for the same roles.
     """
     name = registry.of_config("methods", unlearning.method).name
-    shape = (name, _shape(unlearning.update_mask))
-    presets = {(preset.method.partition(":")[0], _shape(preset.update_mask)): word for word, preset in PRESETS.items()}
-    return presets.get(shape, name)
+    presets = {_shape(named(word)): word for word in PRESETS}
+    return presets.get(_shape(unlearning), name)
 
 
-def _shape(mask: UpdateMask | None) -> tuple[str, str] | None:
-    """The roles of a mask and its score, of which two are saliencies."""
-    if mask is None:
-        return None
-    return "saliency" if mask.score in ("gradient", "difference") else mask.score, mask.roles
+def _shape(unlearning: Unlearning) -> tuple[object, ...]:
+    """What an unlearning is known by: its method, what its mask ranks by and whom it binds, and sharp steps by role."""
+    mask, sharp = unlearning.update_mask, {role: r.sharpness for role, r in rules(unlearning).items() if r.rho > 0}
+    ranked = None
+    if mask is not None and not mask.layers and mask.fraction != 1:
+        ranked = ("saliency" if mask.score in ("gradient", "difference") else mask.score, mask.roles)
+    split = ranked is not None and ranked[1] == "split"
+    return registry.of_config("methods", unlearning.method).name, ranked, tuple(sharp.items()) if split else ()
 
 
 def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, context: Context) -> nn.Module:
@@ -212,8 +251,10 @@ def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, cont
     if not len(data.forget) or not len(data.retain):
         raise RequestError("the forget set and the retain set must both hold at least one example")
     plugin = registry.of_config("methods", unlearning.method)
-    with context.phase("unlearn"), context.seeded():
+    _check_mask(unlearning, plugin)
+    with context.phase("unlearn"), context.seeded(), _enough_for_statistics():
         if unlearning.update_mask is not None:
+            context.freeze_statistics = unlearning.update_mask.freeze_statistics
             with context.phase("precompute"):
                 generator = randomness.child(context.generator, "update mask")
                 context.update_masks = update_masks(model, data, unlearning.update_mask, generator)
@@ -224,6 +265,27 @@ def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, cont
     _keep_sparse(unlearned, context.sparsity)
     _check_finite(unlearned, plugin.name)
     return unlearned.eval()
+
+
+def _check_mask(unlearning: Unlearning, plugin: registry.Plugin) -> None:
+    """A mask for forget steps alone needs a method that takes some."""
+    mask = unlearning.update_mask
+    if mask is not None and mask.roles == "forget" and "forget" not in plugin.mark.roles:
+        raise RequestError(f"{plugin.name} takes no forget steps: an update mask for them alone would change nothing")
+
+
+@contextmanager
+def _enough_for_statistics() -> Iterator[None]:
+    """Say the cure where batch normalisation has a batch of one value per channel."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RequestError(
+            "batch normalisation cannot train on a batch of one example: give more than one, a batch_size that leaves "
+            "no rest of one, or a method that mixes both sets (random_label:order=mixed)"
+        ) from error
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from expunge.masks import Mask
 
 Scores = dict[str, Tensor]
 Score = Literal["gradient", "difference", "ratio", "random"]
+Roles = Literal["both", "forget", "split"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,19 @@ class UpdateMask:
     threshold: float | None = None
     """Instead of the fraction: weights whose score is at least this may move."""
     layers: tuple[str, ...] = ()
-    """Rank and move only the weights of these names, where * stands for anything: network.layer4, *.bias"""
-    roles: Literal["both", "forget", "split"] = "both"
+    """Rank and move only the weights of these names, where * stands for anything: network.layer4+*.bias"""
+    roles: Roles = "both"
     """both: the mask holds for every step. forget: for forget steps only. split: forget steps move what the mask
     lets move, retain steps the rest (Sharp MinMax)."""
+    freeze_statistics: bool = False
+    """Let batch normalisation keep its running statistics too: no update mask covers them."""
     batch_size: int = 256
     """Examples per gradient."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        ranges.one_of(get_args(Score), score=self.score)
+        ranges.one_of(get_args(Roles), roles=self.roles)
         ranges.between(0, 1, fraction=self.fraction)
         ranges.at_least(1, batch_size=self.batch_size)
         if self.threshold is not None:

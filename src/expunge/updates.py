@@ -7,7 +7,7 @@ sharpness-aware gradients, clipping, precision, sparsity and update masks live h
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +54,7 @@ class Stepper:
         precision: Precision = "auto",
         sparsity: Mask | None = None,
         update_masks: Mask | Mapping[str, Mask] | None = None,
+        freeze_statistics: bool = False,
         on_step: Callable[[Progress], None] | None = None,
     ) -> None:
         """Prepare the optimizers; ``steps`` calls are what the schedules span, ``first`` is where in it to begin."""
@@ -62,6 +63,7 @@ class Stepper:
         self.first = first
         self.taken = first
         self._on_step = on_step
+        self._model_state = frozen_statistics if freeze_statistics else nullcontext
         self._autocast = _autocast(model, device, precision)
         if _gains(model):
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -81,9 +83,10 @@ class Stepper:
         progress = self.taken / self.steps
         losses: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
-        for role, part in self._parts(objectives):
-            rate = self._updates[role].apply(part, progress, self._autocast, losses)
-            rates |= dict.fromkeys(part, rate)
+        with self._model_state(self.model):
+            for role, part in self._parts(objectives):
+                rate = self._updates[role].apply(part, progress, self._autocast, losses)
+                rates |= dict.fromkeys(part, rate)
         self._losses.append(losses)
         self._rates.append(rates)
         self.taken += 1
@@ -154,6 +157,8 @@ def _updates_of(
     if isinstance(rule, Rule) and by_mask:
         rule = PerRole(rule, rule, "both")
     rules = {"forget": rule.forget, "retain": rule.retain} if isinstance(rule, PerRole) else {"": rule}
+    if by_mask and isinstance(rule, PerRole) and rule.share != "nothing" and "adamw8bit" in _kinds(rule):
+        raise RequestError("moments in eight bits cannot be shared under a mask for each role: take adamw")
     made = optimizers.by_role(rule, weights)
     shared = isinstance(rule, PerRole) and rule.share != "nothing"
     moving = {role: update_masks.get(role) if by_mask else update_masks for role in rules}  # pyright: ignore
@@ -161,6 +166,10 @@ def _updates_of(
         role: _Update(model, each, made[role], sparsity, moving[role], shared)  # pyright: ignore
         for role, each in rules.items()
     }
+
+
+def _kinds(rule: PerRole) -> tuple[str, str]:
+    return rule.forget.optimizer, rule.retain.optimizer
 
 
 LARGE_ENOUGH = 50_000
@@ -257,7 +266,7 @@ class _Update:
         saved = [weight.detach().clone() for weight in weights]
         with torch.no_grad():
             torch._foreach_add_(weights, perturbation(weights, clean, rule.rho, rule.adaptive))  # pyright: ignore
-        with _frozen_statistics(self.model):
+        with frozen_statistics(self.model):
             self._backward(objectives, autocast)
         with torch.no_grad():
             torch._foreach_copy_(weights, saved)  # pyright: ignore
@@ -295,9 +304,12 @@ class _Update:
         )
 
     def _moments(self, weight: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
-        """The optimizer's state of a weight that has a number for each of its entries."""
+        """The optimizer's state of a weight that has a number for each of its entries.
+
+        Not moments in eight bits, whose zero is another code: where the gradient is masked they stay zero anyway.
+        """
         for name, state in self.optimizer.state[weight].items():
-            if isinstance(state, Tensor) and state.shape == weight.shape:
+            if isinstance(state, Tensor) and state.shape == weight.shape and state.is_floating_point():
                 yield name, state
 
     def _restore(self, before: "_Before | None") -> None:
@@ -339,7 +351,7 @@ def perturbation(weights: list[Tensor], gradients: list[Tensor], rho: float, ada
 
 
 @contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Batch normalisation still uses batch statistics, but its running ones keep their values.
 
     A momentum of 0 does this. A module without momentum averages over all batches that it counts, so it

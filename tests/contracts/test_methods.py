@@ -26,7 +26,7 @@ def short(name: str, **changes: object) -> Unlearning:
     """A method with two epochs in small batches."""
     wanted = unlearning.named(name)
     fields = {field.name for field in dataclasses.fields(wanted.method)}  # type: ignore[arg-type]
-    quick = {key: value for key, value in {"epochs": 2, "batch_size": 7}.items() if key in fields}
+    quick = {key: value for key, value in {"epochs": 2, "batch_size": 7, "linear": True}.items() if key in fields}
     return dataclasses.replace(wanted, method=dataclasses.replace(wanted.method, **(quick | changes)))  # type: ignore[type-var]
 
 
@@ -63,7 +63,8 @@ def test_another_seed_gives_another_model(name: str) -> None:
 @pytest.mark.parametrize("name", FROM_THE_MODEL)
 def test_a_rate_of_zero_moves_no_weight(name: str) -> None:
     before = dict(problems.model().named_parameters())
-    after = run(short(name, rule=Rule(lr=0.0)))
+    unpruned = {"rate": 0.0} if name == "ao_sparse" else {}
+    after = run(short(name, rule=Rule(lr=0.0), **unpruned))
     assert all(torch.equal(weight, before[key]) for key, weight in after.named_parameters())
 
 
@@ -189,19 +190,6 @@ def test_random_labels_are_wrong_unless_asked_otherwise() -> None:
     assert float((anything == true).double().mean()) == pytest.approx(1 / 3, abs=0.03)
 
 
-def test_neggrad_plus_at_alpha_one_descends_like_fine_tuning() -> None:
-    # Without batch normalisation and with the same order of batches, only the retain loss counts.
-    first, second = (problems.model(batch_norm=False).eval() for _ in range(2))
-    for model in (first, second):
-        model[4].p = 0.0  # type: ignore[union-attr]
-    data = problems.data(retain=14)
-    whole = {"batch_size": 14, "epochs": 3}
-    one = unlearning.unlearn(first, data, short("neggrad_plus", alpha=1.0, **whole), problems.context())
-    two = unlearning.unlearn(second, data, short("finetune", **whole), problems.context())
-    for a, b in zip(one.parameters(), two.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
-
-
 NUMBERS = [
     (name, field.name, default)
     for name in NAMES
@@ -272,17 +260,71 @@ def test_takes_every_rule(name: str, rule: Rule | PerRole) -> None:
     ids=lambda mask: mask.score,
 )
 def test_takes_every_update_mask(name: str, mask: UpdateMask) -> None:
-    assert run(dataclasses.replace(short(name, rule=Rule(lr=0.01)), update_mask=mask)) is not None
+    wanted = dataclasses.replace(short(name, rule=Rule(lr=0.01)), update_mask=mask)
+    roles = registry.of_config("methods", wanted.method).mark.roles
+    if mask.roles == "forget" and "forget" not in roles:
+        with pytest.raises(RequestError, match="takes no forget steps"):
+            run(wanted)
+        return
+    assert run(wanted) is not None
 
 
 @pytest.mark.parametrize("name", FROM_THE_MODEL)
 def test_takes_low_rank_adapters_or_says_why_not(name: str) -> None:
     wanted = dataclasses.replace(short(name), adapters=LowRank(rank=1), update_mask=None)
-    if name == "boundary_expanding":  # its classifier grows, and an adapter cannot
+    if name in ("boundary_expanding", "ao_sparse"):  # a classifier that grows, and pruning, need the weights themselves
         with pytest.raises(RequestError, match="adapter"):
             run(wanted)
         return
     parameters.check_same(run(wanted).state_dict(), problems.model().state_dict(), name)
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_options_of_a_role_that_is_never_stepped_on_are_refused(name: str) -> None:
+    roles = registry.of_config("methods", unlearning.named(name).method).mark.roles
+    for role in ("forget", "retain"):
+        if role in roles:
+            assert unlearning.named(name, {f"{role}.lr": 0.5}) is not None
+        else:
+            with pytest.raises(RequestError, match=f"takes no {role} steps"):
+                unlearning.named(name, {f"{role}.lr": 0.5})
+    context = problems.context()
+    unlearning.unlearn(problems.model(), problems.data(), short(name), context)
+    assert set(context.steps()) == set(roles), "the mark tells the truth"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_example_to_forget_is_forgotten_or_refused_with_the_cure(name: str) -> None:
+    for model in (problems.model(), flat_model()):
+        try:
+            found = unlearning.unlearn(model, problems.data(forget=1), short(name), problems.context())
+        except RequestError as error:
+            message = str(error)
+        else:
+            message = "batch normalisation"
+            assert all(bool(torch.isfinite(v).all()) for v in found.state_dict().values() if v.is_floating_point())
+        assert "batch normalisation" in message
+
+
+def flat_model() -> nn.Module:
+    """A model whose batch normalisation has one value per channel and example."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def test_running_statistics_can_be_frozen() -> None:
+    before = {name: value.clone() for name, value in problems.model().named_buffers()}
+    wanted = dataclasses.replace(short("finetune"), update_mask=UpdateMask(layers=("5",), freeze_statistics=True))
+    assert all(torch.equal(value, before[name]) for name, value in run(wanted).named_buffers() if "running" in name)
+    moving = dataclasses.replace(wanted, update_mask=UpdateMask(layers=("5",)))
+    assert not all(torch.equal(value, before[name]) for name, value in run(moving).named_buffers())
+
+
+def test_neggrad_plus_at_alpha_one_is_fine_tuning_bit_for_bit() -> None:
+    assert equal(run(short("neggrad_plus", alpha=1.0)), run(short("finetune")))
+    other = dataclasses.replace(problems.data(), forget=problems.images(10, seed=77))
+    assert equal(run(short("neggrad_plus", alpha=1.0), data=other), run(short("finetune")))
 
 
 @pytest.mark.parametrize("name", NAMES)

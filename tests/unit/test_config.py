@@ -4,12 +4,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from expunge import config, registry, unlearning
 from expunge.adapters import LowRank
 from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
 from expunge.errors import RequestError
+from expunge.methods.finetune import FinetuneConfig
 from expunge.methods.scrub import ScrubConfig
 from expunge.plans import DataConfig, EvaluateConfig, RunConfig, TrainConfig, UnlearnConfig
 from expunge.rules import PerRole, Rule
@@ -97,9 +99,24 @@ def test_texts_reach_fields_rules_roles_and_masks() -> None:
     )
     dual = unlearning.named("scrub:forget.optimizer=lion,retain.lr=0.3").method
     assert dual == ScrubConfig(rule=PerRole(Rule(optimizer="lion"), Rule(lr=0.3)))
-    both = unlearning.named("finetune:lr=0.3,forget.lr=0.1,share=first").method
+    both = unlearning.named("scrub:lr=0.3,forget.lr=0.1,share=first").method
     assert getattr(both, "rule") == PerRole(Rule(lr=0.1), Rule(lr=0.3), "first")  # noqa: B009 - of no declared type
-    assert unlearning.named("finetune:lr=0.3,forget.lr=0.1") == unlearning.named("finetune:forget.lr=0.1,lr=0.3")
+    assert unlearning.named("scrub:lr=0.3,forget.lr=0.1") == unlearning.named("scrub:forget.lr=0.1,lr=0.3")
+    dual = unlearning.named("sfron:forget.optimizer=adamw").method
+    assert getattr(dual, "rule").share == "nothing", "moments are shared only when said"  # noqa: B009
+    assert unlearning.named("sfron:mask=none").update_mask is None
+    by_share = unlearning.named("sfron:mask.fraction=0.3").update_mask
+    assert by_share is not None
+    assert (by_share.fraction, by_share.threshold) == (0.3, None)
+    layers = unlearning.named("finetune:mask.layers=fc+*.bias").update_mask
+    assert layers is not None
+    assert layers.layers == ("fc", "*.bias")
+    one = unlearning.named("scrub:schedule=multistep,milestones=0.5").method
+    assert getattr(one, "rule").milestones == (0.5,)  # noqa: B009
+    values = {"rule": Rule(lr=0.25), "update_mask": UpdateMask(fraction=0.1), "adapters": LowRank(2)}
+    given = unlearning.named("finetune", values)
+    assert given == Unlearning(FinetuneConfig(rule=Rule(lr=0.25)), UpdateMask(fraction=0.1), LowRank(2))
+    assert unlearning.named("finetune", {"lr": np.float64(0.1)}) == unlearning.named("finetune:lr=0.1")
     salun = unlearning.named("salun:mask.fraction=0.25,epochs=1")
     assert salun.update_mask is not None
     assert salun.update_mask.fraction == 0.25

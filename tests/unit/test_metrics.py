@@ -151,7 +151,7 @@ def test_an_empty_forget_set_is_refused() -> None:
 def test_distances_and_times() -> None:
     reference = Subject({}, {"w": torch.tensor([3.0, 0.0])})
     seconds = {"precompute": 1.0, "unlearn": 2.5}
-    subject = Subject({}, {"w": torch.tensor([0.0, 4.0])}, {"w": torch.zeros(2)}, seconds, reference)
+    subject = Subject({}, {"w": torch.tensor([0.0, 4.0])}, {"w": torch.zeros(2)}, seconds=seconds, reference=reference)
     assert measure(subject, "weight_distance", "run_time") == {
         "weight_distance.to_original": 4.0,
         "weight_distance.to_reference": 5.0,

@@ -60,11 +60,11 @@ def refuses(kind: type, field: str, value: object) -> None:
 # ---- SFRon: weights
 
 
-@pytest.mark.parametrize("lamb", [0.0, 0.5, 0.6, 1.0, 2.0, 40.0])
-def test_adaptive_weights_sum_to_one_and_follow_the_formula(lamb: float) -> None:
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 0.6, 1.0, 2.0, 40.0])
+def test_adaptive_weights_sum_to_one_and_follow_the_formula(exponent: float) -> None:
     losses = torch.rand(50, generator=torch.Generator().manual_seed(0)) * 3 + 1e-3
-    powers = losses.double() ** -lamb
-    weights = sfron.adaptive_weights(losses, lamb)
+    powers = losses.double() ** -exponent
+    weights = sfron.adaptive_weights(losses, exponent)
     assert float(weights.double().sum()) == pytest.approx(1, abs=1e-6)
     torch.testing.assert_close(weights.double(), powers / powers.sum(), rtol=2e-5, atol=1e-12)
 
@@ -77,13 +77,13 @@ def test_adaptive_weights_of_a_case_worked_by_hand() -> None:
     assert sfron.adaptive_weights(torch.tensor([0.2, 0.0, 3.0]), 0.0).tolist() == pytest.approx([1 / 3] * 3)
 
 
-@pytest.mark.parametrize("lamb", [0.5, 1.0, 3.0])
-def test_a_loss_of_zero_counts_as_the_smallest_positive_one(lamb: float) -> None:
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 3.0])
+def test_a_loss_of_zero_counts_as_the_smallest_positive_one(exponent: float) -> None:
     losses = torch.tensor([0.5, 0.0, 0.1, 2.0])
-    expected = sfron.adaptive_weights(torch.tensor([0.5, 0.1, 0.1, 2.0]), lamb)
-    assert sfron.adaptive_weights(losses, lamb).tolist() == expected.tolist()
-    assert sfron.adaptive_weights(torch.zeros(4), lamb).tolist() == [0.25] * 4
-    assert sfron.adaptive_weights(torch.zeros(1), lamb).tolist() == [1.0]
+    expected = sfron.adaptive_weights(torch.tensor([0.5, 0.1, 0.1, 2.0]), exponent)
+    assert sfron.adaptive_weights(losses, exponent).tolist() == expected.tolist()
+    assert sfron.adaptive_weights(torch.zeros(4), exponent).tolist() == [0.25] * 4
+    assert sfron.adaptive_weights(torch.zeros(1), exponent).tolist() == [1.0]
 
 
 def test_tiny_losses_overflow_nothing() -> None:
@@ -91,8 +91,8 @@ def test_tiny_losses_overflow_nothing() -> None:
     assert weights.tolist() == [1.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("lamb", [0.5, 1.0])
-def test_a_loss_of_zero_does_not_kill_the_batch(lamb: float) -> None:
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_a_loss_of_zero_does_not_kill_the_batch(exponent: float) -> None:
     # Examples of loss about 1, and one so sure that its loss is 0 in float32.
     usual = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(8) % 5
@@ -100,7 +100,7 @@ def test_a_loss_of_zero_does_not_kill_the_batch(lamb: float) -> None:
 
     def gradient(logits: Tensor, count: int) -> Tensor:
         logits = logits.requires_grad_()
-        loss = sfron.adaptive_loss(logits, labels[:count], lamb)
+        loss = sfron.adaptive_loss(logits, labels[:count], exponent)
         assert math.isfinite(float(loss.detach()))
         return torch.autograd.grad(loss, logits)[0]
 
@@ -180,10 +180,12 @@ def test_batches_are_shuffled_anew_at_each_boundary() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_run_against_a_plain_loop(shared: bool) -> None:
     # Whole sets as batches and no dropout: the order of examples does not matter.
-    epochs, every, alpha, lamb, lr, clip = 6, 4, 25.0, 0.7, 0.02, 1.5
+    epochs, every, alpha, exponent, lr, clip = 6, 4, 25.0, 0.7, 0.02, 1.5
     clipped, plain = Rule(lr=lr, schedule="cosine", clip=clip), Rule(lr=lr, schedule="cosine")
     rule = clipped if shared else PerRole(forget=clipped, retain=plain)
-    config = sfron.SfronConfig(epochs=epochs, forget_every=every, alpha=alpha, lamb=lamb, batch_size=64, rule=rule)
+    config = sfron.SfronConfig(
+        epochs=epochs, forget_every=every, alpha=alpha, exponent=exponent, batch_size=64, rule=rule
+    )
     models = [problems.model() for _ in range(2)]
     for model in models:
         model[4].p = 0.0  # type: ignore[index, union-attr]
@@ -210,7 +212,7 @@ def test_a_run_against_a_plain_loop(shared: bool) -> None:
     for t in range(epochs):
         if t % every == 0:
             each = functional.cross_entropy(model(forget.inputs), forget.labels, reduction="none")
-            weights = each.detach() ** -lamb / (each.detach() ** -lamb).sum()
+            weights = each.detach() ** -exponent / (each.detach() ** -exponent).sum()
             decay = 0.5 * (1 + math.cos(math.pi * t / epochs))
             take(forgetter, -alpha * decay * (weights * each).sum(), clip)
             assert norms[-1] > clip  # the limit matters
@@ -253,7 +255,7 @@ def test_it_forgets_what_it_is_told_and_keeps_the_rest() -> None:
     assert scrub.error(unlearned, one_class.retain, context) < Fraction(1, 5)
 
 
-@pytest.mark.parametrize("field", ["alpha", "lamb"])
+@pytest.mark.parametrize("field", ["alpha", "exponent"])
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 def test_sfron_refuses_bad_numbers(field: str, value: float) -> None:
     refuses(sfron.SfronConfig, field, value)

@@ -170,6 +170,8 @@ def test_the_mode_of_every_module_is_as_before() -> None:
         ({"fraction": 0.5, "threshold": 1.0}, "a fraction or a threshold, not both"),
         ({"threshold": float("nan")}, "threshold must be a finite number"),
         ({"batch_size": 0}, "batch_size must be"),
+        ({"roles": "splt"}, "roles must be one of both, forget, split"),
+        ({"score": "foo"}, "score must be one of gradient"),
     ],
 )
 def test_bad_values_are_named(options: dict[str, float], message: str) -> None:
@@ -200,6 +202,11 @@ def test_presets_keep_their_word_only_in_their_shape() -> None:
     assert unlearning.label(unlearning.named("salun:mask.fraction=0.2,epochs=3")) == "salun"
     assert unlearning.label(unlearning.named("salun:mask.score=difference")) == "salun"
     assert unlearning.label(unlearning.named("random_label:mask.score=random")) == "random_label"
+    assert unlearning.label(unlearning.named("random_label:mask.layers=fc")) == "random_label"
+    assert unlearning.label(unlearning.named("random_label:mask.fraction=1.0")) == "random_label"
+    assert unlearning.label(unlearning.named("neggrad_plus:mask.roles=split")) == "neggrad_plus"
+    assert unlearning.label(unlearning.named("sharp_minmax:forget.rho=0,retain.rho=0")) == "neggrad_plus"
+    assert unlearning.label(unlearning.named("sharp_minmax:forget.lr=0.5")) == "sharp_minmax"
     assert unlearning.label(unlearning.named("sharp_minmax")) == "sharp_minmax"
     assert unlearning.label(unlearning.named("neggrad_plus")) == "neggrad_plus"
     assert unlearning.label(Unlearning(unlearning.named("sfron").method)) == "sfron"

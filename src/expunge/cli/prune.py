@@ -21,8 +21,8 @@ class Arguments(_console.Common):
     run: _console.RunPath
     """The run of `expunge train`, `prune` or `import` whose model is to be pruned."""
     rewind: int | None = None
-    """Give the weights that are left their values after this epoch of the original training (0: before it), and train on
-    from there; by default they keep their trained values, and training begins anew."""
+    """Give the weights that are left their values after this epoch of the original training (0: before it), and train
+    on from there; by default they keep their trained values, and training begins anew."""
     epochs: int | None = None
     """Epochs of training under the mask; by default as many as the original's."""
     lr: float | None = None

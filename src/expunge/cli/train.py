@@ -7,6 +7,7 @@ import tyro
 
 from expunge import config, pipeline
 from expunge.cli import _console
+from expunge.data.poisoning import parse_poison
 from expunge.plans import DataConfig, TrainConfig
 from expunge.training import Training
 from expunge.updates import Precision
@@ -30,6 +31,9 @@ class Arguments(_console.Common):
     """Share of each class that is set aside for validation."""
     split_seed: int = 0
     """Seed of the split and of the limits."""
+    poison: str | None = None
+    """Put a backdoor into the training images, to see whether it can be unlearned: patch:size=4,target=0,share=10%,
+    blend:alpha=0.2,count=500 or gaussian:sigma=0.1,count=500; forget it by --forget poisoned."""
     seed: int = 0
     """Seed of the initial weights, the order of examples and the augmentation."""
     precision: Precision = "auto"
@@ -41,9 +45,9 @@ class Arguments(_console.Common):
 def run(arguments: Sequence[str]) -> int:
     """Train, or find the run that exists already."""
     given = _console.parse(Arguments, "train", __doc__, arguments)
-    data = DataConfig(
-        config.parse("data", given.data), given.limit, given.test_limit, given.validation, given.split_seed
-    )
+    poison = None if given.poison is None else parse_poison(given.poison)
+    source = config.parse("data", given.data)
+    data = DataConfig(source, given.limit, given.test_limit, given.validation, given.split_seed, poison)
     wanted = TrainConfig(data, config.parse("models", given.model), given.training, given.precision, given.seed)
     with _console.session(given) as session:
         directory = pipeline.run(wanted, _console.store(given.runs), session)

@@ -46,6 +46,7 @@ def run(arguments: Sequence[str]) -> int:
             seed=given.seed,
             jobs=_bench.processes(given.jobs, device),
             device=device,
+            retry=given.retry,
             watch=_bench.Watch(bars, given.trials * len(wanted.methods) + 2),
         )
     found = tuning.to_data(wanted, searches, given.seed)

@@ -14,6 +14,7 @@ from expunge.cli import _console
 from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
 from expunge.plans import UnlearnConfig
+from expunge.rules import PerRole
 from expunge.unlearning import PRESETS, Unlearning
 from expunge.update_masks import UpdateMask
 from expunge.updates import Precision
@@ -26,7 +27,7 @@ class Arguments(_console.Common):
     run: _console.RunPath
     """The run of `expunge train` whose model is to forget."""
     forget: str
-    """What to forget: random:4500, random:10%, class:3, class:3,5 or ids:FILE (one id a line)."""
+    """What to forget: random:4500, random:10%, class:3, class:3,5, ids:FILE (one id a line) or poisoned."""
     forget_seed: int = 0
     """Seed of the choice of a random forget set."""
     seed: int = 0
@@ -38,8 +39,10 @@ class Arguments(_console.Common):
 def run(arguments: Sequence[str]) -> int:
     """Unlearn, or find the run that exists already."""
     given = _with_names([word for argument in arguments for word in _words(argument)])
-    parsed = _console.parse(_arguments(given), "unlearn", __doc__, given)
+    words = [word for word in given if word != NO_MASK]
+    parsed = _console.parse(_arguments(given), "unlearn", __doc__, words)
     choice: _Choice = parsed.choice  # pyright: ignore
+    unlearning.check_roles(choice.method, [word.removeprefix("--") for word in given if word.startswith("--")])
     store, original = _console.open_original(parsed.run)
     chosen = Unlearning(choice.method, choice.update_mask, choice.adapters)
     wanted = UnlearnConfig(
@@ -49,6 +52,9 @@ def run(arguments: Sequence[str]) -> int:
         directory = pipeline.run(wanted, store, session)
     _console.report_run(directory, parsed, "evaluate: expunge evaluate --run RUN --reference RETRAINED")
     return 0
+
+
+NO_MASK = "--no-update-mask"
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ def _with_names(arguments: list[str]) -> list[str]:
 def _arguments(given: list[str]) -> type[Arguments]:
     """The options with one subcommand per method and preset.
 
+    ``--no-update-mask`` leaves out the update mask that a method has by its name.
+
     ``--forget.`` and ``--retain.`` among the arguments give each role a rule of its own, ``--update-mask.`` gives
     a method an update mask and ``--adapters.`` low-rank adapters.
     """
@@ -99,7 +107,15 @@ def _subcommand(name: str, given: list[str]) -> object:
     method = _as_original(default.method, given)
     if _mentions(given, "--forget.", "--retain.", "--share"):
         method = unlearning.per_role(method)
+    if _mentions(given, "--forget.optimizer", "--retain.optimizer") and not _mentions(given, "--share"):
+        method = _unshared(method)
     mask = default.update_mask or (UpdateMask() if _mentions(given, "--update-mask.") else None)
+    if mask is not None and _mentions(given, "--update-mask.fraction"):
+        mask = dataclasses.replace(mask, threshold=None)
+    if mask is not None and _mentions(given, "--update-mask.threshold"):
+        mask = dataclasses.replace(mask, fraction=None)
+    if _mentions(given, NO_MASK):
+        mask = None
     adapters = default.adapters or (LowRank() if _mentions(given, "--adapters.") else None)
     summary = registry.of_config("methods", method).summary
     if default.update_mask is not None and name not in registry.plugins("methods"):
@@ -110,6 +126,14 @@ def _subcommand(name: str, given: list[str]) -> object:
     shape = dataclasses.make_dataclass(f"Choice_{name}", fields, bases=(_Choice,), frozen=True)  # pyright: ignore
     default_choice = shape(method, **values)
     return Annotated[shape, tyro.conf.subcommand(name.replace("_", "-"), default=default_choice, description=summary)]
+
+
+def _unshared(method: object) -> object:
+    """Where an optimizer is chosen for one role, it keeps its moments to itself unless told otherwise."""
+    rule = getattr(method, "rule", None)
+    if not isinstance(rule, PerRole):
+        return method
+    return dataclasses.replace(method, rule=dataclasses.replace(rule, share="nothing"))  # pyright: ignore
 
 
 def _mentions(given: list[str], *prefixes: str) -> bool:

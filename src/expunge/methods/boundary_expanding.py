@@ -34,7 +34,7 @@ class BoundaryExpandingConfig:
         training.check_schedule(self.epochs, self.batch_size)
 
 
-@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BE",), search={"lr": (1e-6, 1e-2)})
+@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BE",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
 def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryExpandingConfig, context: Context) -> nn.Module:
     """Move the forget set out of all classes: ``min E_forget[CE(shadow class)]``, then drop the shadow class.
 

@@ -35,7 +35,7 @@ class BoundaryShrinkConfig:
         ranges.between(0, 1, bound=self.bound)
 
 
-@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BS",), search={"lr": (1e-6, 1e-2)})
+@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BS",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
 def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig, context: Context) -> nn.Module:
     """Give the forget set to its neighbours: ``min E_forget[CE(nearest wrong class)]``.
 

@@ -30,6 +30,7 @@ class FinetuneConfig:
     reference="Warnecke et al. 2023, arXiv:2108.11577; Golatkar et al. 2020, arXiv:1911.04933",
     aliases=("FT",),
     search={"lr": (1e-3, 1e-1)},
+    roles=("retain",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: FinetuneConfig, context: Context) -> nn.Module:
     """Go on training on the retain set and let the forget set fade: ``min E_retain[CE]``."""

@@ -31,7 +31,12 @@ class GradientAscentConfig:
         ranges.at_least(0, l1=self.l1)
 
 
-@method(reference="Thudi et al. 2022, arXiv:2109.13398", aliases=("GA", "neggrad"), search={"lr": (1e-6, 1e-2)})
+@method(
+    reference="Thudi et al. 2022, arXiv:2109.13398",
+    aliases=("GA", "neggrad"),
+    search={"lr": (1e-6, 1e-2)},
+    roles=("forget",),
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: GradientAscentConfig, context: Context) -> nn.Module:
     """Climb the loss of the forget set: ``min -E_forget[CE] + l1 ||w||_1``."""
     model.train()

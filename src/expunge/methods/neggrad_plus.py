@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge import training
+from expunge import ranges, training
 from expunge.context import Context, UnlearningData
-from expunge.errors import RequestError
 from expunge.losses import cross_entropy
 from expunge.mixed import cycle
 from expunge.registry import method
@@ -29,8 +28,7 @@ class NegGradPlusConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         training.check_schedule(self.epochs, self.batch_size)
-        if not 0.0 <= self.alpha <= 1.0:
-            raise RequestError(f"alpha must be in [0, 1], got {self.alpha}")
+        ranges.between(0, 1, alpha=self.alpha)
 
 
 @method(
@@ -39,9 +37,14 @@ class NegGradPlusConfig:
     search={"lr": (1e-3, 1e-1), "alpha": (0.9, 0.999)},
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: NegGradPlusConfig, context: Context) -> nn.Module:
-    """Descend on retain, ascend on forget: ``min alpha E_retain[CE] - (1 - alpha) E_forget[CE]``."""
-    model.train()
+    """Descend on retain, ascend on forget: ``min alpha E_retain[CE] - (1 - alpha) E_forget[CE]``.
+
+    With alpha = 1 this is fine-tuning: the forget set is not looked at, and moves no running statistics.
+    """
     alpha, size = config.alpha, config.batch_size
+    if alpha == 1:
+        return training.fit(model, data.retain, config.rule, context, epochs=config.epochs, batch_size=size)
+    model.train()
     step = context.stepper(model, config.rule, config.epochs * data.retain.steps(size))
     for _ in range(config.epochs):
         forget_batches = cycle(data.forget, size, context.generator)

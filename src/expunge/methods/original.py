@@ -13,7 +13,7 @@ class OriginalConfig:
     """There is nothing to choose."""
 
 
-@method(reference="the original model", aliases=("raw", "nothing"))
+@method(reference="the original model", aliases=("raw", "nothing"), roles=())
 def unlearn(model: nn.Module, data: UnlearningData, config: OriginalConfig, context: Context) -> nn.Module:
     """Leave the model as it is."""
     return model

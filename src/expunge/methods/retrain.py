@@ -31,7 +31,7 @@ class RetrainConfig:
             raise RequestError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
 
 
-@method(reference="exact unlearning by definition", aliases=("retrained",))
+@method(reference="exact unlearning by definition", aliases=("retrained",), roles=("retain",))
 def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, context: Context) -> nn.Module:
     """Draw all weights anew and train on the retain set alone; the forget set is never read."""
     parameters.reinitialise(model)

@@ -28,8 +28,8 @@ class SfronConfig:
     """A forget step comes before the first of every so many retain steps."""
     alpha: float = 25.0
     """Weight of the forget loss at the start; half a cosine takes it to 0 over the run."""
-    lamb: float = 0.5
-    """How much examples that are still remembered count: a loss l has the weight l^-lamb; 0 weighs all alike."""
+    exponent: float = 0.5
+    """How much examples that are still remembered count: a loss l has the weight l^-exponent; 0 weighs all alike."""
     batch_size: int = 128
     """Retain examples per step."""
     forget_batch_size: int | None = None
@@ -39,7 +39,7 @@ class SfronConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges.at_least(0, epochs=self.epochs, alpha=self.alpha, lamb=self.lamb)
+        ranges.at_least(0, epochs=self.epochs, alpha=self.alpha, exponent=self.exponent)
         ranges.at_least(1, forget_every=self.forget_every, batch_size=self.batch_size)
         ranges.at_least(1, forget_batch_size=self.forget_batch_size)
 
@@ -68,19 +68,19 @@ def unlearn(model: nn.Module, data: UnlearningData, config: SfronConfig, context
     for t, retain in zip(range(total), cycle(data.retain, size, generator), strict=False):
         if t % config.forget_every == 0:
             alpha, forget = config.alpha * (1 + math.cos(math.pi * t / total)) / 2, next(forgetting)
-            step(forget=lambda b=forget, a=alpha: -a * adaptive_loss(model(b.inputs), b.labels, config.lamb))
+            step(forget=lambda b=forget, a=alpha: -a * adaptive_loss(model(b.inputs), b.labels, config.exponent))
         step(retain=lambda b=retain: cross_entropy(model(b.inputs), b.labels))
     return model
 
 
-def adaptive_loss(logits: Tensor, labels: Tensor, lamb: float) -> Tensor:
+def adaptive_loss(logits: Tensor, labels: Tensor, exponent: float) -> Tensor:
     """``sum_i w_i l_i`` over (batch, classes) logits, with :func:`adaptive_weights` as constants."""
     losses = functional.cross_entropy(logits.float(), labels, reduction="none")
-    return (adaptive_weights(losses, lamb) * losses).sum()
+    return (adaptive_weights(losses, exponent) * losses).sum()
 
 
-def adaptive_weights(losses: Tensor, lamb: float) -> Tensor:
-    """``w_i = l_i^-lamb / sum_j l_j^-lamb`` of losses (batch,) of at least 0: they sum to one and take no gradient.
+def adaptive_weights(losses: Tensor, exponent: float) -> Tensor:
+    """``w_i = l_i^-exponent / sum_j l_j^-exponent`` of losses (batch,) >= 0: they sum to one, without gradient.
 
     The formula has no value where a loss is 0, which float32 makes of any below about 6e-8. Such a loss counts as
     the smallest positive one of its batch: with a gradient of 0 itself, it must not take the whole weight from
@@ -89,4 +89,4 @@ def adaptive_weights(losses: Tensor, lamb: float) -> Tensor:
     """
     losses = losses.detach()
     smallest = torch.where(losses > 0, losses, torch.finfo(losses.dtype).max).amin()
-    return torch.softmax(-lamb * losses.maximum(smallest).log(), dim=0)
+    return torch.softmax(-exponent * losses.maximum(smallest).log(), dim=0)

@@ -74,8 +74,7 @@ class Entry:
 
 def entries(wanted: Comparison) -> list[Entry]:
     """Every evaluation of a comparison: for each pruning and seed retraining, the original, then the methods."""
-    plan = wanted.training
-    retrain = Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule))
+    retrain = retraining(wanted)
     cells = _labelled(retrain, wanted.methods)
     forget = parse_forget(wanted.forget)
     found: list[Entry] = []
@@ -87,6 +86,12 @@ def entries(wanted: Comparison) -> list[Entry]:
                 subject = dataclasses.replace(reference, unlearning=cell)
                 found.append(Entry(label, seed, EvaluateConfig(subject, reference)))
     return found
+
+
+def retraining(wanted: Comparison) -> Unlearning:
+    """Retraining as the original was trained: what everything is compared with."""
+    plan = wanted.training
+    return Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule))
 
 
 def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:

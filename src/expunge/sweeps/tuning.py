@@ -13,13 +13,14 @@ from typing import Any
 
 from expunge import pipeline, plans, randomness, unlearning
 from expunge.context import Context
-from expunge.errors import RequestError
+from expunge.data.forgetting import parse_forget
+from expunge.errors import RequestError, RunError
 from expunge.evaluation import Subject, evaluate
 from expunge.metrics.average_gap import AverageGapConfig
 from expunge.plans import UnlearnConfig
 from expunge.runs import Store
 from expunge.sweeps import local
-from expunge.sweeps.grid import Comparison, entries, labelled
+from expunge.sweeps.grid import Comparison, labelled, retraining
 from expunge.sweeps.local import Board, Watcher
 
 
@@ -69,6 +70,7 @@ def tune(
     seed: int = 100,
     jobs: int = 1,
     device: str = "cpu",
+    retry: bool = False,
     watch: Watcher | None = None,
 ) -> list[Search]:
     """Search the options of every method of a comparison.
@@ -85,19 +87,26 @@ def tune(
     for _ in range(trials):
         texts = [study.ask() for study in studies]
         subjects = [_run_of(wanted, text, seed) for text in texts]
-        local.make([reference, *subjects], store, jobs=jobs, device=device, watch=watch, board=board)
+        local.make([reference, *subjects], store, jobs=jobs, device=device, retry=retry, watch=watch, board=board)
+        _check_reference(store, reference)
         judged = judged or _judge(store, reference, None, seed)
         for study, text, subject in zip(studies, texts, subjects, strict=True):
             study.tell(text, _gap(store, subject, judged, seed))
     return [Search(study.label, tuple(study.told)) for study in studies]
 
 
+def _check_reference(store: Store, reference: UnlearnConfig) -> None:
+    """Raise a RunError with its reason if the model to compare with, or its original, could not be made."""
+    for wanted in (reference.original, reference):
+        directory = store.directory(plans.run_id(wanted))
+        if directory.exists and not directory.finished:
+            raise RunError(f"there is nothing to compare with: {directory.id} failed: {directory.record()['reason']}")
+
+
 def _run_of(wanted: Comparison, text: str | None, seed: int) -> UnlearnConfig:
     """The unlearning by this text at the seed of the search; without a text, retraining."""
-    one = dataclasses.replace(wanted, methods=(text or "original",), seeds=1)
-    subject = entries(one)[0 if text is None else -1].run.subject
-    original = dataclasses.replace(subject.original, seed=seed)
-    return dataclasses.replace(subject, original=original, forget_seed=seed, seed=seed)
+    chosen = retraining(wanted) if text is None else unlearning.named(text)
+    return UnlearnConfig(wanted.original(seed), parse_forget(wanted.forget), chosen, seed, wanted.precision, seed)
 
 
 def _gap(store: Store, subject: UnlearnConfig, reference: Subject, seed: int) -> float | None:
