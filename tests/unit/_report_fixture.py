@@ -34,18 +34,33 @@ def write_folder(
     failed: Mapping[tuple[str, int], str] | None = None,
     manifest: bool = True,
     sizes: tuple[int, int, int] = (120, 900, 300),
+    scenarios: Mapping[str, float] | None = None,
 ) -> Path:
-    """Runs of ``methods`` over ``seeds``; ``failed`` maps (label, seed) to reasons; sizes of forget, retain, test."""
+    """Runs of ``methods`` over ``seeds``; ``failed`` maps (label, seed) to reasons; sizes of forget, retain, test.
+
+    ``scenarios`` maps each to the sparsity of its models in percent; 0 is left out of the metrics, as for dense ones.
+    """
     entries: list[dict[str, object]] = []
-    for seed in range(seeds):
-        reference: dict[str, float] | None = None
-        for label in methods:
-            reason = (failed or {}).get((label, seed))
-            values = _evaluate(folder, label, seed, reason, reference, sizes)
-            reference = values if label == "retrain" and reason is None else reference
-            run = f"evaluate-{_slug(label)}-s{seed}-{seed:012d}"
-            status = "failed" if reason else "finished"
-            entries.append({"label": label, "seed": seed, "run": run, "status": status, "reason": reason})
+    for number, (scenario, sparsity) in enumerate((scenarios or {"": 0.0}).items()):
+        for seed in range(seeds):
+            reference: dict[str, float] | None = None
+            for label in methods:
+                name = f"{_slug(label)}-s{seed}-{number:06d}{seed:06d}"
+                reason = (failed or {}).get((label, seed))
+                values = _evaluate(folder, label, seed, reason, reference, sizes, name, sparsity)
+                reference = values if label == "retrain" and reason is None else reference
+                run, status = f"evaluate-{name}", "failed" if reason else "finished"
+                entry: dict[str, object] = {
+                    "label": label,
+                    "seed": seed,
+                    "run": run,
+                    "status": status,
+                    "reason": reason,
+                }
+                entries.append(entry | ({"scenario": scenario} if scenarios else {}))
+                if scenarios:
+                    record = json.loads((folder / run / "run.json").read_text())
+                    (folder / run / "run.json").write_text(json.dumps(record | {"scenario": scenario}))
     if manifest:
         (folder / "bench.json").write_text(json.dumps({"name": "demo", "entries": entries}))
     return folder
@@ -57,11 +72,11 @@ def _slug(label: str) -> str:
 
 def _evaluate(
     folder: Path, label: str, seed: int, reason: str | None, reference: dict[str, float] | None,
-    sizes: tuple[int, int, int],
+    sizes: tuple[int, int, int], name: str, sparsity: float,
 ) -> dict[str, float]:  # fmt: skip
-    subject = f"unlearn-{_slug(label)}-s{seed}-{seed:012d}"
-    directory = folder / f"evaluate-{_slug(label)}-s{seed}-{seed:012d}"
+    subject, directory = f"unlearn-{name}", folder / f"evaluate-{name}"
     retain, forget, test, seconds = _MARGINS.get(label, (8.0, 5.0, 4.0, 2.0 + len(label)))
+    forget += sparsity / 40  # it is an example only
     generator = torch.Generator().manual_seed(1000 * seed + sum(map(ord, label)))
     margins = zip(("forget", "retain", "test"), (forget, retain, test), sizes, strict=True)
     logits = {name: _logits(margin, count, generator) for name, margin, count in margins}
@@ -72,8 +87,10 @@ def _evaluate(
     values = {} if reason else _metrics(logits, reference, phases)
     if reason is None and label == "retrain":
         values |= {"average_gap": 0.0, "tow": 1.0, "tow.tow_mia": 1.0}
+    values |= {"sparsity": sparsity} if sparsity and not reason else {}
     directory.mkdir(parents=True)
-    parents = {"subject": subject, "reference": f"unlearn-retrain-s{seed}-{seed:012d}", "original": "train-digits"}
+    reference_name = name.replace(_slug(label), "retrain", 1)
+    parents = {"subject": subject, "reference": f"unlearn-{reference_name}", "original": "train-digits"}
     record = {
         "kind": "evaluate", "id": directory.name, "status": "failed" if reason else "finished", "reason": reason,
         "label": label, "metrics": values, "seconds": phases, "parents": parents,

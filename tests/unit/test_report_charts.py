@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from expunge.evaluation import Predictions
-from expunge.report import histograms, losses, tables, tradeoff
+from expunge.report import histograms, losses, sparsity, tables, tradeoff
+from expunge.report.drawing import GapScale, distinct
 from expunge.report.results import Losses, Results, Row
 
 
@@ -162,3 +163,96 @@ def test_overlap_is_the_common_area():
     box = tradeoff.Box(0, 0, 4, 4)
     assert box.overlap(tradeoff.Box(2, 3, 9, 9)) == 2.0
     assert box.overlap(tradeoff.Box(4, 0, 9, 9)) == 0.0
+
+
+def pruned(*cells):
+    """A comparison from (scenario, sparsity, label, seed, average gap)."""
+    rows = [
+        Row(label, seed, "finished", metrics={"average_gap": gap, "sparsity": part}, scenario=name)
+        for name, part, label, seed, gap in cells
+    ]
+    return tables.summarise(Results(Path("x"), "x", tuple(rows)))
+
+
+OVER = pruned(
+    ("95", 95.0, "a", 0, 3.0), ("95", 95.0, "a", 1, 5.0), ("95", 95.0, "original", 0, 8.0), ("95", 95.0, "b", 0, 7.0),
+    ("0", 0.0, "retrain", 0, 0.0), ("0", 0.0, "a", 0, 2.0), ("0", 0.0, "b", 0, 6.0), ("0", 0.0, "original", 0, 9.0),
+    ("50", 50.0, "a", 0, 1.0), ("50", 50.0, "original", 0, 8.5),
+)  # fmt: skip
+
+
+def test_tracks_are_the_gaps_of_each_method_from_dense_to_sparse_without_retraining():
+    found = {track.series.name: [gap and gap.mean for gap in track.gaps] for track in sparsity.tracks(OVER)}
+    assert found == {"a": [2.0, 1.0, 4.0], "b": [6.0, None, 7.0], "original": [9.0, 8.5, 8.0]}
+    assert [track.series.name for track in sparsity.tracks(OVER)] == ["a", "b", "original"]
+    assert sparsity.tracks(OVER)[0].gaps[2].std == pytest.approx(2**0.5)
+
+
+def test_the_chart_over_sparsity_names_its_lines_axes_and_sparsities():
+    found = texts(sparsity.over_sparsity(OVER, 600, 300))
+    assert {"a", "b", "original", "0", "50", "95", "sparsity of the models (%)"} <= set(found)
+    assert "average gap to retraining (points)" in found
+    assert "retrain" not in found
+    assert not {"a", "b", "original"} & set(texts(sparsity.over_sparsity(OVER, 300, 300, labelled=False)))
+
+
+def lines(svg):
+    """The lines of a chart by colour, each as parts of points in pixels."""
+    found = {}
+    for path in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path"):
+        width = path.get("stroke-width")
+        if width == "1.8":
+            parts = [part.split("L") for part in path.get("d").replace("Z", "").split("M")[1:]]
+            found[path.get("stroke")] = [[tuple(map(float, p.split(","))) for p in part] for part in parts]
+    return found
+
+
+def test_lines_are_drawn_where_the_numbers_say_and_broken_where_one_is_missing():
+    found = lines(sparsity.over_sparsity(OVER, 600, 300, labelled=False))
+    frame = sparsity.Frame(600, (0.0, 50.0, 95.0), GapScale(300, 9.0 * 1.1), 3)
+    (a,) = found["#0072B2"]
+    low, high = -0.04 * 95, 1.04 * 95
+    for (x, y), part, gap in zip(a, (0.0, 50.0, 95.0), (2.0, 1.0, 4.0), strict=True):
+        assert x == pytest.approx(600 * (part - low) / (high - low) + frame.beside(0), abs=0.01)
+        assert y == pytest.approx(300 * (1 - math.sqrt(gap / 9.9)), abs=0.01)
+    assert [len(part) for part in found["#D55E00"]] == [1, 1]
+    assert [len(part) for part in found["#5F6B76"]] == [3]
+
+
+def test_there_is_no_chart_over_sparsity_without_two_sparsities_and_a_method():
+    assert sparsity.over_sparsity(pruned(("x", 50.0, "a", 0, 1.0), ("y", 50.0, "a", 0, 2.0)), 600, 300) is None
+    assert sparsity.over_sparsity(pruned(("x", 50.0, "a", 0, 1.0)), 600, 300) is None
+    nothing = pruned(("x", 50.0, "original", 0, 1.0), ("y", 0.0, "original", 0, 2.0), ("y", 0.0, "retrain", 0, 0.0))
+    assert sparsity.over_sparsity(nothing, 600, 300) is None
+    assert sparsity.over_sparsity(pruned(("x", 50.0, "a", 0, None), ("y", 0.0, "a", 0, None)), 600, 300) is None
+
+
+@pytest.mark.parametrize("gaps", [(0.0, 0.0), (1e-9, 100.0)])
+def test_the_chart_over_sparsity_bears_extreme_gaps_and_near_sparsities(gaps):
+    cells = [("x", 99.0, "a", 0, gaps[0]), ("y", 99.0001, "a", 0, gaps[1]), ("z", 99.0001, "a", 0, gaps[1])]
+    svg = sparsity.over_sparsity(pruned(*cells), 300, 300)
+    assert "NaN" not in svg
+
+
+def test_lines_beside_each_other_stay_nearer_to_their_own_sparsity_than_to_the_next():
+    frame = sparsity.Frame(600, (0.0, 98.0, 99.0), GapScale(300, 9.0), 40)
+    shifts = [frame.beside(track) for track in range(40)]
+    assert sum(shifts) == pytest.approx(0)
+    assert max(shifts) - min(shifts) < 0.5 * (frame.x(2) - frame.x(1))
+    assert frame.at(1, 0) == pytest.approx(98.0 + shifts[0] * (frame.ends[1] - frame.ends[0]) / 600)
+
+
+@pytest.mark.parametrize("places", [[10.0, 11.0, 12.0], [300.0, 299.0, 10.0], [0.0, 0.0], [5.0], []])
+def test_names_are_spread_out_in_their_order_and_within_the_area(places):
+    found = sparsity.spread_out(places, 300.0)
+    ordered = sorted(zip(places, found, strict=True), key=lambda pair: (pair[0], pair[1]))
+    assert all(b - a >= 15.0 - 1e-9 for (_, a), (_, b) in itertools.pairwise(ordered))
+    assert all(-1e-9 <= place <= 300.0 for place in found)
+    assert sparsity.spread_out([10.0, 100.0], 300.0) == [10.0, 100.0]
+
+
+def test_forty_two_lines_have_looks_of_their_own():
+    looks = [distinct(str(number), number) for number in range(42)]
+    assert len({(look.colour, look.marker) for look in looks}) == 42
+    assert all(a.colour != b.colour and a.marker != b.marker and a.dash != b.dash for a, b in itertools.pairwise(looks))
+    assert all(look.marker_path for look in looks)

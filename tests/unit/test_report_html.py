@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -66,6 +67,54 @@ def test_the_page_stands_alone_and_has_every_part(tmp_path):
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         "bench.json", "report.html", "results.csv", "results.md", "results.tex",
     }  # fmt: skip
+
+
+def test_several_scenarios_are_named_everywhere(tmp_path):
+    scenarios = {"": 0.0, "magnitude:rate=0.8": 80.0}
+    failed = {("salun", 0): "boom"}
+    methods = ("retrain", "original", "scrub", "salun")
+    write_folder(tmp_path, methods=methods, seeds=1, sizes=SMALL, scenarios=scenarios, failed=failed)
+    page = written(tmp_path)
+    images = [a for tag, a in page.tags if tag == "img"]
+    assert len(images) == 1 + 2 * (3 + 2)
+    assert sum("magnitude:rate=0.8" in a["alt"] for a in images) == sum("dense" in a["alt"] for a in images) == 3 + 2
+    spans = [a for tag, a in page.tags if tag == "tr" and a.get("class") == "scenario"]
+    assert len(spans) == 2 * 2  # in the main table and in that of all metrics
+    text = "".join(page.text)
+    assert text.count("magnitude:rate=0.8 (80.0% sparse)") == 1 + 2
+    assert text.count("dense, seed 0") == text.count("magnitude:rate=0.8, seed 0") == 3 + 2
+    for part in ("Average gap over sparsity", "Share of the prunable weights", "What the methods start from"):
+        assert part in text
+    assert "Nearness to retraining" not in text
+    assert any(a.get("scope") == "rowgroup" for tag, a in page.tags if tag == "th")
+
+
+def test_one_scenario_is_not_named(tmp_path):
+    write_folder(tmp_path, methods=("retrain", "scrub"), seeds=1, sizes=SMALL, scenarios={"magnitude:rate=0.8": 80.0})
+    page = written(tmp_path)
+    text = "".join(page.text)
+    assert "magnitude:rate" not in text
+    assert "scenario" not in text.lower().partition("unlearning report")[2].partition("</style>")[2]
+    assert "Nearness to retraining" in text
+
+
+def test_scenarios_that_do_not_differ_in_sparsity_have_no_chart_over_it(tmp_path):
+    write_folder(tmp_path, methods=("retrain", "scrub"), seeds=1, sizes=SMALL, scenarios={"one": 50.0, "two": 50.0})
+    text = "".join(written(tmp_path).text)
+    assert "Average gap over sparsity" not in text
+    assert "Nearness to retraining" not in text
+
+
+def test_the_glossary_explains_the_attack_and_the_noise_where_they_are_measured(tmp_path):
+    write_folder(tmp_path, methods=("retrain",), seeds=1, sizes=SMALL)
+    assert "ASR, attack success rate" not in "".join(written(tmp_path).text)
+    path = next(tmp_path.glob("evaluate-*")) / "run.json"
+    record = json.loads(path.read_text())
+    record["metrics"] |= {"attack_success_rate": 3.0, "gaussian_poison.mean": 0.1}
+    path.write_text(json.dumps(record))
+    text = "".join(written(tmp_path).text)
+    assert "ASR, attack success rate" in text
+    assert "Poison score, poison TPR" in text
 
 
 def test_names_and_reasons_are_escaped_everywhere(tmp_path):
@@ -177,6 +226,22 @@ def test_the_headline_names_the_nearest_method_its_cost_and_doing_nothing():
         "b came nearest to retraining: its average gap is 2.00 points, in 10% of the time of retraining; "
         "doing nothing leaves 6.00 points.",
         "All 4 runs finished.",
+    ]
+
+
+def test_the_headline_names_the_nearest_method_of_each_scenario():
+    dense = (row("retrain", 0, 0.0, 50.0), row("b", 0, 2.0, 5.0), row("a", 0, 3.0, 1.0), row("original", 0, 1.0))
+    pruned = (row("retrain", 0, 0.0, 10.0), row("b", 0, 9.0, 5.0), row("a", 0, 4.0, 1.0))
+    sparse = [replace(found, metrics={**found.metrics, "sparsity": 87.54}, scenario="p:rate=0.5") for found in pruned]
+    found = said(*dense, *sparse, replace(row("a", 0, None, status="failed"), scenario="q"))
+    assert found == [
+        "30 of 300 training examples (10%) were to be forgotten, by 2 methods with 1 seed in 3 scenarios.",
+        "dense: No method came nearer to retraining than doing nothing (1.00 points); "
+        "b came nearest to retraining: its average gap is 2.00 points, in 10% of the time of retraining.",
+        "p:rate=0.5 (87.5% sparse): a came nearest to retraining: its average gap is 4.00 points, "
+        "in 10% of the time of retraining.",
+        "q: No method has an average gap, so none can be ranked: that takes a finished run and a retrained model.",
+        "1 of 8 runs failed (a).",
     ]
 
 

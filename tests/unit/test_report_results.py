@@ -65,6 +65,52 @@ def test_the_same_label_and_seed_twice_are_told_apart_by_the_run(tmp_path):
     assert sorted(labels) == ["scrub 000000000000", "scrub ffffffffffff"]
 
 
+def test_rows_know_their_scenario_from_the_manifest_and_without_one_from_the_run(tmp_path):
+    scenarios = {"": 0.0, "magnitude:rate=0.8": 80.0}
+    small(tmp_path, seeds=2, scenarios=scenarios)
+    found = results.load(tmp_path)
+    assert found.scenarios == list(scenarios)
+    assert [row.scenario for row in found.rows] == [""] * 6 + ["magnitude:rate=0.8"] * 6
+    assert found.first("scrub", "magnitude:rate=0.8").metrics["sparsity"] == 80.0
+    assert found.first("scrub").scenario == ""
+    assert found.first("scrub", "none such") is None
+    (tmp_path / "bench.json").unlink()
+    alone = results.load(tmp_path)
+    assert sorted(map(_place, alone.rows)) == sorted(map(_place, found.rows))
+
+
+def _place(row):
+    return row.scenario, row.seed, row.label
+
+
+def test_files_without_a_scenario_have_the_plain_one(tmp_path):
+    small(tmp_path, seeds=1)
+    assert "scenario" not in (tmp_path / "bench.json").read_text()
+    assert results.load(tmp_path).scenarios == [""]
+    rewrite(next(tmp_path.glob("evaluate-scrub-*")) / "run.json", scenario="magnitude")
+    assert results.load(tmp_path).scenarios == [""]  # the list has the last word on what a run is called
+
+
+def test_a_run_that_was_never_made_has_the_scenario_of_its_entry(tmp_path):
+    small(tmp_path, seeds=1)
+    manifest = json.loads((tmp_path / "bench.json").read_text())
+    manifest["entries"].append({"label": "salun", "seed": 0, "run": None, "status": "pending", "scenario": "random"})
+    (tmp_path / "bench.json").write_text(json.dumps(manifest))
+    assert results.load(tmp_path).rows[-1].scenario == "random"
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_scenario_that_is_no_text_is_named(tmp_path, manifest):
+    small(tmp_path, seeds=1, manifest=manifest)
+    if manifest:
+        entry = {"label": "salun", "seed": 0, "run": None, "status": "pending", "scenario": 3}
+        rewrite(tmp_path / "bench.json", entries=[entry])
+    else:
+        rewrite(next(tmp_path.glob("evaluate-scrub-*")) / "run.json", scenario=3)
+    with pytest.raises(RequestError, match=r"\.json: scenario should be text, got 3"):
+        results.load(tmp_path)
+
+
 def test_failed_rows_keep_their_reason(tmp_path):
     found = results.load(small(tmp_path, seeds=1, failed={("scrub", 0): "loss is NaN at step 3"}))
     row = found.rows[-1]

@@ -1,6 +1,7 @@
 """The numbers of the table against hand-worked ones, and its text forms."""
 
 import csv
+import dataclasses
 import io
 import statistics
 from pathlib import Path
@@ -163,3 +164,115 @@ def test_a_metric_of_a_plug_in_is_compared_when_it_says_so(monkeypatch):
     assert tables.measure("leak.rate").compared
     assert not tables.measure("speed").compared
     assert not tables.measure("unknown").compared
+
+
+def among(scenario, *rows):
+    return [dataclasses.replace(row, scenario=scenario) for row in rows]
+
+
+SEVERAL = folder(
+    *among("", row("retrain", 0, test_accuracy=90.0, average_gap=0.0), row("retrain", 1, test_accuracy=80.0)),
+    *among("", row("b", 0, test_accuracy=84.0, average_gap=6.0), row("b", 1, test_accuracy=78.0, average_gap=2.0)),
+    *among("", row("a", 0, test_accuracy=89.0, average_gap=1.0)),
+    *among("p:rate=0.8,rounds=2", row("original", 0, sparsity=79.0), row("original", 1, sparsity=81.0)),
+    *among("p:rate=0.8,rounds=2", row("a", 0, test_accuracy=60.0, average_gap=9.0, sparsity=90.0)),
+    *among("p:rate=0.8,rounds=2", row("b", 0, test_accuracy=55.0, average_gap=3.0, sparsity=80.0)),
+    *among("p:rate=0.8,rounds=2", row("retrain", 0, test_accuracy=50.0, average_gap=0.0, sparsity=80.0)),
+    *among("dropped_everything", row("b", 0, "failed", "boom")),
+)
+
+
+def test_gaps_are_to_the_retrained_model_of_the_same_scenario_and_seed():
+    dense, pruned, _ = (part.table for part in tables.summarise(SEVERAL).parts)
+    assert dense.line("b").cells["test_accuracy"].gap == (6 + 2) / 2
+    assert dense.line("b").cells["test_accuracy"].mean == 81.0
+    assert pruned.line("b").cells["test_accuracy"].gap == 5.0
+    assert pruned.line("a").cells["test_accuracy"].gap == 10.0
+    alone = folder(*among("x", row("m", 0, test_accuracy=1.0)), *among("y", row("retrain", 0, test_accuracy=2.0)))
+    assert cell(alone, "m", "test_accuracy").gap is None
+
+
+def test_scenarios_are_in_order_of_appearance_and_ranked_within():
+    found = [(line.scenario, line.label) for line in tables.summarise(SEVERAL).lines]
+    assert found == [
+        *(("", label) for label in ("retrain", "a", "b")),
+        *(("p:rate=0.8,rounds=2", label) for label in ("retrain", "original", "b", "a")),
+        ("dropped_everything", "b"),
+    ]
+
+
+def test_the_sparsity_of_a_scenario_is_that_of_its_originals():
+    dense, pruned, broken = tables.summarise(SEVERAL).parts
+    assert (dense.sparsity, pruned.sparsity, broken.sparsity) == (0.0, 80.0, None)
+    assert [part.title for part in (dense, pruned, broken)] == [
+        "dense", "p:rate=0.8, rounds=2 (80.0% sparse)", "dropped_everything",
+    ]  # fmt: skip
+    without = folder(*[row for row in SEVERAL.rows if row.label != "original"])
+    assert tables.summarise(without).parts[1].sparsity == pytest.approx((90 + 80 + 80) / 3)
+
+
+def test_a_dense_model_has_sparsity_0_beside_sparse_ones_only():
+    assert tables.summarise(SEVERAL).line("a").cells["sparsity"] == tables.Cell(1, 0.0, None, 0.0)
+    assert "sparsity" not in tables.summarise(COMPARED).line("alpha").cells
+
+
+def test_one_scenario_looks_the_same_whatever_it_is_called():
+    called = tables.summarise(folder(*among("p:rate=0.8", *COMPARED.rows)))
+    plain = tables.summarise(COMPARED)
+    for form in (tables.csv, tables.markdown, tables.latex, tables.terminal):
+        assert form(called) == form(plain)
+
+
+def test_csv_has_a_column_of_scenarios_where_there_are_several():
+    records = list(csv.DictReader(io.StringIO(tables.csv(tables.summarise(SEVERAL)))))
+    assert [record["scenario"] for record in records] == (
+        ["dense"] * 3 + ["p:rate=0.8,rounds=2"] * 4 + ["dropped_everything"]
+    )
+    assert [float(record["test_accuracy.gap"] or -1) for record in records] == [0, 1, 4, 0, -1, 5, 10, -1]
+    assert "scenario" not in tables.csv(tables.summarise(COMPARED))
+
+
+def test_markdown_names_the_scenario_in_every_line():
+    lines = tables.markdown(tables.summarise(SEVERAL)).splitlines()
+    assert lines[0] == "| Scenario | Method | TA (%) | Avg. gap (points) | Note |"
+    assert lines[1] == "| --- | --- | ---: | ---: | --- |"
+    assert "| dense | a | 89.0 (1.0) | 1.00 |  |" in lines
+    assert rf"| dropped\_everything | b | {tables.MISSING} | {tables.MISSING} | 1 of 1 failed: boom |" in lines
+    assert lines[-1].endswith("the mean absolute gap to the retrained model of the same scenario.")
+
+
+def test_latex_has_a_row_across_for_each_scenario():
+    text = tables.latex(tables.summarise(SEVERAL))
+    heads = [line for line in text.splitlines() if "multicolumn" in line]
+    assert heads == [
+        r"\multicolumn{4}{l}{\emph{dense}} \\",
+        r"\multicolumn{4}{l}{\emph{p:rate=0.8, rounds=2 (80.0\% sparse)}} \\",
+        r"\multicolumn{4}{l}{\emph{dropped\_everything}} \\",
+    ]
+    assert text.count(r"\midrule") == 3
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and line not in heads]
+    assert {line.count("&") for line in rows} == {3}
+
+
+def test_the_terminal_has_rows_with_the_name_of_each_scenario():
+    _, heads, rows = tables.terminal(tables.summarise(SEVERAL))
+    assert {len(cells) for cells in rows} == {len(heads)} == {4}
+    assert [cells[0] for cells in rows] == [
+        "dense", "  retrain", "  a", "  b", "",
+        "p:rate=0.8, rounds=2", "(80.0% sparse)", "  retrain", "  original", "  b", "  a", "",
+        "dropped_everything", "  b",
+    ]  # fmt: skip
+
+
+def test_the_attack_is_in_the_main_table_without_a_gap_and_the_audit_of_noise_in_the_other():
+    results = folder(
+        row("m", 0, attack_success_rate=40.0, gaussian_poison__mean=0.5, gaussian_poison__true_positive_rate=3.0),
+        row("retrain", 0, attack_success_rate=10.0, gaussian_poison__mean=0.1, gaussian_poison__true_positive_rate=1.0),
+    )
+    summary = tables.summarise(results)
+    assert [measure.head for measure in summary.headline] == ["ASR (%)"]
+    assert [measure.head for measure in summary.measures] == ["ASR (%)", "Poison score", "Poison TPR (%)"]
+    cells = summary.line("m").cells
+    assert cells["attack_success_rate"].gap is None
+    assert cells["gaussian_poison.mean"].gap == pytest.approx(0.4)
+    assert cells["gaussian_poison.true_positive_rate"].gap == 2.0

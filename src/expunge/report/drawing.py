@@ -8,6 +8,7 @@ a dash pattern or a fill of its own, for grey prints.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import altair as alt
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#00805E", "#CC79A7", "#56B4E9"
 INK, GREY = "#1F2933", "#5F6B76"
+AMBER = "#E69F00"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', 'Liberation Sans', Arial, sans-serif"
 
 
@@ -26,11 +28,59 @@ class Series:
     colour: str
     dash: tuple[int, ...] = ()
     filled: bool = False
+    marker: str = ""
+    """The shape of its points: a key of :data:`MARKERS`, or none."""
 
     @property
     def dash_text(self) -> str:
         """The dash pattern as SVG writes it."""
         return " ".join(map(str, self.dash))
+
+    @property
+    def marker_path(self) -> str:
+        """The outline of a point in the middle of a key, 34 by 12."""
+        return MARKERS.get(self.marker, "")
+
+
+MARKERS = {
+    "circle": "M17 2a4 4 0 1 0 .01 0Z",
+    "square": "M13.5 2.5h7v7h-7Z",
+    "triangle-up": "M17 1.5L21.5 9.5H12.5Z",
+    "diamond": "M17 .8L21 6L17 11.2L13 6Z",
+    "triangle-down": "M17 10.5L21.5 2.5H12.5Z",
+    "cross": "M15.5 2h3v2.5h2.5v3h-2.5v2.5h-3v-2.5h-2.5v-3h2.5Z",
+}
+"""Shapes of points by the name that Vega has for them, as SVG paths in a key."""
+
+
+def distinct(name: str, number: int) -> Series:
+    """The look of the n-th of many lines: 42 differ in colour or shape, and neighbours in everything."""
+    colours, dashes = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, INK), ((), (8, 3), (2, 2), (8, 3, 2, 3))
+    shape = list(MARKERS)[number % len(MARKERS)]
+    return Series(name, colours[number % len(colours)], dashes[number % len(dashes)], marker=shape)
+
+
+@dataclass(frozen=True)
+class GapScale:
+    """The upright scale of average gaps: square roots from 0 at the bottom to ``most`` at the top, in pixels."""
+
+    height: float
+    most: float
+
+    def y(self, gap: float) -> float:
+        """The place of a gap, from the top."""
+        return self.height * (1 - math.sqrt(max(gap, 0.0) / self.most))
+
+    def gap(self, y: float) -> float:
+        """The gap at a place; the nearest end outside the area."""
+        return self.most * min(max(1 - y / self.height, 0.0), 1.0) ** 2
+
+    def axis(self) -> alt.Y:
+        """The axis, for the field ``g``."""
+        ticks = [tick for tick in (0, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 50, 70, 100) if tick <= self.most]
+        apart = [tick for i, tick in enumerate(ticks) if i == 0 or self.y(ticks[i - 1]) - self.y(tick) >= 14]
+        axis = alt.Axis(title="average gap to retraining (points)", values=apart, format="~r")
+        return alt.Y("g:Q", axis=axis, scale=alt.Scale(type="sqrt", domain=[0, self.most], nice=False))
 
 
 def curve(rows: Sequence[Mapping[str, object]], series: Series) -> alt.Chart:
@@ -42,6 +92,11 @@ def curve(rows: Sequence[Mapping[str, object]], series: Series) -> alt.Chart:
 def inline(rows: Sequence[Mapping[str, object]]) -> alt.InlineData:
     """Rows as the data of a chart."""
     return alt.InlineData(values=list(rows))
+
+
+def shortened(label: str, most: int = 26) -> str:
+    """A label, cut to so many signs."""
+    return label if len(label) <= most else f"{label[: most - 1]}…"
 
 
 def svg(chart: alt.LayerChart) -> str:

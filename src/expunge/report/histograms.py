@@ -5,7 +5,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import altair as alt
 import torch
@@ -33,7 +34,10 @@ Scores = Mapping[str, Tensor]
 """Log-odds (n,) by split."""
 
 
-def membership(methods: Mapping[str, Scores], width: int = 270, height: int = 130) -> dict[str, str]:
+Name = TypeVar("Name", bound=Hashable)
+
+
+def membership(methods: Mapping[Name, Scores], width: int = 270, height: int = 130) -> dict[Name, str]:
     """For each method, the shares of forget, retain and test examples by confidence of the true label.
 
     All have the same axes; what lies beyond the ends is counted in the outermost bins.

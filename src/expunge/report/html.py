@@ -11,16 +11,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from expunge.evaluation import Predictions
-from expunge.report import histograms, losses, tables, tradeoff, words
-from expunge.report.results import BASELINE, REFERENCE, Losses, Results, history, load, predictions
+from expunge.report import histograms, losses, sparsity, tables, tradeoff, words
+from expunge.report.results import BASELINE, PLAIN, REFERENCE, Losses, Results, Row, history, load, predictions
 from expunge.report.tables import Line, Measure, Summary
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One small chart: the method and seed that it shows, and the picture as a data URI."""
+    """One small chart: the method, scenario and seed that it shows, and the picture as a data URI."""
 
     title: str
+    scenario: str
+    """Its name; empty where there is only one."""
     seed: int
     image: str
 
@@ -36,10 +38,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the page shows it: metrics, and each method with its cells."""
+    """A table as the page shows it: metrics, and under the title of each scenario the methods with their cells."""
 
     measures: tuple[Measure, ...]
-    rows: tuple[tuple[Line, tuple[Shown, ...]], ...]
+    parts: tuple[tuple[str, tuple[tuple[Line, tuple[Shown, ...]], ...]], ...]
+    """The title is empty where there is only one scenario."""
 
 
 BOUNDS = (1.0, 2.0, 5.0, 10.0)
@@ -81,10 +84,9 @@ def _replace(path: Path, content: str) -> None:
 
 def page(results: Results, summary: Summary) -> str:
     """The page as HTML text, from the lowest finished seed of each method where one must stand for all."""
-    shown = [row for line in summary.lines if (row := results.first(line.label)) is not None]
-    seeds = {row.label: row.seed for row in shown}
-    outputs = {row.label: predictions(results, row) for row in shown}
-    steps = {row.label: history(results, row) for row in shown}
+    shown = [row for line in summary.lines if (row := results.first(line.label, line.scenario)) is not None]
+    outputs = {_key(row): predictions(results, row) for row in shown}
+    steps = {_key(row): history(results, row) for row in shown}
     main = _table(summary, summary.headline)
     return _template().render(
         summary=summary,
@@ -95,19 +97,30 @@ def page(results: Results, summary: Summary) -> str:
         main=main,
         full=_table(summary, summary.measures),
         bounds=BOUNDS,
-        judged=any(cell.far is not None for _, cells in main.rows for cell in cells),
-        **_charts(summary, seeds, outputs, steps),
+        judged=any(cell.far is not None for _, rows in main.parts for _, cells in rows for cell in cells),
+        known={measure.name.partition(".")[0] for measure in summary.measures},
+        **_charts(summary, outputs, steps),
         failures=[row for row in results.rows if row.status == "failed"],
+        plain=PLAIN,
         common=words.common_configuration(results),
-        methods=words.method_configurations(results, (line.label for line in summary.lines)),
+        methods=words.method_configurations(results, dict.fromkeys(line.label for line in summary.lines)),
         provenance=words.provenance(results),
     )
+
+
+Key = tuple[str, str, int]
+"""What a small chart shows: scenario, label and seed."""
+
+
+def _key(row: Row) -> Key:
+    return row.scenario, row.label, row.seed
 
 
 def _template() -> Template:
     loader = PackageLoader("expunge.report")
     found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     found.filters["breakable"] = _breakable
+    found.filters["spoken"] = tables.spoken
     return found.get_template("report.html")
 
 
@@ -116,7 +129,7 @@ def _breakable(label: str) -> Markup:
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:,.=])", label))
 
 
-def _sizes(outputs: Mapping[str, Mapping[str, Predictions]]) -> tuple[int | None, int | None]:
+def _sizes(outputs: Mapping[Key, Mapping[str, Predictions]]) -> tuple[int | None, int | None]:
     """How many examples were to be forgotten, of how many that were learned."""
     for splits in outputs.values():
         return len(splits["forget"]), len(splits["forget"]) + len(splits["retain"])
@@ -124,27 +137,41 @@ def _sizes(outputs: Mapping[str, Mapping[str, Predictions]]) -> tuple[int | None
 
 
 def _charts(
-    summary: Summary,
-    seeds: Mapping[str, int],
-    outputs: Mapping[str, Mapping[str, Predictions]],
-    steps: Mapping[str, Losses],
+    summary: Summary, outputs: Mapping[Key, Mapping[str, Predictions]], steps: Mapping[Key, Losses]
 ) -> dict[str, object]:
     """Every chart of the page, by the name that the template has for it."""
     shown = ("forget", "retain", "test")
-    scores = {label: {name: histograms.log_odds(by[name]) for name in shown} for label, by in outputs.items()}
-    wide, narrow = tradeoff.tradeoff(summary, 1020, 400), tradeoff.tradeoff(summary, 290, 280 + 10 * len(summary.lines))
+    scores = {key: {name: histograms.log_odds(by[name]) for name in shown} for key, by in outputs.items()}
+    wide, narrow = _over_sparsity(summary) if summary.several else _tradeoff(summary)
     return {
         "wide": _image(wide) if wide else None,
         "narrow": _image(narrow) if narrow else None,
-        "histograms": _panels(histograms.membership(scores), seeds),
+        "tracks": [track.series for track in sparsity.tracks(summary)] if summary.several else [],
+        "histograms": _panels(histograms.membership(scores), summary),
         "splits": histograms.SPLITS,
-        "losses": _panels(losses.losses(steps), seeds),
+        "losses": _panels(losses.losses(steps), summary),
         "roles": losses.role_series([role for found in steps.values() for role in found.by_role]),
     }
 
 
-def _panels(charts: Mapping[str, str], seeds: Mapping[str, int]) -> list[Panel]:
-    return [Panel(label, seeds[label], _image(chart)) for label, chart in charts.items()]
+def _tradeoff(summary: Summary) -> tuple[str | None, str | None]:
+    """The chart of one scenario for wide screens and for narrow ones."""
+    return tradeoff.tradeoff(summary, 1020, 400), tradeoff.tradeoff(summary, 290, 280 + 10 * len(summary.lines))
+
+
+def _over_sparsity(summary: Summary) -> tuple[str | None, str | None]:
+    """The chart of several scenarios for wide screens and, with its names in a key, for narrow ones."""
+    wide = sparsity.over_sparsity(summary, 840, max(400, 16 * len(sparsity.tracks(summary))))
+    return wide, sparsity.over_sparsity(summary, 290, 300, labelled=False)
+
+
+def _panels(charts: Mapping[Key, str], summary: Summary) -> list[list[Panel]]:
+    """The small charts of each scenario."""
+    found: dict[str, list[Panel]] = {}
+    for (scenario, label, seed), chart in charts.items():
+        name = tables.spoken(scenario) if summary.several else ""
+        found.setdefault(scenario, []).append(Panel(label, name, seed, _image(chart)))
+    return list(found.values())
 
 
 def _image(svg: str) -> str:
@@ -153,8 +180,14 @@ def _image(svg: str) -> str:
 
 
 def _table(summary: Summary, measures: tuple[Measure, ...]) -> Table:
-    rows = tuple((line, tuple(_shown(line, measure) for measure in measures)) for line in summary.lines)
-    return Table(measures, rows)
+    parts = tuple(
+        (
+            part.title if summary.several else "",
+            tuple((line, tuple(_shown(line, measure) for measure in measures)) for line in part.table.lines),
+        )
+        for part in summary.parts
+    )
+    return Table(measures, parts)
 
 
 def _shown(line: Line, measure: Measure) -> Shown:

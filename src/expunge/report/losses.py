@@ -4,7 +4,8 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import altair as alt
 import torch
@@ -24,7 +25,10 @@ def role_series(roles: Sequence[str]) -> list[Series]:
     return [fixed.get(role) or spare[role] for role in dict.fromkeys(roles)]
 
 
-def losses(methods: Mapping[str, Losses], width: int = 270, height: int = 130) -> dict[str, str]:
+Name = TypeVar("Name", bound=Hashable)
+
+
+def losses(methods: Mapping[Name, Losses], width: int = 270, height: int = 130) -> dict[Name, str]:
     """For each method that took steps, the loss of each role over its steps, each on axes of its own."""
     roles = [role for found in methods.values() for role in found.by_role]
     looks = {series.name: series for series in role_series(roles)}

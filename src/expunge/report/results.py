@@ -27,6 +27,9 @@ REFERENCE = "retrain"
 BASELINE = "original"
 """The label of doing nothing: the model as it was trained."""
 
+PLAIN = "dense"
+"""The name of the scenario whose text is empty, beside others."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -52,6 +55,8 @@ class Row:
     """The id of the unlearning that it judges."""
     provenance: Mapping[str, object] = field(default_factory=dict[str, object])
     """Device, threads, versions, revision, memory and times, as in ``run.json``."""
+    scenario: str = ""
+    """What sets its original model apart, such as how it was pruned; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,16 @@ class Results:
         """The methods, in the order in which they first appear."""
         return list(dict.fromkeys(row.label for row in self.rows))
 
-    def first(self, label: str) -> Row | None:
-        """The finished row of a method with the lowest seed."""
+    @property
+    def scenarios(self) -> list[str]:
+        """The scenarios, in the order in which they first appear."""
+        return list(dict.fromkeys(row.scenario for row in self.rows))
+
+    def first(self, label: str, scenario: str | None = None) -> Row | None:
+        """The finished row of a method with the lowest seed, in a scenario or in any."""
         finished = [row for row in self.rows if row.label == label and row.status == "finished"]
-        return min(finished, key=lambda row: row.seed, default=None)
+        wanted = [row for row in finished if scenario is None or row.scenario == scenario]
+        return min(wanted, key=lambda row: row.seed, default=None)
 
 
 @dataclass(frozen=True)
@@ -169,14 +180,16 @@ def _listed(folder: Path, manifest: Path) -> list[Row]:
 
 def _of_entry(folder: Path, manifest: Path, entry: Mapping[str, object]) -> Row:
     label, seed = _text(entry.get("label"), manifest, "label"), _whole(entry.get("seed"), manifest, "seed")
+    scenario = _text(entry.get("scenario") or "", manifest, "scenario")
     run = cast("str | None", entry.get("run"))
     directory = RunDirectory(folder / run) if run else None
     if directory is not None and (directory.exists or entry.get("status") == "finished"):
-        return replace(_found(directory), label=label, seed=seed)
+        return replace(_found(directory), label=label, seed=seed, scenario=scenario)
     subject = cast("str | None", entry.get("subject"))
     status: Status = "failed" if entry.get("status") == "failed" else "pending"
     reason = str(entry.get("reason") or "for no stated reason") if status == "failed" else None
-    return Row(label, seed, status, reason, config=_config_of(folder, subject), run=run, subject=subject)
+    config = _config_of(folder, subject)
+    return Row(label, seed, status, reason, config=config, run=run, subject=subject, scenario=scenario)
 
 
 def _config_of(folder: Path, subject: str | None) -> dict[str, object]:
@@ -205,6 +218,7 @@ def _found(directory: RunDirectory) -> Row:
         run=directory.id,
         subject=cast("str | None", _mapping(record.get("parents", {}), path, "parents").get("subject")),
         provenance={name: record.get(name) for name in _PROVENANCE},
+        scenario=_text(record.get("scenario") or "", path, "scenario"),
     )
 
 
@@ -219,18 +233,21 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
     """The rows with labels that tell apart what is not the same method with another seed.
 
     Where a label stands for several configurations, those are told apart by the options in which they differ;
-    where one label and seed still occur twice, by the run.
+    where one label and seed still occur twice in a scenario, by the run.
     """
     by_label: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
     told = [row for group in by_label.values() for row in _told_apart(group)]
-    times = Counter((row.label, row.seed) for row in told)
+    times = Counter(map(_place, told))
     named = [
-        replace(row, label=f"{row.label} {(row.run or '')[-12:]}") if times[row.label, row.seed] > 1 else row
-        for row in told
+        replace(row, label=f"{row.label} {(row.run or '')[-12:]}") if times[_place(row)] > 1 else row for row in told
     ]
-    return sorted(named, key=lambda row: (row.seed, row.label))
+    return sorted(named, key=_place)
+
+
+def _place(row: Row) -> tuple[str, int, str]:
+    return row.scenario, row.seed, row.label
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:

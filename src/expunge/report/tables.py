@@ -1,18 +1,22 @@
 """The comparison as one table: mean and spread over seeds, and the gap to the retrained model.
 
 The gap of a method in a metric is the mean over seeds of ``|value - value of retraining with the same seed|``:
-zero means that the method cannot be told from retraining by this metric.
+zero means that the method cannot be told from retraining by this metric. Methods are compared within a scenario:
+on the same original models, say, or on the same ones pruned.
 """
 
 import math
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Literal
 
 import polars as pl
 
 from expunge import registry
-from expunge.report.results import BASELINE, REFERENCE, Results, Row
+from expunge.report.results import BASELINE, PLAIN, REFERENCE, Results, Row
 
 Unit = Literal["%", "points", "s", ""]
 
@@ -47,16 +51,21 @@ RA = Measure("remaining_accuracy", "RA", "remaining accuracy", "%", True, True, 
 TA = Measure("test_accuracy", "TA", "test accuracy", "%", True, True, 1)
 MIA = Measure("membership_svc.confidence", "MIA", "membership attack on confidence", "%", True, True, 1)
 GAP = Measure("average_gap", "Avg. gap", "average gap to retraining", "points", False, True, 2)
+ASR = Measure("attack_success_rate", "ASR", "attack success rate", "%", False, True, 1)
 TIME = Measure("run_time.total", "Time", "run time", "s", False, True)
+SPARSITY = Measure("sparsity", "Sparsity", "sparsity", "%", True, False, 1)
 
 KNOWN = (
-    UA, RA, TA, MIA, GAP,
+    UA, RA, TA, MIA, ASR, GAP,
     Measure("tow", "ToW", "tug-of-war", headline=True, decimals=3),
     Measure("tow.tow_mia", "ToW-MIA", "tug-of-war with membership attack", decimals=3),
     TIME,
     Measure("run_time.precompute", "Precompute", "run time of the preparation", "s"),
     Measure("run_time.unlearn", "Unlearn", "run time of the unlearning", "s"),
     Measure("validation_accuracy", "VA", "validation accuracy", "%", True, False, 1),
+    SPARSITY,
+    Measure("gaussian_poison.mean", "Poison score", "mean Gaussian-poison score", "", True, False, 2),
+    Measure("gaussian_poison.true_positive_rate", "Poison TPR", "Gaussian-poison detection rate", "%", True, False, 1),
 )  # fmt: skip
 """The metrics that have a name of their own in the field, in the order of columns; others follow by name."""
 
@@ -84,6 +93,7 @@ class Line:
     """The distinct reasons of its failed runs."""
     failed: int = 0
     cells: Mapping[str, Cell] = field(default_factory=dict[str, Cell])
+    scenario: str = ""
 
     @property
     def note(self) -> str:
@@ -95,7 +105,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """The table: methods in order (retraining, the original, then by average gap), and metrics in order."""
+    """The table: methods in order (retraining, the original, then by average gap), and metrics in order.
+
+    With several scenarios, the methods of the first come first, then those of the second, and so on.
+    """
 
     name: str
     lines: tuple[Line, ...]
@@ -107,8 +120,26 @@ class Summary:
         return tuple(measure for measure in self.measures if measure.headline) or self.measures
 
     def line(self, label: str) -> Line | None:
-        """The line of a method."""
+        """The line of a method, in the first scenario that has it."""
         return next((line for line in self.lines if line.label == label), None)
+
+    @property
+    def parts(self) -> tuple["Part", ...]:
+        """The table of each scenario, in order."""
+        found: dict[str, list[Line]] = {}
+        for line in self.lines:
+            found.setdefault(line.scenario, []).append(line)
+        return tuple(Part(scenario, replace(self, lines=tuple(lines))) for scenario, lines in found.items())
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one scenario, so that each must be named."""
+        return len(self.parts) > 1
+
+    @property
+    def noted(self) -> bool:
+        """Whether some method has something to be said of its runs."""
+        return any(line.note for line in self.lines)
 
     @property
     def seeds(self) -> int:
@@ -116,13 +147,43 @@ class Summary:
         return max((line.total for line in self.lines), default=0)
 
 
+@dataclass(frozen=True)
+class Part:
+    """One scenario of a comparison."""
+
+    scenario: str
+    table: Summary
+
+    @property
+    def title(self) -> str:
+        """The name of the scenario, with the sparsity of its models if they are sparse."""
+        name = spoken(self.scenario)
+        return f"{name} ({self.sparsity:.1f}% sparse)" if self.sparsity else name
+
+    @property
+    def sparsity(self) -> float | None:
+        """The mean sparsity, in percent, of its original models; of all its models where those are not there."""
+        name, lines = SPARSITY.name, self.table.lines
+        found = {line.label: line.cells[name].mean for line in lines if name in line.cells}
+        return found.get(BASELINE, fmean(found.values())) if found else None
+
+
+def spoken(scenario: str) -> str:
+    """The name of a scenario for people: never empty, and with a blank after each comma."""
+    return re.sub(r",\s*", ", ", scenario or PLAIN)
+
+
 def summarise(results: Results) -> Summary:
     """Mean, sample standard deviation and gap of every metric of every method."""
     cells = _cells(results.rows)
     names = {name for found in cells.values() for name in found}
-    by_label = {label: [row for row in results.rows if row.label == label] for label in results.labels}
-    lines = [_line(label, rows, cells.get(label, {})) for label, rows in by_label.items()]
-    return Summary(results.name, tuple(sorted(lines, key=_rank)), _measures(names))
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in results.rows:
+        groups.setdefault((row.scenario, row.label), []).append(row)
+    lines = [_line(*key, rows, cells.get(key, {})) for key, rows in groups.items()]
+    place = {scenario: number for number, scenario in enumerate(results.scenarios)}
+    ranked = sorted(lines, key=lambda line: (place[line.scenario], _rank(line)))
+    return Summary(results.name, tuple(ranked), _measures(names))
 
 
 def _rank(line: Line) -> tuple[int, float, str]:
@@ -130,33 +191,40 @@ def _rank(line: Line) -> tuple[int, float, str]:
     return (first, line.cells[GAP.name].mean if GAP.name in line.cells else math.inf, line.label)
 
 
-def _line(label: str, rows: Sequence[Row], cells: Mapping[str, Cell]) -> Line:
+def _line(scenario: str, label: str, rows: Sequence[Row], cells: Mapping[str, Cell]) -> Line:
     failed = [row for row in rows if row.status == "failed"]
     reasons = tuple(dict.fromkeys(" ".join((row.reason or "").split()) for row in failed))
-    return Line(label, sum(row.status == "finished" for row in rows), len(rows), reasons, len(failed), cells)
+    finished = sum(row.status == "finished" for row in rows)
+    return Line(label, finished, len(rows), reasons, len(failed), cells, scenario)
 
 
 def values(rows: Sequence[Row]) -> pl.DataFrame:
-    """Every value of every finished row: label, seed, metric, value."""
+    """Every value of every finished row: scenario, label, seed, metric, value.
+
+    Beside sparse models, those without a sparsity are dense: theirs is 0.
+    """
+    dense: dict[str, float | None] = {SPARSITY.name: 0.0} if any(SPARSITY.name in row.metrics for row in rows) else {}
     found = [
-        (row.label, row.seed, name, value)
+        (row.scenario, row.label, row.seed, name, value)
         for row in rows
         if row.status == "finished"
-        for name, value in row.metrics.items()
+        for name, value in {**dense, **row.metrics}.items()
         if value is not None
     ]
-    schema = {"label": pl.String, "seed": pl.Int64, "metric": pl.String, "value": pl.Float64}
+    columns = {"scenario": pl.String, "label": pl.String, "seed": pl.Int64}
+    schema = {**columns, "metric": pl.String, "value": pl.Float64}
     return pl.DataFrame(found, schema=schema, orient="row")
 
 
 def statistics(long: pl.DataFrame) -> pl.DataFrame:
-    """Label, metric, n, mean, std and gap from the values of :func:`values`."""
+    """Scenario, label, metric, n, mean, std and gap from the values of :func:`values`."""
     retrained = long.filter(pl.col("label") == REFERENCE)
-    reference = retrained.group_by("seed", "metric").agg(pl.col("value").mean().alias("reference"))
-    beside = long.join(reference, on=["seed", "metric"], how="left")
+    same = ["scenario", "seed", "metric"]
+    reference = retrained.group_by(same).agg(pl.col("value").mean().alias("reference"))
+    beside = long.join(reference, on=same, how="left")
     return (
         beside.with_columns((pl.col("value") - pl.col("reference")).abs().alias("gap"))
-        .group_by("label", "metric", maintain_order=True)
+        .group_by("scenario", "label", "metric", maintain_order=True)
         .agg(
             pl.len().alias("n"),
             pl.col("value").mean().alias("mean"),
@@ -166,11 +234,12 @@ def statistics(long: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _cells(rows: Sequence[Row]) -> dict[str, dict[str, Cell]]:
-    found: dict[str, dict[str, Cell]] = {}
-    for label, name, n, mean, std, gap in statistics(values(rows)).rows():
+def _cells(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Cell]]:
+    """The cells of each scenario and label, by metric."""
+    found: dict[tuple[str, str], dict[str, Cell]] = {}
+    for scenario, label, name, n, mean, std, gap in statistics(values(rows)).rows():
         compared = measure(name).compared
-        found.setdefault(label, {})[name] = Cell(n, mean, std, gap if compared else None)
+        found.setdefault((scenario, label), {})[name] = Cell(n, mean, std, gap if compared else None)
     return found
 
 
@@ -244,9 +313,16 @@ def _with_gap(cell: Cell | None, measure: Measure, reference: bool) -> str:
 
 
 def csv(summary: Summary) -> str:
-    """One line per method with unrounded numbers: ``<metric>.mean``, ``.std`` and ``.gap`` for every metric."""
-    frame = pl.DataFrame([_record(line, summary.measures) for line in summary.lines], infer_schema_length=None)
-    return frame.write_csv()
+    """One line per method with unrounded numbers: ``<metric>.mean``, ``.std`` and ``.gap`` for every metric.
+
+    With several scenarios, the first column names them.
+    """
+    records = [
+        ({"scenario": part.scenario or PLAIN} if summary.several else {}) | _record(line, summary.measures)
+        for part in summary.parts
+        for line in part.table.lines
+    ]
+    return pl.DataFrame(records, infer_schema_length=None).write_csv()
 
 
 def _record(line: Line, measures: Sequence[Measure]) -> dict[str, object]:
@@ -266,37 +342,40 @@ def _record(line: Line, measures: Sequence[Measure]) -> dict[str, object]:
     return record
 
 
-def _body(summary: Summary, escape: Callable[[str], str]) -> list[list[str]]:
-    """The cells of the main table as escaped text, with a last column of notes where there are any."""
-    noted = any(line.note for line in summary.lines)
+def _body(summary: Summary, lines: Sequence[Line], escape: Callable[[str], str]) -> list[list[str]]:
+    """The cells of these lines of the main table as escaped text, with a last column of notes where there are any."""
     return [
         [
             escape(line.label),
             *(escape(_with_gap(line.cells.get(m.name), m, line.label == REFERENCE)) for m in summary.headline),
-            *([escape(line.note)] if noted else []),
+            *([escape(line.note)] if summary.noted else []),
         ]
-        for line in summary.lines
+        for line in lines
     ]
 
 
 def _heads(summary: Summary) -> list[str]:
-    notes = ["Note"] if any(line.note for line in summary.lines) else []
-    return ["Method", *(measure.head for measure in summary.headline), *notes]
+    return ["Method", *(measure.head for measure in summary.headline), *(["Note"] if summary.noted else [])]
 
 
 def legend(summary: Summary, where: str = "in parentheses") -> str:
     """What the numbers of the table are, in a phrase; ``where`` says where the gap stands."""
     seeds = f"mean ± sample standard deviation over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
     compared = any(cell.gap is not None for line in summary.lines for cell in line.cells.values())
-    return f"{seeds}; {where} the mean absolute gap to the retrained model" if compared else seeds
+    same = " of the same scenario" if summary.several else ""
+    return f"{seeds}; {where} the mean absolute gap to the retrained model{same}" if compared else seeds
 
 
 def markdown(summary: Summary) -> str:
-    """The main table in Markdown."""
+    """The main table in Markdown; with several scenarios, the first column names them."""
     heads = _heads(summary)
     align = ["---", *["---:"] * len(summary.headline), "---"][: len(heads)]
-    rows = [heads, align, *_body(summary, _markdown_escaped)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [["Scenario", *heads], ["---", *align]]
+    for part in summary.parts:
+        name = _markdown_escaped(part.title)
+        rows += [[name, *row] for row in _body(summary, part.table.lines, _markdown_escaped)]
+    shown = rows if summary.several else [row[1:] for row in rows]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in shown)
     return f"{table}\n\n{_markdown_escaped(summary.name)}: {legend(summary)}.\n"
 
 
@@ -305,18 +384,27 @@ def _markdown_escaped(value: str) -> str:
 
 
 def latex(summary: Summary) -> str:
-    """The main table in LaTeX; it needs the package booktabs."""
+    """The main table in LaTeX; it needs the package booktabs. With several scenarios, each has a row with its name."""
     heads = [_latex_escaped(head) for head in _heads(summary)]
     columns = "l" + "r" * len(summary.headline) + "l" * (len(heads) - 1 - len(summary.headline))
-    rows = [" & ".join(row) + r" \\" for row in [heads, *_body(summary, _latex_escaped)]]
+    body: list[str] = []
+    for part in summary.parts:
+        name = rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{_latex_escaped(part.title)}}}}}"
+        rule = [r"\midrule"] if body else []
+        body += [*rule, rf"{name} \\"] if summary.several else []
+        body += [_latex_row(row) for row in _body(summary, part.table.lines, _latex_escaped)]
     lines = [
         "% needs \\usepackage{booktabs}",
         f"% {' '.join(summary.name.split())}: {legend(summary).replace('±', '+-')}",
         rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule",
+        r"\toprule", _latex_row(heads), r"\midrule", *body, r"\bottomrule",
         r"\end{tabular}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 _LATEX = {
@@ -332,21 +420,40 @@ def _latex_escaped(value: str) -> str:
 
 
 def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
-    """A title, column heads and rows of text, narrow enough for 80 columns where nothing failed."""
+    """A title, column heads and rows of text, narrow enough for 80 columns where nothing failed.
+
+    With several scenarios, each begins with rows that hold its name only.
+    """
     shown = [measure for measure in summary.headline if measure.name != "tow"]
-    noted = any(line.note for line in summary.lines)
     heads = ["method", *(f"{m.short} {m.unit if m.unit != 'points' else ''}".strip() for m in shown)]
-    rows = [
-        [line.label, *(_narrow(line.cells.get(m.name), m) for m in shown), *([line.note] if noted else [])]
-        for line in summary.lines
-    ]
+    heads += ["note"] if summary.noted else []
+    indent = INDENT if summary.several else ""
+    rows: list[list[str]] = []
+    for part in summary.parts:
+        rows += [[words, *[""] * (len(heads) - 1)] for words in _wrapped(part, summary)]
+        for line in part.table.lines:
+            cells = [_narrow(line.cells.get(measure.name), measure) for measure in shown]
+            rows.append([f"{indent}{line.label}", *cells, *([line.note] if summary.noted else [])])
     seeds = f"mean ± standard deviation over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
-    return f"{summary.name}: {seeds}", [*heads, "note"] if noted else heads, rows
+    return f"{summary.name}: {seeds}", heads, rows
+
+
+INDENT = "  "
+"""What stands before a method below the name of its scenario."""
+
+
+def _wrapped(part: Part, summary: Summary) -> list[str]:
+    """The title of a scenario in lines no wider than the first column, after an empty one except at the top."""
+    if not summary.several:
+        return []
+    wide = max(20, *(len(line.label) + len(INDENT) for line in summary.lines))
+    lines = textwrap.wrap(part.title, wide)
+    return lines if part == summary.parts[0] else ["", *lines]
 
 
 def _narrow(cell: Cell | None, measure: Measure) -> str:
-    """Mean and spread without blanks and with one decimal of gaps; of the run time, the mean."""
-    if cell is not None and measure.name == TIME.name:
+    """Mean and spread without blanks and with one decimal of gaps; of the run time and the attack, the mean."""
+    if cell is not None and measure.name in (TIME.name, ASR.name):
         return text(cell.mean, measure)
     shown = replace(measure, decimals=1) if measure.unit == "points" else measure
     return spread(cell, shown).replace(" ", "")

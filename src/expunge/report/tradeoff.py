@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from expunge.report.drawing import BLUE, GREEN, GREY, INK, inline, svg
+from expunge.report.drawing import BLUE, GREEN, GREY, INK, GapScale, inline, shortened, svg
 from expunge.report.results import BASELINE, REFERENCE
 from expunge.report.tables import GAP, TIME, Cell, Line, Summary, spread
 
@@ -30,7 +30,12 @@ class Frame:
 
     def y(self, gap: float) -> float:
         """The vertical place of a gap on a square-root scale, from the top."""
-        return self.height * (1 - math.sqrt(max(gap, 0.0) / self.most))
+        return self.gaps.y(gap)
+
+    @property
+    def gaps(self) -> GapScale:
+        """The upright scale."""
+        return GapScale(self.height, self.most)
 
     @property
     def signs(self) -> int:
@@ -40,8 +45,7 @@ class Frame:
     def at(self, x: float, y: float) -> dict[str, float]:
         """The run time and the gap at a place in pixels."""
         low, high = (math.log(value) for value in self.seconds)
-        share = min(max(1 - y / self.height, 0.0), 1.0)
-        return {"s": math.exp(low + (high - low) * x / self.width), "g": self.most * share**2}
+        return {"s": math.exp(low + (high - low) * x / self.width), "g": self.gaps.gap(y)}
 
     def holds(self, box: "Box") -> bool:
         """Whether a rectangle lies within the area."""
@@ -58,7 +62,7 @@ class Point:
 
     def words(self, most: int) -> str:
         """The label, cut to so many signs."""
-        return self.label if len(self.label) <= most else f"{self.label[: most - 1]}…"
+        return shortened(self.label, most)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def _marks(frame: Frame, shown: Sequence[Point]) -> list[alt.Chart]:
     for chosen, shape, colour, size in ((False, "circle", BLUE, 90), (True, "diamond", GREEN, 170)):
         rows = [{"s": p.seconds, "g": p.gap.mean} for p in shown if (p.label == REFERENCE) == chosen]
         chart = alt.Chart(inline(rows)).mark_point(shape=shape, filled=True, color=colour, size=size, opacity=1)
-        made.append(chart.encode(x=_time_axis(frame), y=_gap_axis(frame)))
+        made.append(chart.encode(x=_time_axis(frame), y=frame.gaps.axis()))
     return made
 
 
@@ -153,13 +157,6 @@ def _time_axis(frame: Frame) -> alt.X:
     ticks = _log_ticks(*frame.seconds)
     axis = alt.Axis(title="run time (seconds, log scale)", values=ticks, format="~r")
     return alt.X("s:Q", axis=axis, scale=alt.Scale(type="log", domain=list(frame.seconds), nice=False))
-
-
-def _gap_axis(frame: Frame) -> alt.Y:
-    ticks = [tick for tick in (0, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 50, 70, 100) if tick <= frame.most]
-    apart = [tick for i, tick in enumerate(ticks) if i == 0 or frame.y(ticks[i - 1]) - frame.y(tick) >= 14]
-    axis = alt.Axis(title="average gap to retraining (points)", values=apart, format="~r")
-    return alt.Y("g:Q", axis=axis, scale=alt.Scale(type="sqrt", domain=[0, frame.most], nice=False))
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -249,7 +246,7 @@ def _texts(frame: Frame, words: Sequence[Words], colour: str, *, bold: bool = Fa
     rows = [frame.at(*place) | {"words": found.text} for place, found in zip(places, words, strict=True)]
     weight = "bold" if bold else "normal"
     mark = alt.Chart(inline(rows)).mark_text(align="left", color=colour, fontSize=12, fontWeight=weight)
-    return [mark.encode(x=_time_axis(frame), y=_gap_axis(frame), text="words:N")] if rows else []
+    return [mark.encode(x=_time_axis(frame), y=frame.gaps.axis(), text="words:N")] if rows else []
 
 
 @dataclass(frozen=True)
@@ -269,4 +266,4 @@ def _rules(frame: Frame, lines: Sequence[Box], stroke: Stroke) -> list[alt.Chart
         rows.append(frame.at(line.left, line.top) | {"s2": end["s"], "g2": end["g"]})
     chart = alt.Chart(inline(rows))
     mark = chart.mark_rule(color=stroke.colour, strokeWidth=stroke.width, strokeDash=list(stroke.dash))
-    return [mark.encode(x=_time_axis(frame), y=_gap_axis(frame), x2="s2:Q", y2="g2:Q")] if rows else []
+    return [mark.encode(x=_time_axis(frame), y=frame.gaps.axis(), x2="s2:Q", y2="g2:Q")] if rows else []

@@ -4,16 +4,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from expunge.report.results import BASELINE, REFERENCE, Results, Row, flatten, unlearning_of
-from expunge.report.tables import GAP, TIME, Cell, Line, Summary, spread
+from expunge.report.tables import GAP, TIME, Cell, Line, Part, Summary, spread
 
 
 def headline(results: Results, summary: Summary, forgotten: int | None, learned: int | None) -> list[str]:
-    """What was forgotten, which method came nearest to retraining, and how the runs ended: a sentence each."""
-    return [_task(results, summary, forgotten, learned), *_nearest(summary), _outcome(results)]
+    """What was forgotten, which method came nearest to retraining, and how the runs ended: a sentence each.
+
+    With several scenarios, which method came nearest is said of each.
+    """
+    nearest = map(_nearest_of, summary.parts) if summary.several else _nearest(summary)
+    return [_task(results, summary, forgotten, learned), *nearest, _outcome(results)]
 
 
 def _task(results: Results, summary: Summary, forgotten: int | None, learned: int | None) -> str:
-    methods = [line for line in summary.lines if line.label not in (REFERENCE, BASELINE)]
+    methods = {line.label for line in summary.lines if line.label not in (REFERENCE, BASELINE)}
     chosen = forget_words(results)
     if forgotten is None or not learned:
         what = f"A forget set ({chosen})" if chosen else "A forget set"
@@ -22,8 +26,10 @@ def _task(results: Results, summary: Summary, forgotten: int | None, learned: in
         share = f"{forgotten:,} of {learned:,} training examples ({100 * forgotten / learned:.3g}%"
         what, verb = f"{share}{f'; {chosen}' if chosen else ''})", "were" if forgotten > 1 else "was"
     seeds = len({row.seed for row in results.rows})
-    beside = ", compared with retraining" if summary.line(REFERENCE) else ""
-    return f"{what} {verb} to be forgotten, by {_count(len(methods), 'method')} with {_count(seeds, 'seed')}{beside}."
+    scenarios = f" in {_count(len(summary.parts), 'scenario')}" if summary.several else ""
+    beside = ", compared with retraining" if all(part.table.line(REFERENCE) for part in summary.parts) else ""
+    by = f"{_count(len(methods), 'method')} with {_count(seeds, 'seed')}{scenarios}"
+    return f"{what} {verb} to be forgotten, by {by}{beside}."
 
 
 def forget_words(results: Results) -> str:
@@ -47,6 +53,11 @@ def _forget(forget: Mapping[str, object]) -> str:
     if kind == "listed_forget":
         return "a list of ids"
     return ", ".join(f"{name} {text}" for name, text in flatten(forget).items())
+
+
+def _nearest_of(part: Part) -> str:
+    """What :func:`_nearest` says of one scenario of several, in one piece."""
+    return f"{part.title}: {' '.join(_nearest(part.table))}"
 
 
 def _nearest(summary: Summary) -> list[str]:
