@@ -80,8 +80,7 @@ def positive(model: nn.Module, left: Mapping[str, Tensor], batch_norm: Literal["
             value.abs_()
     for module in copied.modules():
         if batch_norm == "identity" and isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore
-            module.reset_running_stats()
-            module.reset_parameters()
+            module.reset_parameters()  # and the running statistics
     for name, kept in left.items():
         copied.get_parameter(name).mul_(kept).requires_grad_()
     return copied
