@@ -51,6 +51,7 @@ class AoSparseConfig:
     reference="Jia et al. 2023, arXiv:2304.04934",
     aliases=("FT_prune_bi",),
     search={"lr": (1e-3, 1e-1)},
+    roles=("retain",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: AoSparseConfig, context: Context) -> nn.Module:
     """Every ``interval`` epochs, prune the smallest ``|w|``; in every epoch, ``min E_retain[CE]`` over what is left.

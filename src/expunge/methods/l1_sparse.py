@@ -53,6 +53,7 @@ class L1SparseConfig:
     reference="Jia et al. 2023, arXiv:2304.04934",
     aliases=("FT_prune", "FT_l1"),
     search={"lr": (1e-3, 1e-1), "alpha": (1e-6, 1e-3)},
+    roles=("retain",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, context: Context) -> nn.Module:
     """Fine-tune towards sparse weights: ``min E_retain[CE] + alpha_e ||w||_1`` over all trainable weights.
