@@ -6,12 +6,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from expunge import config, masks, parameters, preparation, randomness, registry, training, unlearning
+from expunge import checkpoints, config, masks, parameters, preparation, randomness, registry, training, unlearning
 from expunge.context import Context, Make, UnlearningData
 from expunge.data.forgetting import partition
 from expunge.data.image_set import ImageSet
@@ -223,6 +224,35 @@ def _sparsity(directory: RunDirectory) -> Mask | None:
     """The sparsity mask of a stored model, if it is sparse."""
     kept = directory.sparsity()
     return None if kept is None else Mask(kept)
+
+
+def take_in(wanted: ImportConfig, path: Path, store: Store, session: Session) -> RunDirectory:
+    """The run of an imported checkpoint: found if it exists, else made from the file at ``path``.
+
+    What the file says of the input step (mean and deviation) is taken from it; where it differs from what the data
+    source says, the run notes both.
+
+    Raises:
+        RequestError: The file is no checkpoint of this architecture; the message lists what does not fit.
+    """
+
+    def work(draft: Draft) -> Record:
+        data = session.prepare(wanted.data)
+        model = preparation.build(wanted, data.dataset)
+        checkpoint = checkpoints.read(path)
+        state, mask = checkpoints.translate(checkpoint, model, str(path))
+        parameters.load(model, state, str(path))
+        context = Context(randomness.generator(wanted.seed, "import"), session.device, wanted.precision, mask)
+        context.notes |= {"checkpoint": path.name, "ignored": list(checkpoint.ignored)}
+        ours = {"mean": tuple(data.dataset.mean), "std": tuple(data.dataset.std)}
+        theirs = {"mean": checkpoint.mean, "std": checkpoint.std}
+        for name, value in theirs.items():
+            if value is not None and value != ours[name]:
+                context.notes[f"{name} of the input step"] = {"checkpoint": list(value), "data": list(ours[name])}
+        model.to(session.device).eval()
+        return {"data": data.train.fingerprint(), **_save(model, data, draft, context)}
+
+    return _once(wanted, {}, store, session, work)
 
 
 def _imported(wanted: ImportConfig, store: Store) -> RunDirectory:

@@ -1,15 +1,17 @@
 """Update masks: which weights an unlearning may move, chosen by a score of every weight or by name."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from expunge import masks, parameters, ranges
+from expunge import checkpoints, masks, parameters, ranges
 from expunge.context import UnlearningData
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
@@ -37,6 +39,9 @@ class UpdateMask:
     roles: Roles = "both"
     """both: the mask holds for every step. forget: for forget steps only. split: forget steps move what the mask
     lets move, retain steps the rest (Sharp MinMax)."""
+    file: str | None = None
+    """Instead of a score: a mask that is stored, by a run of this program or as SalUn's code stores it (with_0.5.pt).
+    The digest of its bytes is added behind a #: another file at the same place is another mask."""
     freeze_statistics: bool = False
     """Let batch normalisation keep its running statistics too: no update mask covers them."""
     batch_size: int = 256
@@ -52,13 +57,41 @@ class UpdateMask:
             ranges.at_least(-float("inf"), threshold=self.threshold)
             if self.fraction is not None:
                 raise RequestError("give the mask a fraction or a threshold, not both")
+        if self.file is not None:
+            if self.fraction is not None or self.threshold is not None or self.layers:
+                raise RequestError("a mask from a file takes no fraction, threshold or layers")
+            if "#" not in self.file:
+                object.__setattr__(self, "file", f"{self.file}#{_digest(self.file)}")
 
 
 def update_masks(
     model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator
 ) -> Mask | dict[str, Mask]:
-    """The mask that ``config`` describes, for every role or by role."""
+    """The mask that ``config`` describes, for every role or by role.
+
+    Raises:
+        RequestError: A file is no mask of this model, or not the one that was meant.
+    """
+    if config.file is not None:
+        return _by_role(_stored(config.file, model), config.roles)
     return choose(scores(model, data, config, generator), config)
+
+
+def _stored(file: str, model: nn.Module) -> Mask:
+    path, _, digest = file.rpartition("#")
+    if _digest(path) != digest:
+        raise RequestError(f"{path} is not the mask that was meant: its bytes have changed")
+    found = masks.load(Path(path)) if path.endswith(".safetensors") else checkpoints.read_mask(Path(path), model)
+    found.check(model)
+    return found
+
+
+def _digest(path: str) -> str:
+    """Sixteen digits of the SHA-256 of a file."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def scores(model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator) -> Scores:
@@ -82,9 +115,13 @@ def choose(found: Mapping[str, Tensor], config: UpdateMask) -> Mask | dict[str, 
         every = 1.0 if config.layers else 0.5
         chosen = masks.largest(inside, every if config.fraction is None else config.fraction)
     mask = Mask({name: chosen.get(name, torch.zeros_like(found[name], dtype=torch.bool)) for name in found})
-    if config.roles == "both":
+    return _by_role(mask, config.roles)
+
+
+def _by_role(mask: Mask, roles: Roles) -> Mask | dict[str, Mask]:
+    if roles == "both":
         return mask
-    return {"forget": mask} if config.roles == "forget" else {"forget": mask, "retain": mask.inverted()}
+    return {"forget": mask} if roles == "forget" else {"forget": mask, "retain": mask.inverted()}
 
 
 def gradient(model: nn.Module, images: ImageSet, batch_size: int) -> Scores:

@@ -1,0 +1,299 @@
+"""Originals that are not simply trained here: pruned, imported, poisoned; each goes through every other command."""
+
+import dataclasses
+import itertools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from expunge import config, masks, pipeline, plans
+from expunge.cli import main
+from expunge.data.forgetting import PoisonedForget
+from expunge.data.poisoning import parse_poison
+from expunge.errors import RequestError
+from expunge.pipeline import Session
+from expunge.plans import EvaluateConfig, PruneConfig
+from expunge.rules import Rule
+from expunge.runs import RunDirectory, Store
+from expunge.sweeps.grid import entries
+from expunge.training import Training
+from tests.end_to_end.test_pipeline import comparison, forgetting, original
+from tests.unit import test_checkpoints as layouts
+
+QUICK = ["--limit", "300", "--test-limit", "100", "--epochs", "2", "--quiet"]
+
+
+def convolutional(**changes: object) -> plans.TrainConfig:
+    plan = Training(epochs=4, rule=Rule(lr=0.1, schedule="cosine"))
+    return original(model=config.parse("models", "small_cnn:width=4"), training=plan, **changes)
+
+
+def pruned(text: str, **changes: object) -> PruneConfig:
+    wanted = plans.pruned(convolutional(), text)
+    assert isinstance(wanted, PruneConfig)
+    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+
+
+def sparsity(run: RunDirectory) -> float:
+    kept = run.sparsity()
+    assert kept is not None
+    return 1 - sum(int(part.sum()) for part in kept.values()) / sum(part.numel() for part in kept.values())
+
+
+def test_rounds_are_runs_of_their_own_and_masks_are_nested(tmp_path: Path) -> None:
+    store, session = Store(tmp_path), Session()
+    wanted = pruned("iterative_magnitude:rate=0.4,rounds=3,rewind=1")
+    pipeline.run(wanted, store, session)
+    rounds = [
+        store.directory(plans.run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=r))))
+        for r in (1, 2, 3)
+    ]  # type: ignore[type-var]
+    assert [sparsity(run) for run in rounds] == pytest.approx([1 - 0.6**r for r in (1, 2, 3)], abs=0.01)
+    for before, after in itertools.pairwise(rounds):
+        first, second = before.sparsity(), after.sparsity()
+        assert first is not None
+        assert second is not None
+        assert all(not bool((second[name] & ~first[name]).any()) for name in first)
+    steps = rounds[-1].record()["steps"]
+    assert steps == {"retain": 3 * 3}, "three of four epochs are left after going back to the first"
+    history = (rounds[-1].path / "history.jsonl").read_text().splitlines()
+    assert json.loads(history[0])["step"] == 4, "the schedule goes on where the rewound weights were"
+
+
+def test_rewound_weights_are_those_of_the_epoch(tmp_path: Path) -> None:
+    store, session = Store(tmp_path), Session()
+    wanted = pruned("magnitude:rate=0.5,rewind=4")  # the last epoch: nothing is trained after it
+    found = pipeline.run(wanted, store, session).weights()
+    before = pipeline.run(convolutional(), store, session).weights()
+    kept = pipeline.run(wanted, store, session).sparsity()
+    assert kept is not None
+    for name, weight in found.items():
+        assert torch.equal(weight, before[name] * kept[name] if name in kept else before[name])
+    fresh = pipeline.run(pruned("magnitude:rate=0.5,rewind=0"), store, session)
+    assert fresh.record()["steps"] == {"retain": 12}
+    start = store.directory(fresh.record()["parents"]["start"])  # type: ignore[index]
+    assert start.record()["steps"] == {}
+
+
+def test_a_kill_in_the_third_round_repeats_no_earlier_one(tmp_path: Path) -> None:
+    wanted = pruned("iterative_magnitude:rate=0.2,rounds=5")
+    whole = pipeline.run(wanted, Store(tmp_path / "whole"), Session())
+    third = plans.run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=3)))  # type: ignore[type-var]
+
+    def kill(name: str, progress: object) -> None:
+        if name == third and progress.step == 5:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    store = Store(tmp_path / "broken")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(wanted, store, Session(on_step=kill))
+    finished = {run.id: run.record()["finished"] for run in store.all()}
+    assert sum(name.startswith("prune-") for name in finished) == 2
+    again = pipeline.run(wanted, store, Session())
+    assert all(store.directory(name).record()["finished"] == stamp for name, stamp in finished.items())
+    assert (again.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "retrain:epochs=2",
+        "scrub:epochs=1",
+        "sfron:epochs=1",
+        "salun:epochs=1",
+        "l1_sparse:epochs=1",
+        "finetune:epochs=1,optimizer=lion,lr=0.001",
+        "finetune:epochs=1,adapters.rank=2",
+        "original",
+    ],
+)
+def test_every_method_keeps_the_sparsity_of_a_pruned_original(
+    method: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = Store(tmp_path_factory.getbasetemp() / "shared-sparse")
+    wanted = pruned("magnitude:rate=0.8", retraining=Training(epochs=1))
+    run = pipeline.run(forgetting(method, original=wanted), store, Session())
+    kept, parent = run.sparsity(), store.directory(plans.run_id(wanted)).sparsity()
+    assert kept is not None
+    assert parent is not None
+    assert all(torch.equal(kept[name], parent[name]) for name in parent)
+    weights = run.weights()
+    assert all(bool((weights[name][~part] == 0).all()) for name, part in kept.items())
+    stored = run.tensors("predictions")
+    model = pipeline.load_model(wanted, run, Session())
+    images = Session().prepare(wanted.data).test
+    torch.testing.assert_close(
+        pipeline.predict(model, images, torch.device("cpu")).logits, stored["test.logits"], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_sparse_resnet18_is_stored_in_a_sixth(tmp_path: Path) -> None:
+    from expunge import prunable, registry
+    from expunge.context import Context
+
+    wanted = config.parse("models", "resnet18")
+    network = registry.of_config("models", wanted).function(wanted, (3, 32, 32), 10)
+    pruner = config.parse("pruning", "magnitude:rate=0.95")
+    mask = registry.of_config("pruning", pruner).function(network, (3, 32, 32), pruner, Context(torch.Generator()))
+    assert prunable.weights(network, linear=False).keys() == mask.keys()  # type: ignore[arg-type, attr-defined]
+    state = {k: v * mask[k] if k in mask else v for k, v in network.state_dict().items()}  # type: ignore[attr-defined, operator, index]
+    store = Store(tmp_path)
+    for name, kept in (("dense", {}), ("sparse", mask)):
+        with store.draft(name, {}) as draft:
+            draft.model(state, [], kept)  # type: ignore[arg-type]
+            draft.finish({"status": "finished"})
+    dense, sparse = (store.directory(name).path / "model.safetensors" for name in ("dense", "sparse"))
+    assert sparse.stat().st_size < dense.stat().st_size / 6
+    stored = store.directory("sparse").tensors("model")
+    assert all(torch.equal(stored[name], value) for name, value in state.items())
+
+
+def test_a_comparison_over_prunings_has_a_reference_for_each() -> None:
+    wanted = comparison(
+        model=convolutional().model, prunings=("dense", "magnitude:rate=0.5", "magnitude:rate=0.9,rewind=1"), seeds=2
+    )
+    cells = entries(wanted)
+    assert len(cells) == 3 * 2 * 4
+    assert list(dict.fromkeys(cell.scenario for cell in cells)) == [
+        "",
+        "magnitude:rate=0.5",
+        "magnitude:rate=0.9,rewind=1",
+    ]
+    for cell in cells:
+        assert cell.run.reference is not None
+        assert cell.run.reference.original == cell.run.subject.original
+    for text, message in (
+        ("magnitude:rate=2", "rate"),
+        ("magnitud", "did you mean magnitude"),
+        ("magnitude:rewind=99", "rewind"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            comparison(prunings=(text,))
+
+
+def test_prune_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "--model", "small_cnn:width=4", *QUICK]
+    assert main([*train, "--runs", str(tmp_path)]) == 0
+    run = capsys.readouterr().out.strip()
+    assert main(["prune", "--run", run, "--epochs", "1", "--quiet", "magnitude", "--rate", "0.9"]) == 0
+    sparse = capsys.readouterr().out.strip()
+    assert sparsity(RunDirectory(Path(sparse))) == pytest.approx(0.9, abs=0.01)
+    for method in ("retrain", "finetune"):
+        assert main(["unlearn", "--run", sparse, "--forget", "random:10%", "--quiet", method, "--epochs", "1"]) == 0
+    retrained, tuned = capsys.readouterr().out.split()
+    assert main(["evaluate", "--run", tuned, "--reference", retrained, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["metrics"]["sparsity"] == pytest.approx(90, abs=1)
+    assert found["scenario"] == "magnitude:rate=0.9"
+    assert main(["prune", "--run", run, "--rewind", "7", "--quiet", "magnitude"]) == 2
+    assert "rewind must be an epoch in 0..2, got 7" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A few images of the size that the original networks take."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{part}_{what}": rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        if what == "images"
+        else np.arange(count) % layouts.CLASSES
+        for part, count in (("train", 60), ("test", 20))
+        for what in ("images", "labels")
+    }
+    np.savez(tmp_path / "pictures.npz", **arrays)  # type: ignore[arg-type]
+    return tmp_path / "pictures.npz"
+
+
+def test_an_original_checkpoint_goes_through_every_command(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = layouts.sparse(layouts.original("resnet18"), 0.6)
+    torch.save({"state_dict": source.state_dict(), "epoch": 7}, tmp_path / "1model_SA_best.pth.tar")
+    torch.save(layouts.saliency("resnet18"), tmp_path / "with_0.5.pt")
+    text = layouts.LAYOUTS["resnet18"][0]
+    arguments = ["import", str(tmp_path / "1model_SA_best.pth.tar"), "--data", f"npz:{pictures}", "--model", text]
+    assert main([*arguments, "--epochs", "1", "--runs", str(tmp_path / "runs"), "--quiet"]) == 0
+    run = Path(capsys.readouterr().out.strip())
+    assert sparsity(RunDirectory(run)) == pytest.approx(0.6, abs=0.01)
+    stored = RunDirectory(run).tensors("predictions")
+    with np.load(pictures) as arrays, torch.no_grad():
+        source.eval()
+        logits = source(torch.from_numpy(arrays["test_images"]).permute(0, 3, 1, 2).float() / 255)
+    torch.testing.assert_close(stored["test.logits"], logits, rtol=1e-4, atol=1e-4)
+    unlearn = ["unlearn", "--run", str(run), "--forget", "random:10%", "--quiet"]
+    mask = ["--update-mask.file", str(tmp_path / "with_0.5.pt")]
+    assert main([*unlearn, "finetune", "--epochs", "1", "--batch-size", "16", *mask]) == 0
+    tuned = RunDirectory(Path(capsys.readouterr().out.strip()))
+    moving = masks.load(tuned.path / "mask.safetensors")
+    before, after = RunDirectory(run).weights(), tuned.weights()
+    assert all(torch.equal(after[name][~part], before[name][~part]) for name, part in moving.items())
+    assert moving.density() == pytest.approx(0.5, abs=0.02)
+    assert sparsity(tuned) == pytest.approx(0.6, abs=0.01)
+    (tmp_path / "with_0.5.pt").write_bytes(b"another")
+    again = config.from_data(plans.RunConfig, tuned.config())  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="its bytes have changed"):
+        pipeline.run(dataclasses.replace(again, seed=5), Store(run.parent), Session())  # type: ignore[type-var]
+    assert main([*arguments[:1], str(tmp_path / "nothing.pt"), *arguments[2:], "--quiet"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    with pytest.raises(RequestError, match="import its checkpoint again"):
+        pipeline.run(dataclasses.replace(again.original, seed=9), Store(run.parent), Session())  # type: ignore[union-attr]
+
+
+def test_a_hostile_checkpoint_executes_nothing(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = tmp_path / "executed"
+    hostile = layouts.Hostile(os.system, f"touch {victim}")
+    torch.save({"state_dict": hostile}, tmp_path / "a.pth.tar")
+    arguments = ["import", str(tmp_path / "a.pth.tar"), "--data", f"npz:{pictures}", "--model", "resnet18"]
+    assert main([*arguments, "--quiet"]) == 2
+    assert not victim.exists()
+    assert "executed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["patch:size=2,margin=0,value=1.0,share=15%", "blend:alpha=0.5,share=15%"])
+def test_a_backdoor_is_learned_and_retraining_without_it_removes_it(text: str, tmp_path: Path) -> None:
+    store, session = Store(tmp_path), Session()
+    data = dataclasses.replace(original().data, limit=700, poison=parse_poison(text))
+    plan = Training(epochs=20, rule=Rule(lr=0.1))
+    trained = original(data=data, training=plan)
+    rates = []
+    for method in ("original", "retrain:epochs=20"):
+        wanted = forgetting(method, original=trained, forget=PoisonedForget())
+        record = pipeline.run(EvaluateConfig(wanted), store, session).record()
+        rates.append(record["metrics"]["attack_success_rate"])  # type: ignore[index]
+    before, after = rates
+    assert before > 80
+    assert after < 20
+
+
+def test_gaussian_poisons_show_until_they_are_retrained_away(tmp_path: Path) -> None:
+    store, session = Store(tmp_path), Session()
+    data = dataclasses.replace(original().data, limit=700, poison=parse_poison("gaussian:sigma=0.3,share=30%"))
+    trained = original(data=data, training=Training(epochs=40, rule=Rule(lr=0.1)))
+    means = []
+    for method in ("original", "retrain:epochs=40"):
+        run = EvaluateConfig(forgetting(method, original=trained, forget=PoisonedForget()))
+        means.append(pipeline.run(run, store, session).record()["metrics"]["gaussian_poison.mean"])  # type: ignore[index]
+    assert means[0] > means[1] + 0.3
+    assert abs(means[1]) < 4 / 189**0.5, "without memory the mean of 189 scores is normal around 0"
+
+
+def test_poisons_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "--model", "mlp:hidden=(16,)", *QUICK]
+    assert main([*train, "--poison", "patch:size=2,share=10%", "--runs", str(tmp_path)]) == 0
+    run = capsys.readouterr().out.strip()
+    assert main(["unlearn", "--run", run, "--forget", "poisoned", "--quiet", "finetune", "--epochs", "1"]) == 0
+    tuned = capsys.readouterr().out.strip()
+    assert main(["evaluate", "--run", tuned, "--quiet"]) == 0
+    assert "attack_success_rate" in capsys.readouterr().out
+    assert len(RunDirectory(Path(tuned)).tensors("predictions")["forget.ids"]) == 27
+    assert main([*train, "--runs", str(tmp_path)]) == 0
+    clean = capsys.readouterr().out.strip()
+    assert main(["unlearn", "--run", clean, "--forget", "poisoned", "--quiet", "finetune"]) == 2
+    assert "expunge train --poison" in capsys.readouterr().err
+    assert main([*train, "--poison", "patch:size=99", "--runs", str(tmp_path)]) == 2
