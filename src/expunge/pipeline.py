@@ -210,14 +210,21 @@ def _prune(wanted: PruneConfig, before: Mapping[str, RunDirectory], draft: Draft
     context = _context(wanted, session, "pruning", before["original"].id)
     context.sparsity = _sparsity(before["original"])
     plugin = registry.of_config("pruning", wanted.pruner)
+    if not plugin.mark.trained:
+        _go_back(model, before)
     with context.phase("prune"), context.seeded():
         mask = plugin.function(model, data.train.shape, wanted.pruner, context)
     context.sparsity = cast("Mask", mask)
-    if "start" in before:
-        parameters.load(model, before["start"].tensors("model"), f"{before['start'].path / 'model.safetensors'}")
+    _go_back(model, before)
     with context.phase("train"), context.seeded():
         _fit(model, data.train.to(session.device), wanted.training, context, wanted.rewind or 0)
     return {"data": data.train.fingerprint(), **_save(model, data, draft, context)}
+
+
+def _go_back(model: nn.Module, before: Mapping[str, RunDirectory]) -> None:
+    """Give the model the weights of the epoch that it is to go back to, if any."""
+    if "start" in before:
+        parameters.load(model, before["start"].tensors("model"), f"{before['start'].path / 'model.safetensors'}")
 
 
 def _sparsity(directory: RunDirectory) -> Mask | None:

@@ -55,6 +55,7 @@ class Mark:
     needs: tuple[str, ...] = ()
     search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     roles: tuple[str, ...] = ("forget", "retain")
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,19 @@ def architecture(*, reference: str = "", aliases: Iterable[str] = ()) -> Callabl
     return _marker(Mark("models", aliases=tuple(aliases), reference=reference))
 
 
-def pruner(*, reference: str, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
+def pruner(*, reference: str, aliases: Iterable[str] = (), trained: bool = True) -> Callable[[Function], Function]:
     """Mark ``f(model, shape, config, context) -> Mask`` as a way to prune a model.
 
     ``shape`` is that of an image, (channels, height, width). ``context.sparsity`` says which weights are left
     before: the new mask lies within it.
+
+    Args:
+        reference: Where it was published, as it should be cited.
+        aliases: Names that other code bases give to it.
+        trained: Whether it looks at trained weights. Where they go back to an earlier epoch, a pruner that does not
+            is shown those of that epoch: SynFlow prunes at initialisation.
     """
-    return _marker(Mark("pruning", aliases=tuple(aliases), reference=reference))
+    return _marker(Mark("pruning", aliases=tuple(aliases), reference=reference, trained=trained))
 
 
 def _marker(mark: Mark) -> Callable[[Function], Function]:

@@ -297,3 +297,20 @@ def test_poisons_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["unlearn", "--run", clean, "--forget", "poisoned", "--quiet", "finetune"]) == 2
     assert "expunge train --poison" in capsys.readouterr().err
     assert main([*train, "--poison", "patch:size=99", "--runs", str(tmp_path)]) == 2
+
+
+def test_synflow_prunes_at_the_weights_that_are_gone_back_to(tmp_path: Path) -> None:
+    store, session = Store(tmp_path), Session()
+    wanted = pruned("synflow:rate=0.6,iterations=5,rewind=0")
+    found = pipeline.run(wanted, store, session)
+    whole = convolutional()
+    untrained = dataclasses.replace(whole, training=dataclasses.replace(whole.training, stop_after=0))
+    by_itself = plans.pruned(untrained, "synflow:rate=0.6,iterations=5")
+    expected = pipeline.run(by_itself, store, session).sparsity()
+    kept = found.sparsity()
+    assert kept is not None
+    assert expected is not None
+    assert all(torch.equal(kept[name], expected[name]) for name in expected)
+    trained = pipeline.run(pruned("synflow:rate=0.6,iterations=5"), store, session).sparsity()
+    assert trained is not None
+    assert any(not torch.equal(kept[name], trained[name]) for name in trained)

@@ -28,7 +28,7 @@ class RandomConfig:
         prunable.check(self.rate, self.scope)
 
 
-@pruner(reference="Liu et al. 2022, arXiv:2202.02643")
+@pruner(reference="Liu et al. 2022, arXiv:2202.02643", trained=False)
 def prune(model: nn.Module, shape: tuple[int, ...], config: RandomConfig, context: Context) -> Mask:
     """Prune round(rate n) of the n weights that are left, any as likely as any other."""
     generator = context.generator

@@ -37,7 +37,7 @@ class SynflowConfig:
             raise RequestError(f"batch_norm must be absolute or identity, got {self.batch_norm!r}")
 
 
-@pruner(reference="Tanaka et al. 2020, arXiv:2006.05467")
+@pruner(reference="Tanaka et al. 2020, arXiv:2006.05467", trained=False)
 def prune(model: nn.Module, shape: tuple[int, ...], config: SynflowConfig, context: Context) -> Mask:
     """Prune by the score ``w dR/dw`` again and again, R the sum of logits of an image of ones under weights ``|w|``.
 
