@@ -13,7 +13,7 @@ def recipe() -> Comparison:
         name="sparse-vs-dense",
         data=DataConfig(config.parse("data", "cifar10"), limit=5_000, test_limit=2_500),
         model=config.parse("models", "resnet18:width=8"),
-        training=Training(epochs=30, batch_size=64, rule=Rule(lr=0.05, schedule="cosine", warmup=0.1)),
+        training=Training(epochs=20, batch_size=64, rule=Rule(lr=0.05, schedule="cosine", warmup=0.1)),
         forget="random:10%",
         methods=(
             "finetune:epochs=5,lr=0.02",
