@@ -219,6 +219,23 @@ def test_lines_are_drawn_where_the_numbers_say_and_broken_where_one_is_missing()
     assert [len(part) for part in found["#5F6B76"]] == [3]
 
 
+def test_bars_are_one_standard_deviation_up_and_down():
+    svg = sparsity.over_sparsity(OVER, 600, 300, labelled=False)
+    drawn = list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}line"))
+    (bar,) = (line for line in drawn if line.get("stroke-width") == "1.6")  # the only method with two seeds
+    top = float(bar.get("transform").partition(",")[2].rstrip(")"))
+    ends = sorted((top, top + float(bar.get("y2"))))
+    expected = [300 * (1 - math.sqrt(gap / 9.9)) for gap in (4 + 2**0.5, 4 - 2**0.5)]
+    assert ends == pytest.approx(expected, abs=0.01)
+
+
+def test_ticks_stand_at_the_sparsities_from_the_highest_where_there_is_room():
+    crowded = pruned(*((str(part), part, "a", 0, 1.0) for part in (0.0, 50.0, 98.0, 99.0)))
+    found = texts(sparsity.over_sparsity(crowded, 600, 300))
+    assert {"0", "50", "99"} <= set(found)
+    assert "98" not in found
+
+
 def test_there_is_no_chart_over_sparsity_without_two_sparsities_and_a_method():
     assert sparsity.over_sparsity(pruned(("x", 50.0, "a", 0, 1.0), ("y", 50.0, "a", 0, 2.0)), 600, 300) is None
     assert sparsity.over_sparsity(pruned(("x", 50.0, "a", 0, 1.0)), 600, 300) is None

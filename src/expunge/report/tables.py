@@ -422,7 +422,7 @@ def _latex_escaped(value: str) -> str:
 def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
     """A title, column heads and rows of text, narrow enough for 80 columns where nothing failed.
 
-    With several scenarios, each begins with rows that hold its name only.
+    With several scenarios, each begins with rows that hold its name only (with attacks, 80 columns may not do).
     """
     shown = [measure for measure in summary.headline if measure.name != "tow"]
     heads = ["method", *(f"{m.short} {m.unit if m.unit != 'points' else ''}".strip() for m in shown)]
