@@ -31,10 +31,8 @@ def _conclude(folder: Path, board: Board, options: _console.Common, seconds: flo
     failed = {name: reason for name, reason in board.reasons.items() if name.startswith("evaluate-")}
     if options.json:
         results = report.load(folder)
-        rows = [
-            {"label": r.label, "seed": r.seed, "status": r.status, "reason": r.reason, "metrics": r.metrics}
-            for r in results.rows
-        ]
+        keys = ("label", "scenario", "seed", "status", "reason", "metrics")
+        rows = [{key: getattr(row, key) for key in keys} for row in results.rows]
         _console.print_json({"report": str(page), "seconds": seconds, "rows": rows})
     else:
         title, columns, rows = report.terminal(folder)

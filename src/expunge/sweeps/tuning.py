@@ -7,7 +7,7 @@ place of test images, on a training and a forget set (``seed``) that no comparis
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,8 +151,7 @@ class _Study:
         if not self.told or not self.space:
             return self.text
         trial = self.study.ask(self.distributions)
-        options = ",".join(f"{key}={value:.3g}" for key, value in trial.params.items())
-        text = f"{self.text}{',' if ':' in self.text else ':'}{options}"
+        text = with_options(self.text, {key: f"{value:.3g}" for key, value in trial.params.items()})
         self.asked[text] = trial
         return text
 
@@ -173,6 +172,13 @@ class _Study:
         if all(isinstance(v, (int, float)) and self.space[k][0] <= v <= self.space[k][1] for k, v in values.items()):
             trial = _optuna().create_trial(params=values, distributions=self.distributions, value=gap)
             self.study.add_trial(trial)
+
+
+def with_options(text: str, options: Mapping[str, str]) -> str:
+    """The text form of a method with these options added or changed."""
+    name, _, rest = text.partition(":")
+    parts = [part for part in rest.split(",") if part and part.partition("=")[0] not in options]
+    return f"{name}:{','.join([*parts, *(f'{key}={value}' for key, value in options.items())])}"
 
 
 def space(text: str) -> dict[str, tuple[float, float]]:
