@@ -260,7 +260,7 @@ class MineConfig:
         training.check_schedule(self.epochs, self.batch_size)
 
 
-@method(reference="unpublished", aliases=("MINE",))
+@method(reference="unpublished", aliases=("MINE",), roles=("forget",))
 def unlearn(model: nn.Module, data: UnlearningData, config: MineConfig, context: Context) -> nn.Module:
     """Descend on the negated loss of the forget set."""
     {body}
