@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from expunge import config, parameters, randomness, registry, unlearning
+from expunge import config, naming, parameters, randomness, registry, unlearning
 from expunge.context import Context, UnlearningData
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import ImageSet, make
@@ -259,7 +259,7 @@ def _check_images(name: str, images: ImageSet | None, shape: tuple[int, ...], cl
 
 def _unlearning(method: object, options: Mapping[str, object]) -> Unlearning:
     if isinstance(method, str):
-        return unlearning.named(method, options)
+        return naming.named(method, options)
     if options:
         raise RequestError("give hyperparameters within the configuration of the method, or name the method by text")
     return method if isinstance(method, Unlearning) else Unlearning(method)

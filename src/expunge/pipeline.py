@@ -2,26 +2,23 @@
 
 import dataclasses
 import math
-import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from expunge import checkpoints, config, masks, parameters, preparation, randomness, registry, training, unlearning
-from expunge.context import Context, Make, UnlearningData
+from expunge import checkpoints, masks, parameters, preparation, randomness, registry, training, unlearning
+from expunge.context import Context, UnlearningData
 from expunge.data.forgetting import partition
 from expunge.data.image_set import ImageSet
 from expunge.data.poisoning import GaussianPoison, noise_of
-from expunge.errors import OutOfMemory, RequestError, RunError
+from expunge.errors import RequestError
 from expunge.evaluation import Predictions, Subject, evaluate, predict
+from expunge.execution import Session, once
 from expunge.masks import Mask
 from expunge.plans import (
-    DataConfig,
     EvaluateConfig,
     ImportConfig,
     Original,
@@ -30,44 +27,14 @@ from expunge.plans import (
     StageConfig,
     TrainConfig,
     UnlearnConfig,
-    kind,
-    label,
     parents,
     run_id,
-    scenario,
 )
 from expunge.poison_score import gaussian_poison_scores
 from expunge.preparation import Prepared
-from expunge.provenance import PeakMemory, provenance
 from expunge.runs import Draft, Record, RunDirectory, Store
+from expunge.stages import Stages
 from expunge.training import Training
-from expunge.updates import Progress
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Session:
-    """Where and before whose eyes runs take place; nothing here changes a result's meaning."""
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    on_step: Callable[[str, Progress], None] | None = None
-    """Called with the run's id after each step."""
-    retry: bool = False
-    """Try failed runs again."""
-    _memory: dict[object, object] = field(default_factory=dict[object, object], init=False, repr=False, compare=False)
-
-    def prepare(self, wanted: DataConfig) -> Prepared:
-        """The split data, on the CPU."""
-        return self.remember(("data", wanted), lambda: preparation.prepare(wanted))
-
-    def remember(self, key: object, make: Callable[[], T]) -> T:
-        """What ``make`` returned for this key before, or returns now; the four last used are kept."""
-        found = self._memory.pop(key) if key in self._memory else make()
-        self._memory[key] = found
-        while len(self._memory) > 4:
-            del self._memory[next(iter(self._memory))]
-        return cast("T", found)
 
 
 def run(wanted: RunConfig, store: Store, session: Session) -> RunDirectory:
@@ -83,96 +50,17 @@ def run(wanted: RunConfig, store: Store, session: Session) -> RunDirectory:
     before = {role: run(parent, store, session) for role, parent in parents(wanted).items()}
     match wanted:
         case TrainConfig():
-            return _once(wanted, before, store, session, lambda draft: _train(wanted, draft, session))
+            return once(wanted, before, store, session, lambda draft: _train(wanted, draft, session))
         case PruneConfig():
-            return _once(wanted, before, store, session, lambda draft: _prune(wanted, before, draft, session))
+            return once(wanted, before, store, session, lambda draft: _prune(wanted, before, draft, session))
         case UnlearnConfig():
-            return _once(wanted, before, store, session, lambda draft: _unlearn(wanted, before, draft, store, session))
+            return once(wanted, before, store, session, lambda draft: _unlearn(wanted, before, draft, store, session))
         case EvaluateConfig():
-            return _once(wanted, before, store, session, lambda draft: _evaluate(wanted, before, store, session))
+            return once(wanted, before, store, session, lambda draft: _evaluate(wanted, before, store, session))
         case ImportConfig():
             return _imported(wanted, store)
         case StageConfig():
             raise RequestError("a stage is made by the run that needs it, not by itself")
-
-
-def _once(
-    wanted: RunConfig,
-    before: Mapping[str, RunDirectory],
-    store: Store,
-    session: Session,
-    work: Callable[[Draft], Record],
-) -> RunDirectory:
-    """The directory of a run, in which ``work`` has been done once, whoever else wants it at the same time."""
-    directory = store.directory(run_id(wanted))
-    if _settled(directory, session):
-        return directory
-    with store.lock(directory.id):
-        if not _settled(directory, session):  # another process may have made it meanwhile
-            with store.draft(directory.id, config.to_data(wanted, RunConfig)) as draft:
-                _record(wanted, before, draft, session, work)
-    return directory
-
-
-def _settled(directory: RunDirectory, session: Session) -> bool:
-    if not directory.exists:
-        return False
-    record = directory.record()
-    if record["status"] == "finished":
-        return True
-    if session.retry:
-        return False
-    raise RunError(f"{directory.id} failed before: {record['reason']}")
-
-
-def _record(
-    wanted: RunConfig,
-    before: Mapping[str, RunDirectory],
-    draft: Draft,
-    session: Session,
-    work: Callable[[Draft], Record],
-) -> None:
-    """Do the work and write down how it went."""
-    memory = PeakMemory(session.device)
-    record: Record = {
-        "id": run_id(wanted),
-        "kind": kind(wanted),
-        "label": label(wanted),
-        "scenario": scenario(wanted.subject.original) if isinstance(wanted, EvaluateConfig) else "",
-        "parents": {role: directory.id for role, directory in before.items()},
-        "started": _now(),
-        **provenance(session.device),
-    }
-    try:
-        result = work(draft)
-    except (RequestError, OSError, OutOfMemory):  # not the fault of the work: nothing to remember
-        raise
-    except Exception as error:
-        if _out_of_memory(error):
-            raise OutOfMemory(
-                f"out of memory: try a smaller batch_size or model, or fewer --jobs ({_first(error)})"
-            ) from error
-        reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-        failure = {"status": "failed", "reason": reason, "traceback": traceback.format_exc(), "finished": _now()}
-        draft.finish(record | failure)
-        raise RunError(reason) from error
-    ended = {"status": "finished", "reason": None, "finished": _now(), **memory.record(), "metrics": {}}
-    draft.finish(record | ended | result)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether there was too little memory: true of this machine at this moment, not of the run."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator
-
-
-def _first(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()
 
 
 def _context(wanted: TrainConfig | PruneConfig | UnlearnConfig, session: Session, *purpose: str) -> Context:
@@ -259,7 +147,7 @@ def take_in(wanted: ImportConfig, path: Path, store: Store, session: Session) ->
         model.to(session.device).eval()
         return {"data": data.train.fingerprint(), **_save(model, data, draft, context)}
 
-    return _once(wanted, {}, store, session, work)
+    return once(wanted, {}, store, session, work)
 
 
 def _imported(wanted: ImportConfig, store: Store) -> RunDirectory:
@@ -280,39 +168,11 @@ def _unlearn(
     model = load_model(wanted.original, before["original"], session).to(session.device)
     context = _context(wanted, session, "unlearning")
     context.sparsity = _sparsity(before["original"])
-    stages: dict[str, str] = {}
-    context.keep = lambda name, plan, make: _stage(wanted, name, plan, make, stages, context, store, session)
+    context.keep = stages = Stages(wanted, context, store, session)
     model = unlearning.unlearn(model, seen, wanted.unlearning, context)
     for role, mask in _by_role(context.update_masks).items():
         masks.save(mask, draft.path / f"mask{role and f'.{role}'}.safetensors")
-    return {"stages": stages, **_save(model, data, draft, context, {"forget.ids": ids})}
-
-
-def _stage(
-    wanted: UnlearnConfig,
-    name: str,
-    plan: object,
-    make: Make,
-    stages: dict[str, str],
-    context: Context,
-    store: Store,
-    session: Session,
-) -> dict[str, Tensor]:
-    """The tensors of a stage, made in a run of its own that others share; its time counts for each of them."""
-    stage = StageConfig(wanted.original, name, config.to_data(plan), wanted.precision, wanted.seed)
-
-    def work(draft: Draft) -> Record:
-        with context.phase("make"):
-            draft.tensors(name, make(randomness.generator(wanted.seed, "stage", name, device=session.device)))
-        return {"seconds": {"precompute": context.seconds["make"]}}
-
-    with context.phase("wait"):  # for another process that makes it, too
-        directory = _once(stage, {"original": store.directory(run_id(wanted.original))}, store, session, work)
-    for phase in ("make", "wait"):
-        context.seconds.pop(phase, None)
-    context.seconds["precompute"] = context.seconds.get("precompute", 0.0) + seconds_of(directory)["precompute"]
-    stages[name] = directory.id
-    return {key: tensor.to(session.device) for key, tensor in directory.tensors(name).items()}
+    return {"stages": stages.made, **_save(model, data, draft, context, {"forget.ids": ids})}
 
 
 def _by_role(given: Mask | Mapping[str, Mask] | None) -> dict[str, Mask]:
@@ -334,11 +194,6 @@ def load_model(wanted: Original, directory: RunDirectory, session: Session) -> n
     model = preparation.build(wanted, session.prepare(wanted.data).dataset)
     parameters.load(model, directory.tensors("model"), f"{directory.path / 'model.safetensors'}")
     return model.eval()
-
-
-def seconds_of(directory: RunDirectory) -> dict[str, float]:
-    """The seconds of a run by phase."""
-    return dict(cast("Mapping[str, float]", directory.record()["seconds"]))
 
 
 def _save(
@@ -404,7 +259,7 @@ def subject_of(directory: RunDirectory, original: Mapping[str, Tensor], referenc
         weights=directory.weights(),
         sparsity=directory.sparsity() or {},
         original_weights=original,
-        seconds=seconds_of(directory),
+        seconds=directory.seconds(),
         scores={key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")},
         reference=reference,
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from expunge import config, registry, unlearning
+from expunge import config, naming, registry
 from expunge.config import Choice, Later
 from expunge.data.forgetting import Forget
 from expunge.data.poisoning import Poison
@@ -220,7 +220,7 @@ def _words(wanted: RunConfig) -> str:
         case StageConfig():
             return f"{wanted.name}-s{wanted.seed}"
         case UnlearnConfig():
-            return f"{unlearning.label(wanted.unlearning)}-s{wanted.seed}"
+            return f"{naming.label(wanted.unlearning)}-s{wanted.seed}"
         case EvaluateConfig():
             return _words(wanted.subject)
 
@@ -297,6 +297,6 @@ def label(wanted: RunConfig) -> str:
         case StageConfig():
             return wanted.name
         case UnlearnConfig():
-            return unlearning.label(wanted.unlearning)
+            return naming.label(wanted.unlearning)
         case EvaluateConfig():
             return label(wanted.subject)

@@ -53,6 +53,10 @@ class RunDirectory:
         """What ``run.json`` holds: status, reason, metrics, seconds, versions and more."""
         return read_json(self.path / "run.json")
 
+    def seconds(self) -> dict[str, float]:
+        """The seconds of the run by phase."""
+        return dict(cast("Mapping[str, float]", self.record()["seconds"]))
+
     def config(self) -> Record:
         """What ``config.json`` holds."""
         return read_json(self.path / "config.json")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, randomness, registry, unlearning
+from expunge import naming, parameters, randomness, registry, unlearning
 from expunge.adapters import LowRank
 from expunge.context import UnlearningData
 from expunge.errors import RequestError, RunError
@@ -17,14 +17,14 @@ from expunge.unlearning import Unlearning
 from expunge.update_masks import UpdateMask
 from tests import problems
 
-NAMES = list(dict.fromkeys([*registry.plugins("methods"), *unlearning.PRESETS]))
-ITERATIVE = [name for name in NAMES if hasattr(unlearning.named(name).method, "rule")]
+NAMES = list(dict.fromkeys([*registry.plugins("methods"), *naming.PRESETS]))
+ITERATIVE = [name for name in NAMES if hasattr(naming.named(name).method, "rule")]
 FROM_THE_MODEL = [name for name in ITERATIVE if name != "retrain"]
 
 
 def short(name: str, **changes: object) -> Unlearning:
     """A method with two epochs in small batches."""
-    wanted = unlearning.named(name)
+    wanted = naming.named(name)
     fields = {field.name for field in dataclasses.fields(wanted.method)}  # type: ignore[arg-type]
     quick = {key: value for key, value in {"epochs": 2, "batch_size": 7, "linear": True}.items() if key in fields}
     return dataclasses.replace(wanted, method=dataclasses.replace(wanted.method, **(quick | changes)))  # type: ignore[type-var]
@@ -80,7 +80,7 @@ def test_takes_a_rule_per_role(name: str, optimizer: str) -> None:
     assert run(short(name, rule=PerRole(rule, rule))) is not None
 
 
-@pytest.mark.parametrize("name", [n for n in FROM_THE_MODEL if n not in unlearning.PRESETS])
+@pytest.mark.parametrize("name", [n for n in FROM_THE_MODEL if n not in naming.PRESETS])
 def test_weights_outside_an_update_mask_do_not_move(name: str) -> None:
     before = {key: weight.detach().clone() for key, weight in problems.model().named_parameters()}
     mask = largest({key: weight.abs() for key, weight in before.items()}, 0.5)
@@ -144,7 +144,7 @@ def test_seconds_and_history_are_kept(name: str) -> None:
     context.keep = lambda stage, _, make: stages.append(stage) or make(randomness.child(context.generator, stage))
     unlearning.unlearn(problems.model(), problems.data(), short(name), context)
     assert context.seconds["unlearn"] > 0
-    assert ("precompute" in context.seconds) == (name in unlearning.PRESETS or bool(stages))
+    assert ("precompute" in context.seconds) == (name in naming.PRESETS or bool(stages))
     history = context.history()
     assert [record["step"] for record in history] == list(range(1, len(history) + 1))
     assert len(history) == context.steppers[0].steps
@@ -158,7 +158,7 @@ def test_retraining_does_not_depend_on_the_forget_set_or_the_old_weights() -> No
 
 
 def test_doing_nothing_does_nothing() -> None:
-    assert equal(run(unlearning.named("original")), problems.model())
+    assert equal(run(naming.named("original")), problems.model())
 
 
 def test_a_teacher_is_never_changed() -> None:
@@ -193,8 +193,8 @@ def test_random_labels_are_wrong_unless_asked_otherwise() -> None:
 NUMBERS = [
     (name, field.name, default)
     for name in NAMES
-    for field in dataclasses.fields(unlearning.named(name).method)  # type: ignore[arg-type]
-    for default in [getattr(unlearning.named(name).method, field.name)]
+    for field in dataclasses.fields(naming.named(name).method)  # type: ignore[arg-type]
+    for default in [getattr(naming.named(name).method, field.name)]
     if type(default) in (int, float)
 ]
 
@@ -222,10 +222,10 @@ RULES = {
 def test_bad_rules_and_masks_are_named(name: str) -> None:
     for field, value in RULES.items():
         with pytest.raises(RequestError, match=field):
-            unlearning.named(name, {field: value})
+            naming.named(name, {field: value})
     for field, value in {"fraction": 1.5, "batch_size": 0}.items():
         with pytest.raises(RequestError, match=field):
-            unlearning.named(name, {f"mask.{field}": value})
+            naming.named(name, {f"mask.{field}": value})
     wrong = {"0.weight": torch.ones(2, 2, dtype=torch.bool)}
     with pytest.raises(RequestError, match=r"0\.weight has shape \(2, 2\)"):
         run(dataclasses.replace(short(name), update_mask=None), update_masks=Mask(wrong))
@@ -281,13 +281,13 @@ def test_takes_low_rank_adapters_or_says_why_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", ITERATIVE)
 def test_options_of_a_role_that_is_never_stepped_on_are_refused(name: str) -> None:
-    roles = registry.of_config("methods", unlearning.named(name).method).mark.roles
+    roles = registry.of_config("methods", naming.named(name).method).mark.roles
     for role in ("forget", "retain"):
         if role in roles:
-            assert unlearning.named(name, {f"{role}.lr": 0.5}) is not None
+            assert naming.named(name, {f"{role}.lr": 0.5}) is not None
         else:
             with pytest.raises(RequestError, match=f"takes no {role} steps"):
-                unlearning.named(name, {f"{role}.lr": 0.5})
+                naming.named(name, {f"{role}.lr": 0.5})
     context = problems.context()
     unlearning.unlearn(problems.model(), problems.data(), short(name), context)
     assert set(context.steps()) == set(roles), "the mark tells the truth"

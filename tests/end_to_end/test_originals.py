@@ -15,7 +15,7 @@ from expunge.cli import main
 from expunge.data.forgetting import PoisonedForget
 from expunge.data.poisoning import parse_poison
 from expunge.errors import RequestError
-from expunge.pipeline import Session
+from expunge.execution import Session
 from expunge.plans import EvaluateConfig, PruneConfig
 from expunge.rules import Rule
 from expunge.runs import RunDirectory, Store

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge import config, masks, pipeline, plans, preparation, registry, unlearning
+from expunge import config, masks, naming, pipeline, plans, preparation, registry, unlearning
 from expunge.data.forgetting import ClassForget, RandomForget
 from expunge.errors import RequestError, RunError
-from expunge.pipeline import Session
+from expunge.execution import Session
 from expunge.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
 from expunge.provenance import PeakMemory
 from expunge.rules import Rule
@@ -33,7 +33,7 @@ def original(**changes: object) -> TrainConfig:
 
 
 def forgetting(text: str = "finetune:epochs=2", **changes: object) -> UnlearnConfig:
-    wanted = UnlearnConfig(original(), RandomForget(percent=10.0), unlearning.named(text))
+    wanted = UnlearnConfig(original(), RandomForget(percent=10.0), naming.named(text))
     return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
 
 
@@ -308,7 +308,7 @@ def test_a_class_that_retraining_never_saw_is_never_predicted(tmp_path: Path) ->
     store, session = Store(tmp_path), Session()
     longer = original(training=Training(epochs=25, rule=Rule(lr=0.1)))
     without = forgetting("retrain:epochs=25", original=longer, forget=ClassForget((3,)))
-    nothing = dataclasses.replace(without, unlearning=unlearning.named("original"))
+    nothing = dataclasses.replace(without, unlearning=naming.named("original"))
     found = [pipeline.run(EvaluateConfig(each), store, session).record()["metrics"] for each in (without, nothing)]
     retrained, kept = found
     assert retrained["unlearning_accuracy"] == 100.0  # type: ignore[index]
@@ -433,9 +433,9 @@ def test_a_stage_is_made_once_for_all_forget_sets(tmp_path: Path) -> None:
     stage = store.directory(name)
     assert stage.record()["kind"] == "stage"
     assert stage.tensors("attacker")
-    seconds = pipeline.seconds_of(stage)["precompute"]
-    assert all(pipeline.seconds_of(run)["precompute"] >= seconds for run in runs)
-    assert set(pipeline.seconds_of(runs[1])) == {"precompute", "unlearn"}
+    seconds = stage.seconds()["precompute"]
+    assert all(run.seconds()["precompute"] >= seconds for run in runs)
+    assert set(runs[1].seconds()) == {"precompute", "unlearn"}
     alone = pipeline.run(forgetting(text, forget_seed=1), Store(tmp_path / "alone"), session)
     first, second = alone.tensors("model"), runs[1].tensors("model")
     assert all(torch.equal(first[key], second[key]) for key in first), "found or made, the stage gives the same model"

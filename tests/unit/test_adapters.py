@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, unlearning
+from expunge import naming, parameters, unlearning
 from expunge.adapters import LowRank, adapted
 from expunge.context import Context
 from expunge.errors import RequestError
@@ -14,7 +14,7 @@ from tests import problems
 
 def run(text: str, model: nn.Module | None = None, **more: object) -> tuple[nn.Module, Context]:
     context = problems.context(**more)
-    found = unlearning.unlearn(model or problems.model(), problems.data(), unlearning.named(text), context)
+    found = unlearning.unlearn(model or problems.model(), problems.data(), naming.named(text), context)
     return found, context
 
 
@@ -117,7 +117,7 @@ def test_what_adapters_cannot_do_is_refused() -> None:
     with pytest.raises(RequestError, match="an update mask for each role"):
         run("sfron:epochs=1,adapters.rank=2")
     with pytest.raises(RequestError, match="rank must be a finite number, at least 1"):
-        unlearning.named("finetune:adapters.rank=0")
+        naming.named("finetune:adapters.rank=0")
     frozen = problems.model().requires_grad_(False)
     with pytest.raises(RequestError, match="no trainable matrix"):
         run("finetune:adapters.rank=2", frozen)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge import config as configs
-from expunge import randomness, registry, unlearning
+from expunge import naming, randomness, registry, unlearning
 from expunge.context import Context, UnlearningData
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import Batch, ImageSet, make
@@ -590,4 +590,4 @@ def test_bad_values_name_the_field(field: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["Gan", "DAU", "adversarial"])
 def test_names(name: str) -> None:
-    assert unlearning.canonical(name) == "adversarial"
+    assert naming.canonical(name) == "adversarial"

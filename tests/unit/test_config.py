@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from expunge import config, registry, unlearning
+from expunge import config, naming, registry
 from expunge.adapters import LowRank
 from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
 from expunge.errors import RequestError
@@ -25,7 +25,7 @@ def everything() -> EvaluateConfig:
     dual = ScrubConfig(rule=PerRole(Rule(optimizer="adamw"), Rule(lr=0.5, milestones=(0.1,))))
     adapters, mask = LowRank(2), UpdateMask("ratio", threshold=0.5, layers=("a", "b.*"), roles="split")
     subject = UnlearnConfig(train, ListedForget((3, 1)), Unlearning(dual, mask, adapters))
-    reference = UnlearnConfig(train, ListedForget((3, 1)), unlearning.named("retrain:epochs=2"))
+    reference = UnlearnConfig(train, ListedForget((3, 1)), naming.named("retrain:epochs=2"))
     metrics = (config.parse("metrics", "membership_svc:exact=true"), config.parse("metrics", "tow"))
     return EvaluateConfig(subject, reference, metrics)
 
@@ -90,38 +90,38 @@ def test_every_plugin_configuration_survives_json() -> None:
 )
 def test_bad_texts_say_the_cure(text: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        unlearning.named(text)
+        naming.named(text)
 
 
 def test_texts_reach_fields_rules_roles_and_masks() -> None:
-    assert unlearning.named("SCRUB:epochs=3,lr=0.2,temperature=2").method == ScrubConfig(
+    assert naming.named("SCRUB:epochs=3,lr=0.2,temperature=2").method == ScrubConfig(
         epochs=3, temperature=2.0, rule=Rule(lr=0.2)
     )
-    dual = unlearning.named("scrub:forget.optimizer=lion,retain.lr=0.3").method
+    dual = naming.named("scrub:forget.optimizer=lion,retain.lr=0.3").method
     assert dual == ScrubConfig(rule=PerRole(Rule(optimizer="lion"), Rule(lr=0.3)))
-    both = unlearning.named("scrub:lr=0.3,forget.lr=0.1,share=first").method
+    both = naming.named("scrub:lr=0.3,forget.lr=0.1,share=first").method
     assert getattr(both, "rule") == PerRole(Rule(lr=0.1), Rule(lr=0.3), "first")  # noqa: B009 - of no declared type
-    assert unlearning.named("scrub:lr=0.3,forget.lr=0.1") == unlearning.named("scrub:forget.lr=0.1,lr=0.3")
-    dual = unlearning.named("sfron:forget.optimizer=adamw").method
+    assert naming.named("scrub:lr=0.3,forget.lr=0.1") == naming.named("scrub:forget.lr=0.1,lr=0.3")
+    dual = naming.named("sfron:forget.optimizer=adamw").method
     assert getattr(dual, "rule").share == "nothing", "moments are shared only when said"  # noqa: B009
-    assert unlearning.named("sfron:mask=none").update_mask is None
-    by_share = unlearning.named("sfron:mask.fraction=0.3").update_mask
+    assert naming.named("sfron:mask=none").update_mask is None
+    by_share = naming.named("sfron:mask.fraction=0.3").update_mask
     assert by_share is not None
     assert (by_share.fraction, by_share.threshold) == (0.3, None)
-    layers = unlearning.named("finetune:mask.layers=fc+*.bias").update_mask
+    layers = naming.named("finetune:mask.layers=fc+*.bias").update_mask
     assert layers is not None
     assert layers.layers == ("fc", "*.bias")
-    one = unlearning.named("scrub:schedule=multistep,milestones=0.5").method
+    one = naming.named("scrub:schedule=multistep,milestones=0.5").method
     assert getattr(one, "rule").milestones == (0.5,)  # noqa: B009
     values = {"rule": Rule(lr=0.25), "update_mask": UpdateMask(fraction=0.1), "adapters": LowRank(2)}
-    given = unlearning.named("finetune", values)
+    given = naming.named("finetune", values)
     assert given == Unlearning(FinetuneConfig(rule=Rule(lr=0.25)), UpdateMask(fraction=0.1), LowRank(2))
-    assert unlearning.named("finetune", {"lr": np.float64(0.1)}) == unlearning.named("finetune:lr=0.1")
-    salun = unlearning.named("salun:mask.fraction=0.25,epochs=1")
+    assert naming.named("finetune", {"lr": np.float64(0.1)}) == naming.named("finetune:lr=0.1")
+    salun = naming.named("salun:mask.fraction=0.25,epochs=1")
     assert salun.update_mask is not None
     assert salun.update_mask.fraction == 0.25
-    assert unlearning.label(salun) == "salun"
-    assert unlearning.named("finetune:mask.fraction=0.1").update_mask is not None
+    assert naming.label(salun) == "salun"
+    assert naming.named("finetune:mask.fraction=0.1").update_mask is not None
 
 
 def test_unknown_and_missing_keys_are_refused() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import mixed, unlearning
+from expunge import mixed, naming, unlearning
 from expunge.context import UnlearningData
 from expunge.errors import RequestError
 from expunge.methods import scrub, sfron
@@ -245,7 +245,7 @@ def test_it_forgets_what_it_is_told_and_keeps_the_rest() -> None:
     one_class = dataclasses.replace(
         data, forget=data.forget.select(data.forget.labels == 0), retain=data.retain.select(data.retain.labels != 0)
     )
-    trained, _ = run(unlearning.named("finetune:epochs=5,batch_size=16,lr=0.05").method, data=problems.data(retain=60))
+    trained, _ = run(naming.named("finetune:epochs=5,batch_size=16,lr=0.05").method, data=problems.data(retain=60))
     unlearned, _ = run(
         sfron.SfronConfig(epochs=10, batch_size=10, forget_every=1), data=one_class, model=copy.deepcopy(trained)
     )
@@ -269,7 +269,7 @@ def test_sfron_refuses_bad_counts(field: str, value: int) -> None:
 
 
 def test_sfron_is_found_by_its_other_name_and_takes_options() -> None:
-    method = unlearning.named("SFRon:alpha=1,forget.optimizer=adamw,forget.lr=1e-4").method
+    method = naming.named("SFRon:alpha=1,forget.optimizer=adamw,forget.lr=1e-4").method
     assert isinstance(method, sfron.SfronConfig)
     assert isinstance(method.rule, PerRole)
     assert (method.alpha, method.rule.forget.optimizer, method.rule.forget.lr, method.rule.retain.lr) == (

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge import config, pipeline, plans, preparation, registry, unlearning
+from expunge import config, naming, pipeline, plans, preparation, registry
 from expunge.errors import RequestError, RunError
+from expunge.execution import Session
 from expunge.plans import DataConfig
 from expunge.rules import Rule
 from expunge.runs import Store
@@ -27,7 +28,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(runs: list[plans.RunConfig], store: Store, **_: object) -> None:
         for run in runs:
             with contextlib.suppress(RunError):
-                pipeline.run(run, store, pipeline.Session())
+                pipeline.run(run, store, Session())
 
     monkeypatch.setattr(local, "make", make)
 
@@ -44,8 +45,8 @@ def test_every_method_says_what_to_search(name: str) -> None:
     space = tuning.space(name)
     assert space
     for low, high in space.values():
-        unlearning.named(name, dict.fromkeys(space, low))
-        unlearning.named(name, dict.fromkeys(space, high))
+        naming.named(name, dict.fromkeys(space, low))
+        naming.named(name, dict.fromkeys(space, high))
         assert 0 < low < high
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import config, masks, parameters, registry, unlearning, update_masks
+from expunge import config, masks, naming, parameters, registry, unlearning, update_masks
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
 from expunge.masks import Mask
@@ -129,7 +129,7 @@ def test_roles() -> None:
 def test_a_split_never_leaks(text: str) -> None:
     """Weights outside the forget part move only by retain steps, and with ``split`` the others only by forget steps."""
     before = {name: weight.detach().clone() for name, weight in problems.model().named_parameters()}
-    wanted = unlearning.named(text + ",retain.lr=0,retain.weight_decay=0")
+    wanted = naming.named(text + ",retain.lr=0,retain.weight_decay=0")
     context = problems.context()
     after = unlearning.unlearn(problems.model(), problems.data(), wanted, context)
     assert isinstance(context.update_masks, dict)
@@ -183,7 +183,7 @@ def test_a_mask_of_another_model_is_refused() -> None:
     mask = Mask({"0.weight": torch.ones(2, dtype=torch.bool)})
     with pytest.raises(RequestError, match=r"0\.weight has shape"):
         unlearning.unlearn(
-            problems.model(), problems.data(), unlearning.named("finetune"), problems.context(update_masks=mask)
+            problems.model(), problems.data(), naming.named("finetune"), problems.context(update_masks=mask)
         )
 
 
@@ -199,14 +199,14 @@ def test_a_resnet18_mask_is_stored_in_bits(tmp_path: Path) -> None:
 
 
 def test_presets_keep_their_word_only_in_their_shape() -> None:
-    assert unlearning.label(unlearning.named("salun:mask.fraction=0.2,epochs=3")) == "salun"
-    assert unlearning.label(unlearning.named("salun:mask.score=difference")) == "salun"
-    assert unlearning.label(unlearning.named("random_label:mask.score=random")) == "random_label"
-    assert unlearning.label(unlearning.named("random_label:mask.layers=fc")) == "random_label"
-    assert unlearning.label(unlearning.named("random_label:mask.fraction=1.0")) == "random_label"
-    assert unlearning.label(unlearning.named("neggrad_plus:mask.roles=split")) == "neggrad_plus"
-    assert unlearning.label(unlearning.named("sharp_minmax:forget.rho=0,retain.rho=0")) == "neggrad_plus"
-    assert unlearning.label(unlearning.named("sharp_minmax:forget.lr=0.5")) == "sharp_minmax"
-    assert unlearning.label(unlearning.named("sharp_minmax")) == "sharp_minmax"
-    assert unlearning.label(unlearning.named("neggrad_plus")) == "neggrad_plus"
-    assert unlearning.label(Unlearning(unlearning.named("sfron").method)) == "sfron"
+    assert naming.label(naming.named("salun:mask.fraction=0.2,epochs=3")) == "salun"
+    assert naming.label(naming.named("salun:mask.score=difference")) == "salun"
+    assert naming.label(naming.named("random_label:mask.score=random")) == "random_label"
+    assert naming.label(naming.named("random_label:mask.layers=fc")) == "random_label"
+    assert naming.label(naming.named("random_label:mask.fraction=1.0")) == "random_label"
+    assert naming.label(naming.named("neggrad_plus:mask.roles=split")) == "neggrad_plus"
+    assert naming.label(naming.named("sharp_minmax:forget.rho=0,retain.rho=0")) == "neggrad_plus"
+    assert naming.label(naming.named("sharp_minmax:forget.lr=0.5")) == "sharp_minmax"
+    assert naming.label(naming.named("sharp_minmax")) == "sharp_minmax"
+    assert naming.label(naming.named("neggrad_plus")) == "neggrad_plus"
+    assert naming.label(Unlearning(naming.named("sfron").method)) == "sfron"

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from expunge import config, updates
 from expunge.errors import RequestError
-from expunge.pipeline import Session
+from expunge.execution import Session
 from expunge.plans import ImportConfig, Original, PruneConfig, RunConfig, TrainConfig, UnlearnConfig
 from expunge.runs import RunDirectory, Store
 

@@ -8,14 +8,15 @@ from typing import Annotated, Union
 
 import tyro
 
-from expunge import pipeline, registry, unlearning
+from expunge import naming, pipeline, registry
 from expunge.adapters import LowRank
 from expunge.cli import _console
 from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
+from expunge.naming import PRESETS
 from expunge.plans import UnlearnConfig
 from expunge.rules import PerRole
-from expunge.unlearning import PRESETS, Unlearning
+from expunge.unlearning import Unlearning
 from expunge.update_masks import UpdateMask
 from expunge.updates import Precision
 
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in given if word != NO_MASK]
     parsed = _console.parse(_arguments(given), "unlearn", __doc__, words)
     choice: _Choice = parsed.choice  # pyright: ignore
-    unlearning.check_roles(choice.method, [word.removeprefix("--") for word in given if word.startswith("--")])
+    naming.check_roles(choice.method, [word.removeprefix("--") for word in given if word.startswith("--")])
     store, original = _console.open_original(parsed.run)
     chosen = Unlearning(choice.method, choice.update_mask, choice.adapters)
     wanted = UnlearnConfig(
@@ -81,7 +82,7 @@ def _with_names(arguments: list[str]) -> list[str]:
         elif after_option:
             after_option = False
         else:
-            name = unlearning.canonical(word)
+            name = naming.canonical(word)
             if name not in (word, word.replace("-", "_")):
                 _console.say(f"{word} is called {name} here")
             return [*arguments[:position], name.replace("_", "-"), *arguments[position + 1 :]]
@@ -103,10 +104,10 @@ def _arguments(given: list[str]) -> type[Arguments]:
 
 
 def _subcommand(name: str, given: list[str]) -> object:
-    default = unlearning.named(name)
+    default = naming.named(name)
     method = _as_original(default.method, given)
     if _mentions(given, "--forget.", "--retain.", "--share"):
-        method = unlearning.per_role(method)
+        method = naming.per_role(method)
     if _mentions(given, "--forget.optimizer", "--retain.optimizer") and not _mentions(given, "--share"):
         method = _unshared(method)
     mask = default.update_mask or (UpdateMask() if _mentions(given, "--update-mask.") else None)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from expunge import config, plans, unlearning
+from expunge import config, naming, plans
 from expunge.config import Choice
 from expunge.data.forgetting import parse_forget
 from expunge.errors import RequestError
@@ -49,7 +49,7 @@ class Comparison:
             raise RequestError("a comparison needs at least one method")
         parse_forget(self.forget)
         for method in self.methods:
-            unlearning.named(labelled(method)[0])
+            naming.named(labelled(method)[0])
         for pruning in self.prunings:
             plans.pruned(self.original(0), pruning)
 
@@ -98,8 +98,8 @@ def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Un
     """Each different unlearning once, by its word, or by its full text where several have the same word."""
     cells = {config.digest(cell): (word, word, cell) for word, cell in (("retrain", retrain), ("original", _NOTHING))}
     for text, word in map(labelled, methods):
-        cell = unlearning.named(text)
-        cells.setdefault(config.digest(cell), (word or unlearning.canonical(text.partition(":")[0]), text, cell))
+        cell = naming.named(text)
+        cells.setdefault(config.digest(cell), (word or naming.canonical(text.partition(":")[0]), text, cell))
     words = [word for word, _, _ in cells.values()]
     return [(word if words.count(word) == 1 or text == word else text, cell) for word, text, cell in cells.values()]
 

@@ -19,7 +19,7 @@ import torch
 
 from expunge import config, pipeline, plans
 from expunge.errors import RequestError, RunError
-from expunge.pipeline import Session
+from expunge.execution import Session
 from expunge.plans import RunConfig, TrainConfig
 from expunge.runs import Store, write_json
 from expunge.sweeps.grid import Comparison, Entry, entries

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expunge import pipeline, plans, randomness, unlearning
+from expunge import naming, pipeline, plans, randomness
 from expunge.context import Context
 from expunge.data.forgetting import parse_forget
 from expunge.errors import RequestError, RunError
@@ -105,7 +105,7 @@ def _check_reference(store: Store, reference: UnlearnConfig) -> None:
 
 def _run_of(wanted: Comparison, text: str | None, seed: int) -> UnlearnConfig:
     """The unlearning by this text at the seed of the search; without a text, retraining."""
-    chosen = retraining(wanted) if text is None else unlearning.named(text)
+    chosen = retraining(wanted) if text is None else naming.named(text)
     return UnlearnConfig(wanted.original(seed), parse_forget(wanted.forget), chosen, seed, wanted.precision, seed)
 
 
@@ -132,7 +132,7 @@ class _Study:
 
     def __init__(self, method: str, seed: int) -> None:
         self.text, label = labelled(method)
-        self.label = label or unlearning.canonical(self.text.partition(":")[0])
+        self.label = label or naming.canonical(self.text.partition(":")[0])
         self.told: list[Trial] = []
         self.space = space(self.text)
         optuna = _optuna()
@@ -167,8 +167,8 @@ class _Study:
 
     def _tell_of_defaults(self, gap: float) -> None:
         """The defaults are a trial too, if they lie within the bounds of the search."""
-        given = unlearning.named(self.text)
-        values = {key: unlearning.option(given, key) for key in self.space}
+        given = naming.named(self.text)
+        values = {key: naming.option(given, key) for key in self.space}
         if all(isinstance(v, (int, float)) and self.space[k][0] <= v <= self.space[k][1] for k, v in values.items()):
             trial = _optuna().create_trial(params=values, distributions=self.distributions, value=gap)
             self.study.add_trial(trial)
@@ -188,8 +188,8 @@ def space(text: str) -> dict[str, tuple[float, float]]:
     whose steps do not depend on the size of the gradient, are a hundredth of them.
     """
     found: dict[str, tuple[float, float]] = {}
-    for key, (low, high) in unlearning.search_space(text.partition(":")[0]).items():
-        rates = unlearning.rules(unlearning.named(text)) if key == "lr" else {}
+    for key, (low, high) in naming.search_space(text.partition(":")[0]).items():
+        rates = naming.rules(naming.named(text)) if key == "lr" else {}
         for name, rule in rates.items():
             factor = 1.0 if rule.optimizer == "sgd" else 0.01
             found[f"{name}.lr" if name else "lr"] = (low * factor, high * factor)
