@@ -21,6 +21,13 @@ def count(model: nn.Module) -> int:
     return sum(weight.numel() for weight in trainable(model).values())
 
 
+def check_plain(model: nn.Module, what: str) -> None:
+    """Raise a RequestError if some weight is not a parameter itself but made from others, as under adapters."""
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            raise RequestError(f"{what} needs the weights themselves, and those of {name} are made from adapters")
+
+
 def vector(model: nn.Module) -> Tensor:
     """All parameters (not the buffers) as one float64 vector on the CPU, for distances; 8p bytes."""
     return torch.cat([weight.detach().flatten().to("cpu", torch.float64) for weight in model.parameters()])

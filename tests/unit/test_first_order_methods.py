@@ -471,13 +471,24 @@ def test_sets_of_two_types_cannot_be_mixed(module: ModuleType) -> None:
         module.unlearn(model(), dataclasses.replace(data, forget=bright), config, problems.context())
 
 
+def start(weight: nn.Parameter, first: Tensor) -> random_label.Start:
+    """All entries may move."""
+    return random_label.Start(weight, first, torch.arange(weight.numel()))
+
+
+def test_frozen_weights_do_not_count_for_the_soft_threshold() -> None:
+    weight, first = nn.Parameter(torch.tensor([0.0, 0.0, 1.0, -2.0])), torch.zeros(4)
+    random_label.soft_threshold([random_label.Start(weight, first, torch.tensor([2, 3]))], 0.5)
+    assert weight.tolist() == [0.0, 0.0, 0.0, -1.0]
+
+
 def test_soft_threshold_by_brute_force() -> None:
     generator = torch.Generator().manual_seed(0)
     weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((3, 4), (5,))]
     first = [torch.randn(weight.shape, generator=generator) for weight in weights]
     d = torch.cat([(w.detach() - f).flatten() for w, f in zip(weights, first, strict=True)])
     t = d.abs().sort().values[7]  # floor(0.5 * 17) = 8 of 17 go back
-    random_label.soft_threshold(list(zip(weights, first, strict=True)), 0.5)
+    random_label.soft_threshold([start(w, f) for w, f in zip(weights, first, strict=True)], 0.5)
     got = torch.cat([(w.detach() - f).flatten() for w, f in zip(weights, first, strict=True)])
     torch.testing.assert_close(got, d.sign() * torch.relu(d.abs() - t))
     back = torch.cat([(w.detach() == f).flatten() for w, f in zip(weights, first, strict=True)])
@@ -488,7 +499,7 @@ def test_soft_threshold_is_the_proximal_step() -> None:
     """It minimises (w - w')^2 / 2 + t |w - w_0|: no point of a grid is better."""
     first, moved = torch.tensor([0.2, -0.4, 0.0]), torch.tensor([0.9, -0.5, -0.3])
     weight = nn.Parameter(moved.clone())
-    random_label.soft_threshold([(weight, first)], 2 / 3)  # t = 0.3, the second smallest move
+    random_label.soft_threshold([start(weight, first)], 2 / 3)  # t = 0.3, the second smallest move
     grid = torch.linspace(-1, 1, 20001)[:, None]
     cost = (grid - moved) ** 2 / 2 + 0.3 * (grid - first).abs()
     torch.testing.assert_close(weight.detach(), grid[cost.argmin(dim=0), 0], rtol=0, atol=2e-4)
@@ -497,7 +508,7 @@ def test_soft_threshold_is_the_proximal_step() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
 def test_soft_threshold_at_the_ends(share: float) -> None:
     weight, first = nn.Parameter(torch.tensor([1.0, -2.0, 3.0])), torch.zeros(3)
-    random_label.soft_threshold([(weight, first)], share)
+    random_label.soft_threshold([start(weight, first)], share)
     assert weight.tolist() == ([0, 0, 0] if share == 1 else [1, -2, 3])
     random_label.soft_threshold([], share)  # nothing to shrink
 

@@ -39,6 +39,8 @@ class GradientAscentConfig:
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: GradientAscentConfig, context: Context) -> nn.Module:
     """Climb the loss of the forget set: ``min -E_forget[CE] + l1 ||w||_1``."""
+    if config.l1 > 0:
+        parameters.check_plain(model, "an l1 norm")
     model.train()
     weights = list(parameters.trainable(model).values())
     step = context.stepper(model, config.rule, config.epochs * data.forget.steps(config.batch_size))

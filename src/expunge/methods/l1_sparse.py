@@ -65,6 +65,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
     Raises:
         RequestError: ``prune``, and the model has nothing that is prunable.
     """
+    parameters.check_plain(model, "an l1 norm")
     if config.prune:
         prunable.required(model, config.linear)
     model.train()
@@ -77,7 +78,10 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
         for batch in data.retain.batches(config.batch_size, context.generator):
             step(retain=lambda b=batch, a=alpha: _objective(model(b.inputs), b.labels, weights, a, accuracies))
     if config.alpha > 0 and accuracies:
-        _warn_of_collapse(accuracies[0], torch.stack(accuracies[before_last_epoch:]).mean(), data.retain.labels, config)
+        last = torch.stack(accuracies[before_last_epoch:]).mean()
+        if collapse := _collapse(accuracies[0], last, data.retain.labels, config):
+            context.notes["collapse"] = collapse
+            warnings.warn(collapse, AccuracyCollapseWarning, stacklevel=2)
     context.notes["below_threshold"] = below(model, config)
     if config.prune:
         prune(model, config, context)
@@ -111,8 +115,8 @@ def _objective(logits: Tensor, labels: Tensor, weights: list[nn.Parameter], alph
     return loss + alpha * torch.stack([weight.abs().sum() for weight in weights]).sum() if alpha > 0 else loss
 
 
-def _warn_of_collapse(first: Tensor, last: Tensor, labels: Tensor, config: L1SparseConfig) -> None:
-    """Warn if accuracy began more than half way from chance to 1, and lost more than half of that lead over chance.
+def _collapse(first: Tensor, last: Tensor, labels: Tensor, config: L1SparseConfig) -> str:
+    """The warning if accuracy, which began more than half way from chance to 1, lost more than half of that lead.
 
     ``first`` is that of the first step, ``last`` the mean of the last epoch; chance is the share of the most
     frequent class. Waits for the device once.
@@ -120,9 +124,8 @@ def _warn_of_collapse(first: Tensor, last: Tensor, labels: Tensor, config: L1Spa
     share = labels.bincount().max() / len(labels)
     began, ended, chance = torch.stack([first, last, share.to(first)]).tolist()
     if began - chance > 0.5 * (1 - chance) and ended - chance < 0.5 * (began - chance):
-        warnings.warn(
+        return (
             f"accuracy on the retain set fell from {began:.0%} in the first step to {ended:.0%} in the last epoch "
-            f"(chance is {chance:.0%}): alpha = {config.alpha:g} is too large for this lr: try a tenth of it, or less",
-            AccuracyCollapseWarning,
-            stacklevel=3,
+            f"(chance is {chance:.0%}): alpha = {config.alpha:g} is too large for this lr: try a tenth of it, or less"
         )
+    return ""

@@ -14,6 +14,7 @@ from expunge.context import Context, UnlearningData
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
 from expunge.losses import cross_entropy
+from expunge.masks import Mask
 from expunge.mixed import by_role, joined
 from expunge.registry import method
 from expunge.rules import PerRole, Rule
@@ -116,26 +117,41 @@ def _mixed(
         )
 
 
-def _copies(model: nn.Module, context: Context) -> list[tuple[nn.Parameter, Tensor]]:
+@dataclass(frozen=True)
+class Start:
+    """A weight, its first value, and which of its entries may move (1-D indices)."""
+
+    weight: nn.Parameter
+    first: Tensor
+    moving: Tensor
+
+
+def _copies(model: nn.Module, context: Context) -> list[Start]:
     """Each trainable weight and its value now, zero where the model is to be sparse."""
     kept = context.sparsity or {}
-    return [
-        (weight, weight.detach() * kept[name] if name in kept else weight.detach().clone())
-        for name, weight in parameters.trainable(model).items()
-    ]
+    masks = context.update_masks if isinstance(context.update_masks, Mask) else {}
+    starts: list[Start] = []
+    for name, weight in parameters.trainable(model).items():
+        first = weight.detach() * kept[name].to(weight.device) if name in kept else weight.detach().clone()
+        free = torch.ones_like(weight, dtype=torch.bool)
+        for mask in (kept, masks):
+            free &= mask[name].to(weight.device) if name in mask else True
+        starts.append(Start(weight, first, free.flatten().nonzero().flatten()))
+    return starts
 
 
 @torch.no_grad()
-def soft_threshold(weights: list[tuple[nn.Parameter, Tensor]], share: float) -> None:
+def soft_threshold(weights: list[Start], share: float) -> None:
     """Shrink how far each weight is from its first value by t: ``d <- sign(d) max(|d| - t, 0)``.
 
-    t is the floor(share p)-th smallest ``|d|``, so that this share of the p weights has its first value again,
-    exactly. A selection, not a sort: O(p), without waiting for the device.
+    t is the floor(share p)-th smallest ``|d|`` of the p weights that may move, so that this share of them has its
+    first value again, exactly. A selection, not a sort: O(p), without waiting for the device.
     """
-    count = int(share * sum(first.numel() for _, first in weights) + 1e-9)
+    count = int(share * sum(len(each.moving) for each in weights) + 1e-9)
     if count == 0:
         return
-    moved = [weight - first for weight, first in weights]
-    threshold = torch.kthvalue(torch.cat([d.abs().flatten() for d in moved]), count).values
-    for (weight, first), d in zip(weights, moved, strict=True):
+    moved = [each.weight - each.first for each in weights]
+    candidates = [d.abs().flatten()[each.moving] for d, each in zip(moved, weights, strict=True)]
+    threshold = torch.kthvalue(torch.cat(candidates), count).values
+    for weight, first, d in ((each.weight, each.first, d) for each, d in zip(weights, moved, strict=True)):
         weight.copy_(first + d.sign() * (d.abs() - threshold).clamp(min=0))
