@@ -88,7 +88,7 @@ def test_weights_outside_an_update_mask_do_not_move(name: str) -> None:
     assert all(torch.equal(w[~mask[key]], before[key][~mask[key]]) for key, w in after.named_parameters())
 
 
-@pytest.mark.parametrize("name", ITERATIVE)
+@pytest.mark.parametrize("name", NAMES)
 def test_keeps_sparsity(name: str) -> None:
     model = problems.model()
     kept = largest({key: weight.detach().abs() for key, weight in model.named_parameters()}, 0.5)

@@ -267,6 +267,10 @@ def test_a_backdoor_is_learned_and_retraining_without_it_removes_it(text: str, t
         record = pipeline.run(EvaluateConfig(wanted), store, session).record()
         rates.append(record["metrics"]["attack_success_rate"])  # type: ignore[index]
     before, after = rates
+    stored = pipeline.run(trained, store, session).tensors("predictions")
+    shown = torch.isin(stored["test.ids"], stored["triggered.ids"])
+    assert torch.equal(stored["test.labels"][shown] != 0, torch.ones(int(shown.sum()), dtype=torch.bool))
+    assert int(shown.sum()) == int((stored["test.labels"] != 0).sum()) == len(stored["triggered.ids"])
     assert before > 80
     assert after < 20
 

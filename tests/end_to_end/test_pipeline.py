@@ -17,6 +17,7 @@ from expunge import config, masks, naming, pipeline, plans, preparation, registr
 from expunge.data.forgetting import ClassForget, RandomForget
 from expunge.errors import RequestError, RunError
 from expunge.execution import Session
+from expunge.methods import _attacker
 from expunge.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
 from expunge.provenance import PeakMemory
 from expunge.rules import Rule
@@ -380,6 +381,22 @@ def test_too_little_memory_is_no_property_of_the_run(
         with pytest.raises(RunError, match=r"out of memory: try a smaller batch_size"):
             pipeline.run(wanted, store, Session())
     assert not store.directory(plans.run_id(wanted)).exists
+    assert pipeline.run(wanted, store, Session()).finished
+
+
+def test_too_little_memory_within_a_stage_is_no_property_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, wanted = Store(tmp_path), forgetting("adversarial:epochs=1,pretrain_steps=1")
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_attacker, "draws", fail)
+        with pytest.raises(RunError, match="out of memory"):
+            pipeline.run(wanted, store, Session())
+    assert [run.id.partition("-")[0] for run in store.all()] == ["train"]
     assert pipeline.run(wanted, store, Session()).finished
 
 

@@ -207,6 +207,9 @@ def test_a_metric_does_not_depend_on_those_asked_for_with_it() -> None:
     alone = measure(two_subjects()[0], "membership_svc")
     assert alone == {name: value for name, value in several.items() if name.startswith("membership_svc")}
     assert len(several) > len(alone) > 0
+    shared = context()
+    evaluate(two_subjects()[0], [MembershipSvcConfig()], shared)
+    assert torch.equal(shared.generator.get_state(), context().generator.get_state()), "each draws from its own"
 
 
 def test_what_a_metric_needs_is_measured_too() -> None:

@@ -168,3 +168,13 @@ def test_eight_bits_need_a_gpu_and_the_extra(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "bitsandbytes", library)
     optimizers.make(Rule(optimizer="adamw8bit", lr=0.1, weight_decay=0.05), on_a_gpu)  # type: ignore[arg-type]
     assert made == [{"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.05}]
+
+
+def test_a_role_without_a_gradient_does_not_move_by_the_other_roles_mean() -> None:
+    rule = PerRole(ADAMW, OTHER, "first")
+    model = Line()
+    step = Stepper(model, rule, 2, device=torch.device("cpu"))
+    step(forget=lambda: loss(model, "forget"))
+    before = model.weight.detach().clone()
+    step(retain=lambda: 0 * model.weight.sum())
+    torch.testing.assert_close(model.weight.detach(), before * (1 - OTHER.lr * OTHER.weight_decay))
