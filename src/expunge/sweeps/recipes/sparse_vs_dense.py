@@ -1,4 +1,4 @@
-"""Is a sparse model easier to unlearn? Five methods at four sparsities, on a tenth of CIFAR-10."""
+"""Is a sparse model easier to unlearn? Five methods at four sparsities, on 4,000 images of CIFAR-10."""
 
 from expunge import config
 from expunge.plans import DataConfig
@@ -11,7 +11,7 @@ def recipe() -> Comparison:
     """The claim of Jia et al. 2023 (arXiv:2304.04934): one-shot magnitude pruning, rewound to an early epoch."""
     return Comparison(
         name="sparse-vs-dense",
-        data=DataConfig(config.parse("data", "cifar10"), limit=5_000, test_limit=2_500),
+        data=DataConfig(config.parse("data", "cifar10"), limit=4_000, test_limit=2_000),
         model=config.parse("models", "resnet18:width=8"),
         training=Training(epochs=20, batch_size=64, rule=Rule(lr=0.05, schedule="cosine", warmup=0.1)),
         forget="random:10%",

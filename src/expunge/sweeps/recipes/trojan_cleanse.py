@@ -13,7 +13,7 @@ def recipe() -> Comparison:
     poison = Poison(PatchTrigger(size=4, margin=2), share=0.1, target=0)
     return Comparison(
         name="trojan-cleanse",
-        data=DataConfig(config.parse("data", "cifar10"), limit=5_000, test_limit=2_500, poison=poison),
+        data=DataConfig(config.parse("data", "cifar10"), limit=4_000, test_limit=2_000, poison=poison),
         model=config.parse("models", "resnet18:width=8"),
         training=Training(epochs=20, batch_size=64, rule=Rule(lr=0.05, schedule="cosine", warmup=0.1)),
         forget="poisoned",
