@@ -334,3 +334,8 @@ def test_tune_writes_the_best_options(tmp_path: Path, capsys: pytest.CaptureFixt
     found = json.loads((folder / "tuned.json").read_text())
     assert [method["label"] for method in found["methods"]] == ["finetune", "mine"]
     assert all(len(method["trials"]) == 2 for method in found["methods"])
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "expunge", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("expunge ")
