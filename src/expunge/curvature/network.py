@@ -1,0 +1,114 @@
+"""A network as a function of its weights, in evaluation mode: what everything about curvature is computed from."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from expunge import parameters
+from expunge.data.image_set import Batch, ImageSet
+from expunge.errors import RequestError
+
+Vector = dict[str, Tensor]
+"""A vector in the space of the trainable weights: a tensor of each weight's shape, by its name."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The function ``weights -> logits`` of a model that is in evaluation mode while this is in use."""
+
+    model: nn.Module
+    weights: Vector
+    """The trainable weights, detached, in the precision of the computation."""
+    constants: Vector
+    """Frozen weights and buffers. In evaluation mode batch normalisation is a fixed affine map of its input."""
+    dtype: torch.dtype
+
+    def logits(self, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """The logits (batch, classes) under these weights."""
+        return functional_call(self.model, {**self.constants, **weights}, (inputs,))
+
+    def losses(self, weights: Mapping[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy (batch,) of each example, in nats."""
+        return functional.cross_entropy(self.logits(weights, inputs), labels, reduction="none")
+
+    def batches(self, images: ImageSet, size: int) -> Iterator[Batch]:
+        """All images on the test transform, in their order, in the precision of the computation."""
+        for batch in images.batches(size):
+            yield Batch(batch.inputs.to(self.dtype), batch.labels, batch.ids)
+
+    def leaves(self) -> Vector:
+        """The weights as leaves of a graph of their own."""
+        return {name: weight.detach().requires_grad_() for name, weight in self.weights.items()}
+
+
+@contextmanager
+def frozen(model: nn.Module, dtype: torch.dtype = torch.float32) -> Iterator[Network]:
+    """Within the block, ``model`` as a function of its weights; after it, every module is in the mode it was in.
+
+    The computation is in ``dtype`` (float32 or float64), whatever the model's. The model itself is not changed.
+    Memory: a copy of the model where its precision is another.
+
+    Raises:
+        RequestError: Nothing is trainable, or some layer mixes the examples of a batch even in evaluation mode.
+    """
+    _check(model)
+    trained = parameters.trainable(model)
+    weights = {name: weight.detach().to(dtype) for name, weight in trained.items()}
+    others = [*model.named_parameters(), *model.named_buffers()]
+    constants = {
+        name: value.detach().to(dtype) if value.is_floating_point() else value.detach()
+        for name, value in others
+        if name not in trained
+    }
+    with parameters.evaluating(model):
+        yield Network(model, weights, constants, dtype)
+
+
+def _check(model: nn.Module) -> None:
+    if not parameters.trainable(model):
+        raise RequestError("the model has no trainable weights: all have requires_grad=False")
+    parameters.check_plain(model, "curvature")
+    for name, module in model.named_modules():
+        normalises = isinstance(module, nn.modules.batchnorm._BatchNorm)  # pyright: ignore
+        if normalises and module.running_mean is None:
+            raise RequestError(
+                f"{name or 'the model'} normalises by the statistics of each batch even in evaluation mode: "
+                "no example has a gradient of its own; give it track_running_stats=True"
+            )
+
+
+def mean_gradient(network: Network, images: ImageSet, batch_size: int = 256) -> Vector:
+    """``(1/n) sum_i grad CE_i`` over all n images; one forward and backward pass."""
+    total = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
+    for batch in network.batches(images, batch_size):
+        weights = network.leaves()
+        loss = network.losses(weights, batch.inputs, batch.labels).sum() / len(images)
+        add(total, torch.autograd.grad(loss, list(weights.values()), materialize_grads=True))
+    return total
+
+
+def add(total: Vector, parts: tuple[Tensor, ...]) -> None:
+    """Add tensors, in the order of the names, to ``total`` in place."""
+    for name, part in zip(total, parts, strict=True):
+        total[name] += part
+
+
+def flat(vector: Mapping[str, Tensor]) -> Tensor:
+    """A vector as one tensor (p,), in the order of its names."""
+    return torch.cat([part.flatten() for part in vector.values()])
+
+
+def shaped(vector: Tensor, like: Mapping[str, Tensor]) -> Vector:
+    """What :func:`flat` made flat, in the shapes of ``like`` again."""
+    pieces = vector.split([part.numel() for part in like.values()])
+    return {name: piece.view(like[name].shape) for name, piece in zip(like, pieces, strict=True)}
+
+
+def dot(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
+    """The inner product of two vectors, ()."""
+    return torch.stack([(first[name] * second[name]).sum() for name in first]).sum()

@@ -1,0 +1,172 @@
+"""Fisher forgetting: noise on every weight, the more the less the retained examples need it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from expunge import ranges
+from expunge.context import Context, UnlearningData
+from expunge.curvature import moving
+from expunge.curvature.fisher import empirical_fisher, true_fisher
+from expunge.curvature.network import Network, Vector, add, frozen
+from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError, RunError
+from expunge.registry import method
+
+Labels = Literal["model", "true"]
+
+TINY = 1e-8
+"""Added to the curvature before it is inverted."""
+LARGEST, LARGEST_OF_HEAD = 1e3, 1e2
+"""The largest inverse curvature, of any weight and of the last layer's."""
+CLEARED = 1e-4
+"""Variance of the noise on the last layer's rows of classes that are forgotten wholly, before ``FACTOR``."""
+FACTOR = 10.0
+"""How much more variance the last layer and tensors of one dimension get."""
+
+
+@dataclass(frozen=True)
+class FisherForgettingConfig:
+    """Hyperparameters of Fisher forgetting."""
+
+    alpha: float = 1e-8
+    """Scale of the variance of the noise; 0 changes nothing."""
+    labels: Labels = "model"
+    """Whose labels the Fisher information takes. model: the expectation over the model's. true: those of the data."""
+    as_released: bool = False
+    """As the released code: squares of gradients averaged over a batch, means that count pruned weights too, and a
+    last layer told by its first dimension alone."""
+    batch_size: int = 32
+    """Examples whose gradients are averaged before they are squared, as released; else without effect."""
+    memory: float = 1.0
+    """Gigabytes that gradients of single examples may take."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        ranges.at_least(0, alpha=self.alpha)
+        ranges.one_of(get_args(Labels), labels=self.labels)
+        ranges.at_least(1, batch_size=self.batch_size)
+        ranges.above(0, memory=self.memory)
+        if self.as_released and self.labels == "true":
+            raise RequestError("as released, Fisher forgetting takes labels=model")
+
+
+@method(
+    reference="Golatkar et al. 2020, arXiv:1911.04933; as in Jia et al. 2023, arXiv:2304.04934",
+    aliases=("fisher", "fisher_new", "FF"),
+    search={"alpha": (1e-10, 1e-5)},
+    roles=(),
+)
+def unlearn(model: nn.Module, data: UnlearningData, config: FisherForgettingConfig, context: Context) -> nn.Module:
+    """``theta <- theta + sqrt(v) n``, n standard normal and v about alpha / F, F the retain set's Fisher diagonal.
+
+    :func:`variance` has v. Where a class has forgotten examples and no retained one, nothing holds the last layer's
+    row of it: the row is set to zero, and gets noise of a fixed variance in place of v; which classes these are is
+    noted. It is told by the labels of both sets, so that no other class is ever touched. Pruned weights count for
+    nothing and stay zero; weights outside an update mask stay as they are.
+
+    Everything is computed from the retain set, so no part of it counts as preparation.
+    """
+    allowed, existing = moving.movable(model, context), moving.existing(model, context)
+    if config.alpha == 0:
+        return model
+    with frozen(model) as network:
+        found = curvature(network, data.retain, config)
+        found = {name: each * existing[name] for name, each in found.items()}
+        last = head(network.weights, data.num_classes, config.as_released)
+        v = variance(found, config.alpha, last, None if config.as_released else existing)
+        gone = forgotten_classes(data)
+        if last and gone:
+            context.notes["cleared_classes"] = gone
+        for name in last if gone else ():
+            v[name][gone] = CLEARED * FACTOR
+        change = {name: v[name].sqrt() * _noise(weight, context.generator) for name, weight in network.weights.items()}
+        for name in last if gone else ():
+            change[name][gone] -= network.weights[name][gone]
+    moving.move(model, change, allowed)
+    return model
+
+
+def curvature(network: Network, retain: ImageSet, config: FisherForgettingConfig) -> Vector:
+    """The diagonal that the noise is scaled by; a forward and backward pass over the retain set per class of labels.
+
+    Raises:
+        RunError: It is not finite.
+    """
+    memory = int(config.memory * 1e9)
+    if config.as_released:
+        found = released_curvature(network, retain, config.batch_size)
+    elif config.labels == "model":
+        found = true_fisher(network, retain, memory)
+    else:
+        found = empirical_fisher(network, retain, memory)
+    if not all(bool(torch.isfinite(each).all()) for each in found.values()):
+        raise RunError("the Fisher information is not finite: the model or the retained images hold NaN or infinity")
+    return found
+
+
+def released_curvature(network: Network, retain: ImageSet, batch_size: int) -> Vector:
+    """``A = (1/b) sum over b batches and classes c of mean_i p_i(c) (grad of the batch's mean CE to c)^2``.
+
+    The released code's form. The square of a mean over B examples is up to B times smaller than the mean of squares,
+    so that the published values of alpha belong to this form. With batches of one it is the true Fisher diagonal.
+    """
+    total = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
+    count = 0
+    for batch in network.batches(retain, batch_size):
+        weights = network.leaves()
+        logits = network.logits(weights, batch.inputs)
+        p = torch.softmax(logits.detach(), dim=1).mean(dim=0)
+        for label in range(logits.shape[1]):
+            loss = functional.cross_entropy(logits, torch.full_like(batch.labels, label))
+            found = torch.autograd.grad(loss, list(weights.values()), retain_graph=True, materialize_grads=True)
+            add(total, tuple(p[label] * each.square() for each in found))
+        count += 1
+    return {name: sum_of / count for name, sum_of in total.items()}
+
+
+def variance(
+    found: Mapping[str, Tensor], alpha: float, last: tuple[str, ...], existing: Mapping[str, Tensor] | None = None
+) -> Vector:
+    """The variance v of the noise from the curvature A.
+
+    ``v = alpha min(1 / (A + 1e-8), 1e3)``, at most 1e2 alpha in the last layer; then, for tensors (out, in, ...), its
+    mean over the input dimension; then ten times that for the last layer and for tensors of one dimension. Where
+    ``existing`` is given, means are over weights that exist and others have none: a pruned weight has no curvature,
+    and would else set the noise of those beside it.
+    """
+    result: Vector = {}
+    for name, each in found.items():
+        v = alpha * (1 / (each + TINY)).clamp(max=LARGEST_OF_HEAD if name in last else LARGEST)
+        kept = torch.ones_like(v) if existing is None else existing[name].to(v.dtype)
+        if v.ndim > 1:
+            v = ((v * kept).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True).clamp(min=1)).expand_as(v)
+        result[name] = v * kept * (FACTOR if name in last or v.ndim == 1 else 1.0)
+    return result
+
+
+def head(weights: Mapping[str, Tensor], num_classes: int, as_released: bool) -> tuple[str, ...]:
+    """The tensors of the last layer: of the last module that has a weight with a row for each class.
+
+    As released: every tensor whose first dimension is the number of classes, wherever it is.
+    """
+    rows = [name for name, weight in weights.items() if weight.ndim and weight.shape[0] == num_classes]
+    if as_released:
+        return tuple(rows)
+    modules = [name.rpartition(".")[0] for name in rows if weights[name].ndim > 1]
+    return tuple(name for name in rows if name.rpartition(".")[0] == modules[-1]) if modules else ()
+
+
+def forgotten_classes(data: UnlearningData) -> list[int]:
+    """The classes that have an example in the forget set and none in the retain set, in order."""
+    forgotten = data.forget.labels.unique()
+    return forgotten[~torch.isin(forgotten, data.retain.labels)].tolist()
+
+
+def _noise(weight: Tensor, generator: torch.Generator) -> Tensor:
+    drawn = torch.randn(weight.shape, generator=generator, device=generator.device)
+    return drawn.to(weight.device, weight.dtype)
