@@ -1,0 +1,438 @@
+"""Curvature against autograd and dense algebra, and the two methods that are one change of the weights."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev
+from torch.nn import functional
+
+from expunge import parameters, registry, unlearning
+from expunge.context import Context, UnlearningData
+from expunge.curvature import fisher, products, solve
+from expunge.curvature.network import Network, flat, frozen, mean_gradient, shaped
+from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError, RunError
+from expunge.masks import Mask, largest
+from expunge.methods import fisher_forgetting, influence
+from expunge.methods.fisher_forgetting import FisherForgettingConfig
+from expunge.methods.influence import InfluenceConfig
+from expunge.unlearning import Unlearning
+from tests import problems
+
+IMAGES = problems.images(9, seed=4)
+DOUBLE = torch.float64
+
+
+def trained() -> nn.Module:
+    """The small network with batch normalisation whose statistics and scale are not the trivial ones."""
+    model = problems.model()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        model[1].running_mean.copy_(torch.randn(4, generator=generator) / 10)  # type: ignore[union-attr,operator]
+        model[1].running_var.copy_(0.5 + torch.rand(4, generator=generator))  # type: ignore[union-attr,operator]
+    return model
+
+
+def loss_of(model: nn.Module, images: ImageSet, each: bool = False) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The oracle: the weights as one float64 vector, and the loss as a function of it."""
+    copied = parameters.clone(model).double().eval()
+    names = dict(copied.named_parameters())
+    inputs = (images.inputs / 255).double()  # as batches round them
+
+    def logits(vector: Tensor) -> Tensor:
+        return functional_call(copied, shaped(vector, names), (inputs,))
+
+    def loss(vector: Tensor) -> Tensor:
+        return functional.cross_entropy(logits(vector), images.labels, reduction="none" if each else "mean")
+
+    return flat(names).detach(), loss
+
+
+def random_vector(network: Network, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) for name, w in network.weights.items()}
+
+
+def one_gradients(model: nn.Module, images: ImageSet) -> Tensor:
+    """G (n, p) by an explicit Jacobian."""
+    theta, losses = loss_of(model, images, each=True)
+    return jacrev(losses)(theta)
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_the_gradient_is_that_of_the_mean_loss() -> None:
+    theta, loss = loss_of(trained(), IMAGES)
+    with frozen(trained(), DOUBLE) as network:
+        close(flat(mean_gradient(network, IMAGES, 4)), jacrev(loss)(theta))
+
+
+def test_hessian_vector_products() -> None:
+    theta, loss = loss_of(trained(), IMAGES)
+    dense = jacrev(jacrev(loss))(theta)
+    with frozen(trained(), DOUBLE) as network:
+        v = random_vector(network)
+        close(flat(products.hessian_vector(network, IMAGES, v, 4)), dense @ flat(v))
+
+
+def test_gauss_newton_vector_products() -> None:
+    model = trained()
+    copied = parameters.clone(model).double().eval()
+    names = dict(copied.named_parameters())
+    inputs = (IMAGES.inputs / 255).double()
+
+    def logits(vector: Tensor) -> Tensor:
+        return functional_call(copied, shaped(vector, names), (inputs,))
+
+    theta = flat(names).detach()
+    jacobian, p = jacrev(logits)(theta), logits(theta).softmax(1)
+    inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    dense = torch.einsum("ncp,ncd,ndq->pq", jacobian, inner, jacobian) / len(IMAGES)
+    with frozen(model, DOUBLE) as network:
+        v = random_vector(network)
+        close(flat(products.gauss_newton_vector(network, IMAGES, v, 4)), dense @ flat(v))
+        true = flat(fisher.true_fisher(network, IMAGES, 10**6))
+    close(true, dense.diagonal())  # the Gauss-Newton matrix of the cross-entropy is the true Fisher matrix
+
+
+def test_derivatives_along_a_vector() -> None:
+    with frozen(trained(), DOUBLE) as network:
+        v = random_vector(network)
+        close(products.derivatives_along(network, IMAGES, v, 4), one_gradients(trained(), IMAGES) @ flat(v))
+
+
+@pytest.mark.parametrize("memory", [1, 10**5, 10**8])
+def test_fisher_diagonals_are_loops_over_examples_and_classes(memory: int) -> None:
+    model, count = trained().double().eval(), len(IMAGES)
+    empirical, true = 0.0, 0.0
+    for image, label in zip(IMAGES.inputs, IMAGES.labels, strict=True):
+        log_p = model((image[None] / 255).double()).log_softmax(1)[0]
+        for chosen in range(3):
+            found = torch.autograd.grad(log_p[chosen], list(model.parameters()), retain_graph=True)
+            square = torch.cat([each.flatten() for each in found]).square()
+            true += log_p[chosen].exp().detach() * square / count
+            empirical += square / count if chosen == label else 0.0
+    with frozen(trained(), DOUBLE) as network:
+        close(flat(fisher.empirical_fisher(network, IMAGES, memory)), empirical)  # type: ignore[arg-type]
+        close(flat(fisher.true_fisher(network, IMAGES, memory)), true)  # type: ignore[arg-type]
+        close(
+            flat(fisher_forgetting.released_curvature(network, IMAGES, 1)),
+            true,  # type: ignore[arg-type]
+        )
+
+
+def test_chunks_obey_the_memory_budget() -> None:
+    with frozen(trained()) as network:
+        sizes = [fisher.chunk_size(network, IMAGES, memory) for memory in (0, 10**5, 2 * 10**5, 10**12)]
+        gradient = 4 * parameters.count(trained())
+    assert sizes[0] == 1
+    assert sizes[-1] == fisher.LARGEST_CHUNK
+    assert 1 < sizes[1] < 10**5 / (3 * gradient)
+    assert 2 * sizes[1] <= sizes[2] <= 2 * sizes[1] + 1
+
+
+@pytest.mark.parametrize("damping", [1.0, 1e-3])
+@pytest.mark.parametrize("memory", [3000, 40_000, 10**8])  # some columns at a time, or all
+def test_gram_solves_are_dense_solves(damping: float, memory: int) -> None:
+    g = one_gradients(trained(), IMAGES)
+    dense = damping * torch.eye(g.shape[1], dtype=DOUBLE) + g.T @ g / len(g)
+    with frozen(trained(), DOUBLE) as network:
+        v = random_vector(network)
+        found = flat(solve.fisher_solve(network, IMAGES, v, damping, memory))
+    torch.testing.assert_close(found, torch.linalg.solve(dense, flat(v)), rtol=1e-7, atol=1e-8)
+
+
+def test_gram_solves_leave_out_weights_that_do_not_move() -> None:
+    g = one_gradients(trained(), IMAGES)
+    with frozen(trained(), DOUBLE) as network:
+        free = {name: each > 0 for name, each in random_vector(network, 1).items()}
+        kept = flat(free)
+        v = {name: each * free[name] for name, each in random_vector(network).items()}
+        found = flat(solve.fisher_solve(network, IMAGES, v, 0.1, 20_000, free))
+    part = g[:, kept]
+    dense = 0.1 * torch.eye(part.shape[1], dtype=DOUBLE) + part.T @ part / len(g)
+    torch.testing.assert_close(found[kept], torch.linalg.solve(dense, flat(v)[kept]), rtol=1e-7, atol=1e-8)
+    assert not bool(found[~kept].any())
+
+
+def matrix(eigenvalues: Tensor) -> tuple[Tensor, dict[str, Tensor], Callable[[dict[str, Tensor]], dict[str, Tensor]]]:
+    """A symmetric matrix, a right side in two parts, and the product."""
+    generator = torch.Generator().manual_seed(0)
+    size = len(eigenvalues)
+    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=DOUBLE)).Q
+    dense = basis @ torch.diag(eigenvalues.double()) @ basis.T
+    right = {"a": torch.randn(2, 3, generator=generator, dtype=DOUBLE), "b": torch.ones(size - 6, dtype=DOUBLE)}
+    return dense, right, lambda vector: shaped(dense @ flat(vector), vector)
+
+
+def test_conjugate_gradient_is_a_dense_solve_within_as_many_steps_as_eigenvalues() -> None:
+    dense, right, apply = matrix(torch.tensor([1.0, 2.0, 5.0]).repeat(4))
+    found = solve.conjugate_gradient(apply, right, 1e-10, 20)
+    torch.testing.assert_close(flat(found.vector), torch.linalg.solve(dense, flat(right)), rtol=1e-8, atol=1e-9)
+    assert found.iterations == 3
+    assert found.residual <= 1e-10
+
+
+def test_conjugate_gradient_of_nothing_is_nothing() -> None:
+    _, right, apply = matrix(torch.ones(12))
+    found = solve.conjugate_gradient(apply, {name: 0 * each for name, each in right.items()}, 1e-6, 5)
+    assert (found.iterations, found.residual) == (0, 0.0)
+    assert not bool(flat(found.vector).any())
+
+
+def test_conjugate_gradient_says_why_it_failed() -> None:
+    _, right, apply = matrix(torch.logspace(-6, 6, 12))
+    with pytest.raises(RunError, match="after 2 iterations"):
+        solve.conjugate_gradient(apply, right, 1e-6, 2)
+    _, right, apply = matrix(-torch.ones(12))
+    with pytest.raises(RunError, match="raise the damping"):
+        solve.conjugate_gradient(apply, right, 1e-6, 20)
+    with pytest.raises(RunError, match="iterations"):
+        solve.conjugate_gradient(apply, {name: each * torch.nan for name, each in right.items()}, 1e-6, 20)
+
+
+def test_modes_weights_and_statistics_are_as_before() -> None:
+    model = trained().train()
+    model[5].eval()  # type: ignore[operator]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with frozen(model, DOUBLE) as network:
+        assert not model.training
+        fisher.true_fisher(network, IMAGES, 10**6)
+        products.gauss_newton_vector(network, IMAGES, random_vector(network))
+    assert [module.training for module in model] == [True] * 5 + [False]  # type: ignore[union-attr]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_layers_that_mix_examples_and_models_without_weights_are_refused() -> None:
+    mixing = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(RequestError, match="track_running_stats"), frozen(mixing):
+        pass
+    with pytest.raises(RequestError, match="no trainable weights"), frozen(trained().requires_grad_(False)):
+        pass
+
+
+# The methods
+
+CONFIGS = [
+    FisherForgettingConfig(alpha=1e-3),
+    FisherForgettingConfig(alpha=1e-3, labels="true"),
+    FisherForgettingConfig(alpha=1e-3, as_released=True),
+    InfluenceConfig(),
+    InfluenceConfig(solver="cg", damping=0.1),
+    InfluenceConfig(as_released=True),
+]
+configs = pytest.mark.parametrize("config", CONFIGS, ids=str)
+
+
+def run(config: object, context: Context | None = None, data: UnlearningData | None = None) -> nn.Module:
+    return unlearning.unlearn(trained(), data or problems.data(), Unlearning(config), context or problems.context())
+
+
+@configs
+def test_alpha_zero_is_the_identity(config: object) -> None:
+    no_class_left = dataclasses.replace(problems.data(), retain=without(2))
+    found = run(dataclasses.replace(config, alpha=0.0), data=no_class_left)  # type: ignore[type-var]
+    assert all(
+        torch.equal(a, b) for a, b in zip(found.state_dict().values(), trained().state_dict().values(), strict=True)
+    )
+
+
+@configs
+def test_every_weight_moves_but_those_that_are_frozen_or_pruned(config: object) -> None:
+    before = {name: weight.detach() for name, weight in trained().named_parameters()}
+    generator = torch.Generator().manual_seed(2)
+    scores = {name: torch.rand(weight.shape, generator=generator) for name, weight in before.items()}
+    kept, moving = largest(scores, 0.6), largest({name: 1 - each for name, each in scores.items()}, 0.7)
+    after = dict(run(config, problems.context(sparsity=kept, update_masks=moving)).named_parameters())
+    for name, weight in after.items():
+        assert not bool(weight[~kept[name]].any())
+        still = kept[name] & ~moving[name]
+        assert torch.equal(weight[still], before[name][still])
+    moved = torch.cat([(after[name] != before[name])[kept[name] & moving[name]] for name in after])
+    assert float(moved.double().mean()) > 0.6, "all but those of units that no image reaches"
+
+
+@configs
+def test_pruned_weights_have_no_influence(config: object) -> None:
+    """The kept weights of a layer get what they would get in a layer that never had the pruned ones."""
+    if isinstance(config, FisherForgettingConfig) and config.as_released:
+        pytest.skip("as released, pruned weights enter the means")
+
+    def linear(width: int) -> nn.Module:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(width, 3, bias=False))
+        with torch.no_grad():
+            model[1].weight.copy_(torch.linspace(-1, 1, 48).view(3, 16)[:, :width])  # type: ignore[operator]
+        return model
+
+    def first_rows(images: ImageSet, rows: int) -> ImageSet:
+        return dataclasses.replace(images, inputs=images.inputs[:, :, :rows])
+
+    def cut(rows: int) -> UnlearningData:
+        full = problems.data()
+        return dataclasses.replace(full, forget=first_rows(full.forget, rows), retain=first_rows(full.retain, rows))
+
+    kept = torch.zeros(3, 16, dtype=torch.bool)
+    kept[:, :12] = True
+    sparse, small = linear(16), linear(12)
+    with torch.no_grad():
+        sparse[1].weight[~kept] = 0.0  # type: ignore[index,operator]
+    same = isinstance(config, InfluenceConfig)
+    for model, data, mask in ((sparse, cut(4), Mask({"1.weight": kept})), (small, cut(3), None)):
+        function = registry.of_config("methods", config).function
+        function(model, data, config, problems.context(sparsity=mask))
+    found, expected = sparse[1].weight[:, :12], small[1].weight  # type: ignore[index]
+    if same:
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    else:  # other draws: compare the variances
+        assert torch.isfinite(found).all()
+        curvature = torch.rand(3, 16, generator=torch.Generator().manual_seed(0))
+        whole = fisher_forgetting.variance({"w": curvature * kept}, 1.0, ("w",), {"w": kept})["w"]
+        part = fisher_forgetting.variance({"w": curvature[:, :12]}, 1.0, ("w",))["w"]
+        torch.testing.assert_close(whole[:, :12], part)
+        assert not bool(whole[:, 12:].any())
+
+
+@configs
+def test_a_mask_for_each_role_is_refused(config: object) -> None:
+    masks = {"forget": Mask({}), "retain": Mask({})}
+    with pytest.raises(RequestError, match="takes no steps"):
+        run(config, problems.context(update_masks=masks))
+
+
+@configs
+def test_images_that_are_not_finite_fail_with_the_reason(config: object) -> None:
+    data = problems.data()
+    bad = dataclasses.replace(data.retain, inputs=torch.full(data.retain.inputs.shape, torch.nan))
+    with pytest.raises(RunError, match=r"finite|nan"):
+        run(config, data=dataclasses.replace(data, retain=bad))
+
+
+def without(label: int) -> ImageSet:
+    retain = problems.data().retain
+    return retain.select(retain.labels != label)
+
+
+def noise(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(w.shape, generator=generator) for name, w in trained().named_parameters()}
+
+
+def direct(config: FisherForgettingConfig, data: UnlearningData, context: Context) -> dict[str, Tensor]:
+    model = fisher_forgetting.unlearn(trained(), data, config, context)
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("as_released", [False, True])
+@pytest.mark.parametrize("label", [0, 2])
+def test_only_classes_without_a_retained_example_are_cleared(label: int, as_released: bool) -> None:
+    config = FisherForgettingConfig(alpha=1e-9, as_released=as_released)
+    before = {name: weight.detach() for name, weight in trained().named_parameters()}
+    context = problems.context()
+    found = direct(config, dataclasses.replace(problems.data(), retain=without(label)), context)
+    assert context.notes["cleared_classes"] == [label]
+    others = [row for row in range(3) if row != label]
+    for name in ("5.weight", "5.bias"):
+        expected = (1e-4 * 10) ** 0.5 * noise()[name][label]
+        torch.testing.assert_close(found[name][label], expected, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(found[name][others], before[name][others], rtol=0, atol=1e-2)
+    kept = problems.context()
+    found = direct(config, problems.data(), kept)
+    assert "cleared_classes" not in kept.notes
+    assert all(float((found[name] - before[name]).abs().max()) < 1e-2 for name in found)
+
+
+def test_fisher_forgetting_adds_noise_of_the_stated_variance() -> None:
+    config, data = FisherForgettingConfig(alpha=1e-4), problems.data()
+    with frozen(trained()) as network:
+        found = fisher.true_fisher(network, data.retain, 10**9)
+    v = {name: 1e-4 * (1 / (each + 1e-8)).clamp(max=1e2 if name[0] == "5" else 1e3) for name, each in found.items()}
+    v["0.weight"] = v["0.weight"].mean(dim=1, keepdim=True).expand(4, 1, 3, 3)
+    v["5.weight"] = 10 * v["5.weight"].mean(dim=1, keepdim=True).expand(3, 64)
+    v |= {name: 10 * v[name] for name in ("1.weight", "1.bias", "5.bias")}
+    after = direct(config, data, problems.context())
+    for name, weight in trained().named_parameters():
+        torch.testing.assert_close(after[name], weight.detach() + v[name].sqrt() * noise()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_layer_is_told_by_its_place_unless_as_released() -> None:
+    weights = {
+        name: torch.zeros(shape)
+        for name, shape in {
+            "a.weight": (10, 3, 3, 3),
+            "norm.weight": (10,),
+            "fc.weight": (10, 8),
+            "fc.bias": (10,),
+            "scale": (),
+        }.items()
+    }
+    assert fisher_forgetting.head(weights, 10, False) == ("fc.weight", "fc.bias")
+    assert fisher_forgetting.head(weights, 10, True) == ("a.weight", "norm.weight", "fc.weight", "fc.bias")
+    assert fisher_forgetting.head(weights, 7, False) == ()
+
+
+def test_influence_is_one_newton_step_in_closed_form() -> None:
+    data, config = problems.data(), InfluenceConfig(alpha=0.7, damping=0.05)
+    forget, retain = (one_gradients(trained(), images) for images in (data.forget, data.retain))
+    total = len(forget) + len(retain)
+    v = forget.sum(0) / total - len(forget) / (total * len(retain)) * retain.sum(0)
+    dense = 0.05 * torch.eye(len(v), dtype=DOUBLE) + retain.T @ retain / len(retain)
+    expected = parameters.vector(trained()) + 0.7 * torch.linalg.solve(dense, v)
+    found = parameters.vector(influence.unlearn(trained(), data, config, problems.context()))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_influence_with_conjugate_gradient_solves_the_gauss_newton_system() -> None:
+    data, context = problems.data(), problems.context()
+    config = InfluenceConfig(solver="cg", damping=0.1, tolerance=1e-5)
+    after = influence.unlearn(trained(), data, config, context)
+    change = parameters.vector(after) - parameters.vector(trained())
+    with frozen(trained(), DOUBLE) as network:
+        step = shaped(change, network.weights)
+        product = products.gauss_newton_vector(network, data.retain, step)
+        v = flat(influence.direction(network, data, 256))
+    torch.testing.assert_close(flat(product) + 0.1 * change, v, rtol=1e-3, atol=1e-5)
+    assert context.notes["cg"]["iterations"] > 1  # type: ignore[index]
+
+
+def test_the_released_recursion_is_its_closed_form() -> None:
+    data = problems.data(retain=40)
+    forget, retain = (one_gradients(trained(), images) for images in (data.forget, data.retain))
+    v = len(forget) / 50 * (forget.mean(0) - retain.mean(0))
+    o, k = retain[0].clone(), v.clone()
+    for g in retain[1:]:
+        t = o @ g
+        k -= (k @ g) / (1000 + t) * o
+        o -= t / (1000 + t) * o
+    after = influence.unlearn(trained(), data, InfluenceConfig(as_released=True, alpha=3.0), problems.context())
+    expected = parameters.vector(trained()) + 3 * k
+    torch.testing.assert_close(parameters.vector(after), expected, rtol=1e-5, atol=1e-6)
+    assert float((k - v).norm()) > 1e-3 * float(v.norm()), "the recursion does something here"
+
+
+def test_influence_draws_its_samples() -> None:
+    images = problems.images(30)
+    drawn = influence.sample(images, 12, torch.Generator().manual_seed(0))
+    assert len(drawn) == 12
+    assert bool(images.contains(drawn.ids).any())
+    assert drawn.ids.tolist() != list(range(12)), "not the first of the split"
+    assert influence.sample(images, 30, torch.Generator()) is images
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [(a, "fisher_forgetting") for a in ("fisher", "fisher_new", "FF")]
+    + [("IU", "influence"), ("wfisher", "influence")],
+)
+def test_names_of_the_original_repositories(alias: str, name: str) -> None:
+    assert registry.find("methods", alias).name == name
+
+
+def test_labels_of_the_data_are_not_as_released() -> None:
+    with pytest.raises(RequestError, match="labels=model"):
+        FisherForgettingConfig(labels="true", as_released=True)
