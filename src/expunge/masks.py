@@ -56,11 +56,19 @@ class Mask(Mapping[str, Tensor]):
         parameters.check_same(self._tensors, {name: wanted[name] for name in wanted if name in self}, "the mask")
 
 
+def over(mask: Mapping[str, Tensor] | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A mask as a bool tensor for each of these weights, on its device: true where the mask says nothing."""
+    return {
+        name: mask[name].to(weight.device)
+        if mask is not None and name in mask
+        else torch.ones_like(weight, dtype=torch.bool)
+        for name, weight in weights.items()
+    }
+
+
 def full(model: nn.Module) -> Mask:
     """The mask that is true everywhere."""
-    return Mask(
-        {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in parameters.trainable(model).items()}
-    )
+    return Mask(over(None, parameters.trainable(model)))
 
 
 def at_least(scores: Mapping[str, Tensor], threshold: float) -> Mask:

@@ -49,31 +49,19 @@ def required(model: nn.Module, linear: bool) -> dict[str, nn.Parameter]:
     raise RequestError("the model has no trainable convolution to prune: prune its linear layers, by linear=true")
 
 
-def left(of: Mapping[str, Tensor], before: Mask | None) -> dict[str, Tensor]:
-    """For each of these weights, where it is not pruned yet: bool, on its device."""
-    return {
-        name: before[name].to(weight.device)
-        if before is not None and name in before
-        else torch.ones_like(weight, dtype=torch.bool)
-        for name, weight in of.items()
-    }
-
-
 def candidates(of: Mapping[str, Tensor], context: Context, role: str) -> dict[str, Tensor]:
     """For each of these weights, where a method that steps by ``role`` may prune it.
 
     It is not pruned yet, and the update mask lets it move: to prune a weight is to move it to zero.
     """
-    found, moving = left(of, context.sparsity), context.update_masks
+    found, moving = masks.over(context.sparsity, of), context.update_masks
     mask = moving if isinstance(moving, Mask) or moving is None else moving.get(role)
-    if mask is None:
-        return found
-    return {name: kept & mask[name].to(kept.device) if name in mask else kept for name, kept in found.items()}
+    return {name: kept & found[name] for name, kept in masks.over(mask, of).items()}
 
 
 def sparsity(of: Mapping[str, Tensor], mask: Mask | None) -> float:
     """The share of these weights that the mask prunes, in [0, 1]."""
-    return 1 - Mask(left(of, mask)).density()
+    return 1 - Mask(masks.over(mask, of)).density()
 
 
 def count(of: Mapping[str, Tensor]) -> int:
@@ -98,7 +86,7 @@ def smallest(scores: Mapping[str, Tensor], among: Mapping[str, Tensor], number: 
 
 def without(before: Mask | None, pruned: Mapping[str, Tensor]) -> Mask:
     """What is left of ``before`` when these weights are pruned too; what it says of other weights stays."""
-    kept = left(pruned, before)
+    kept = masks.over(before, pruned)
     return Mask(dict(before or {}) | {name: kept[name] & ~tensor for name, tensor in pruned.items()})
 
 
@@ -107,7 +95,7 @@ def prune(scores: Mapping[str, Tensor], rate: float, scope: Scope, before: Mask 
 
     The n weights are those of all tensors together, or of each by itself. A half is rounded to even.
     """
-    found = left(scores, before)
+    found = masks.over(before, scores)
     groups = [found] if scope == "global" else [{name: tensor} for name, tensor in found.items()]
     pruned: dict[str, Tensor] = {}
     for group in groups:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from expunge import optimizers, parameters
+from expunge import masks, optimizers, parameters
 from expunge.errors import RequestError, RunError
 from expunge.masks import Mask
 from expunge.rules import PerRole, Rule
@@ -217,9 +217,12 @@ class _Update:
         self.optimizer = optimizer
         self.shared = shared
         """Whether another role steps with the same moments."""
-        self.moving = _aligned(moving, model)
-        self.kept: list[Tensor] | None = None
-        self.gradient_mask = self.moving
+        self.frozen = _outside(moving, model)
+        """Entries that may not move."""
+        self.pruned: list[Tensor] | None = None
+        """Entries that are zero and stay so."""
+        self.still = self.frozen
+        """Entries that are either: they take no gradient."""
         if sparsity is not None:
             self.sparsify(sparsity)
 
@@ -229,12 +232,12 @@ class _Update:
 
         A weight that is zero must not leave zero even once, by decay or by a perturbation: the gradient is masked too.
         """
-        self.kept = _aligned(mask, self.model)
-        self.gradient_mask = _both(self.moving, self.kept)
-        for weight, kept in zip(self.weights, self.kept or [], strict=True):
-            weight.masked_fill_(~kept, 0.0)
+        self.pruned = _outside(mask, self.model)
+        self.still = _either(self.frozen, self.pruned)
+        for weight, pruned in zip(self.weights, self.pruned or [], strict=True):
+            weight.masked_fill_(pruned, 0.0)
             for _, moment in self._moments(weight):
-                moment.masked_fill_(~kept, 0.0)
+                moment.masked_fill_(pruned, 0.0)
 
     def apply(
         self, objectives: Mapping[str, Objective], progress: float, autocast: bool, losses: dict[str, Tensor]
@@ -244,8 +247,8 @@ class _Update:
         optimizers.configure(self.optimizer, self.rule, rate)
         self._gradient(objectives, autocast, losses)
         with torch.no_grad():
-            if self.gradient_mask is not None and not self._leaks():
-                self._mask(self.gradient_mask)
+            if self.still is not None and not self._leaks():
+                self._clear_gradient(self.still)
             if self.rule.clip is not None:
                 nn.utils.clip_grad_norm_(self.weights, self.rule.clip)
             before = self._before()
@@ -259,8 +262,8 @@ class _Update:
         rule = self.rule
         if rule.rho == 0:
             return
-        if self.kept is not None:
-            self._mask(self.kept)  # a perturbed weight must not leave zero
+        if self.pruned is not None:
+            self._clear_gradient(self.pruned)  # a perturbed weight must not leave zero
         weights = [weight for weight in self.weights if weight.grad is not None]
         clean = [weight.grad for weight in weights if weight.grad is not None]
         saved = [weight.detach().clone() for weight in weights]
@@ -270,8 +273,8 @@ class _Update:
             self._backward(objectives, autocast)
         with torch.no_grad():
             torch._foreach_copy_(weights, saved)  # pyright: ignore
-            if self._leaks() and self.gradient_mask is not None:
-                self._mask(self.gradient_mask)  # of the perturbed gradient alone
+            if self._leaks() and self.still is not None:
+                self._clear_gradient(self.still)  # of the perturbed gradient alone
             sign = 1.0 if rule.sharpness == "min" else -1.0
             for weight, gradient in zip(weights, clean, strict=True):
                 perturbed = weight.grad if weight.grad is not None else gradient
@@ -285,17 +288,17 @@ class _Update:
         torch.autograd.backward(list(losses.values()))
         return {role: loss.detach() for role, loss in losses.items()}
 
-    def _mask(self, masks: list[Tensor]) -> None:
-        for weight, mask in zip(self.weights, masks, strict=True):
+    def _clear_gradient(self, entries: list[Tensor]) -> None:
+        for weight, where in zip(self.weights, entries, strict=True):
             if weight.grad is not None:
-                weight.grad.masked_fill_(~mask, 0.0)
+                weight.grad.masked_fill_(where, 0.0)
 
     def _leaks(self) -> bool:
         """Whether weights outside the mask move, as in the released Sharp MinMax."""
         return self.rule.as_released and self.rule.rho > 0
 
     def _before(self) -> "_Before | None":
-        if self.moving is None or self._leaks():
+        if self.frozen is None or self._leaks():
             return None
         moments = [dict(self._moments(weight)) for weight in self.weights] if self.shared else []
         return _Before(
@@ -314,20 +317,20 @@ class _Update:
 
     def _restore(self, before: "_Before | None") -> None:
         """Undo what momentum and weight decay did to weights that may not move, and to their moments."""
-        if self.moving is not None and before is not None:
-            for weight, mask, old in zip(self.weights, self.moving, before.weights, strict=True):
-                weight.copy_(torch.where(mask, weight, old))
-            for weight, mask, old in zip(self.weights, self.moving, before.moments, strict=False):
+        if self.frozen is not None and before is not None:
+            for weight, frozen, old in zip(self.weights, self.frozen, before.weights, strict=True):
+                weight.copy_(torch.where(frozen, old, weight))
+            for weight, frozen, old in zip(self.weights, self.frozen, before.moments, strict=False):
                 for name, state in self._moments(weight):  # the other role may need them: as they were
-                    state.copy_(torch.where(mask, state, old.get(name, 0.0)))
-        if self.kept is not None:
-            for weight, mask in zip(self.weights, self.kept, strict=True):
-                weight.masked_fill_(~mask, 0.0)
-        still = self.kept if self.shared or self._leaks() else self.gradient_mask
-        if still is not None:
-            for weight, mask in zip(self.weights, still, strict=True):
+                    state.copy_(torch.where(frozen, old.get(name, 0.0), state))
+        if self.pruned is not None:
+            for weight, pruned in zip(self.weights, self.pruned, strict=True):
+                weight.masked_fill_(pruned, 0.0)
+        without_moments = self.pruned if self.shared or self._leaks() else self.still
+        if without_moments is not None:
+            for weight, where in zip(self.weights, without_moments, strict=True):
                 for _, state in self._moments(weight):
-                    state.masked_fill_(~mask, 0.0)
+                    state.masked_fill_(where, 0.0)
 
 
 @dataclass(frozen=True)
@@ -369,18 +372,15 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             module.momentum, module.track_running_stats = momentum, tracking
 
 
-def _aligned(mask: Mask | None, model: nn.Module) -> list[Tensor] | None:
-    """A mask as a list in the order of the trainable weights, true where it says nothing."""
+def _outside(mask: Mask | None, model: nn.Module) -> list[Tensor] | None:
+    """Where a mask is false, in the order of the trainable weights; nowhere where it says nothing."""
     if mask is None:
         return None
     mask.check(model)
-    return [
-        mask[name].to(weight.device) if name in mask else torch.ones_like(weight, dtype=torch.bool)
-        for name, weight in parameters.trainable(model).items()
-    ]
+    return [~tensor for tensor in masks.over(mask, parameters.trainable(model)).values()]
 
 
-def _both(first: list[Tensor] | None, second: list[Tensor] | None) -> list[Tensor] | None:
+def _either(first: list[Tensor] | None, second: list[Tensor] | None) -> list[Tensor] | None:
     if first is None or second is None:
         return first if second is None else second
-    return [a & b for a, b in zip(first, second, strict=True)]
+    return [a | b for a, b in zip(first, second, strict=True)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge import prunable, registry
+from expunge import masks, prunable, registry
 from expunge.masks import Mask
 from expunge.methods import ao_sparse
 from expunge.methods.ao_sparse import AoSparseConfig
@@ -51,7 +51,7 @@ def test_iterative_magnitude() -> None:
 def test_scores_of_synflow() -> None:
     case = cases.load("pruning")
     model = cases.tiny_model()
-    left = prunable.left(prunable.weights(model, linear=False), None)
+    left = masks.over(None, prunable.weights(model, linear=False))
     network = synflow.positive(model, left, "absolute")
     found = {name: score.float() for name, score in synflow.scores(network, left, SHAPE).items()}
     cases.assert_close(case, found, "synflow_score.")

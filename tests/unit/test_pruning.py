@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from expunge import config as configuration
-from expunge import prunable, registry, unlearning
+from expunge import masks, prunable, registry, unlearning
 from expunge.adapters import LowRank
 from expunge.context import Context
 from expunge.errors import RequestError, RunError
@@ -275,7 +275,7 @@ def build(name: str, size: int = 8, seed: int = 0) -> nn.Module:
 
 def flows(model: nn.Module, shape: tuple[int, ...], batch_norm: str = "absolute") -> tuple[dict[str, float], float]:
     """The sum of the scores of each convolution, and the flow through all: the sum of logits without the biases."""
-    kept = prunable.left(prunable.weights(model, linear=False), None)
+    kept = masks.over(None, prunable.weights(model, linear=False))
     copied = synflow.positive(model, kept, batch_norm)  # type: ignore[arg-type]
     sums = {name: float(score.sum()) for name, score in synflow.scores(copied, kept, shape).items()}
     with torch.no_grad():
@@ -331,7 +331,7 @@ def test_scores_of_synflow_are_sums_over_paths() -> None:
                     path = first[j, i] * second[k, j] * last[c, k]
                     through[0][j, i] += path
                     through[1][k, j] += path
-    kept = prunable.left(prunable.weights(model, linear=False), None)
+    kept = masks.over(None, prunable.weights(model, linear=False))
     found = synflow.scores(synflow.positive(model, kept, "absolute"), kept, (2, 1, 1))
     for score, wanted in zip(found.values(), through, strict=True):
         torch.testing.assert_close(score.flatten(1), wanted)
@@ -378,7 +378,7 @@ def test_many_iterations_of_synflow_rank_what_is_left_anew() -> None:
     total = sum(weight.numel() for weight in prunable.weights(model, linear=False).values())
     mask: Mask | None = None
     for portion in prunable.portions(total, 0.8, 5):
-        kept = prunable.left(prunable.weights(model, linear=False), mask)
+        kept = masks.over(mask, prunable.weights(model, linear=False))
         found = synflow.scores(synflow.positive(model, kept, "absolute"), kept, SHAPE)
         flat = sorted((float(s), n, i) for n in kept for i, s in enumerate(found[n].flatten()) if kept[n].flatten()[i])
         after = {name: tensor.clone() for name, tensor in kept.items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters
+from expunge import masks, parameters
 from expunge.context import Context
 from expunge.errors import RequestError
 from expunge.masks import Mask
@@ -33,12 +33,7 @@ def _aligned(model: nn.Module, mask: Mask | None) -> dict[str, Tensor]:
     """A mask as tensors of every trainable weight, true where it says nothing."""
     if mask is not None:
         mask.check(model)
-    return {
-        name: mask[name].to(weight.device)
-        if mask is not None and name in mask
-        else torch.ones_like(weight, dtype=torch.bool)
-        for name, weight in parameters.trainable(model).items()
-    }
+    return masks.over(mask, parameters.trainable(model))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import parameters, ranges, training
+from expunge import masks, parameters, ranges, training
 from expunge.context import Context, UnlearningData
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
@@ -42,8 +42,7 @@ class RandomLabelConfig:
         """Check the ranges."""
         training.check_schedule(self.epochs, self.batch_size)
         ranges.between(0, 1, proximal=self.proximal)
-        if self.order not in ("alternate", "mixed"):
-            raise RequestError(f"order must be alternate or mixed, got {self.order!r}")
+        ranges.one_of(("alternate", "mixed"), order=self.order)
 
 
 @method(
@@ -128,16 +127,13 @@ class Start:
 
 def _copies(model: nn.Module, context: Context) -> list[Start]:
     """Each trainable weight and its value now, zero where the model is to be sparse."""
-    kept = context.sparsity or {}
-    masks = context.update_masks if isinstance(context.update_masks, Mask) else {}
-    starts: list[Start] = []
-    for name, weight in parameters.trainable(model).items():
-        first = weight.detach() * kept[name].to(weight.device) if name in kept else weight.detach().clone()
-        free = torch.ones_like(weight, dtype=torch.bool)
-        for mask in (kept, masks):
-            free &= mask[name].to(weight.device) if name in mask else True
-        starts.append(Start(weight, first, free.flatten().nonzero().flatten()))
-    return starts
+    weights = parameters.trainable(model)
+    kept = masks.over(context.sparsity, weights)
+    moving = masks.over(context.update_masks if isinstance(context.update_masks, Mask) else None, weights)
+    return [
+        Start(weight, weight.detach() * kept[name], (kept[name] & moving[name]).flatten().nonzero().flatten())
+        for name, weight in weights.items()
+    ]
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, prunable, ranges
+from expunge import masks, parameters, prunable, ranges
 from expunge.context import Context
 from expunge.errors import RequestError
 from expunge.masks import Mask
@@ -56,7 +56,7 @@ def prune(model: nn.Module, shape: tuple[int, ...], config: SynflowConfig, conte
         RequestError: Nothing can be pruned, or no flow reaches the logits.
     """
     weights = prunable.required(model, config.linear)
-    left = prunable.left(weights, context.sparsity)
+    left = masks.over(context.sparsity, weights)
     network = positive(model, left, config.batch_norm)
     portions = prunable.portions(prunable.count(left), config.rate, config.iterations, as_released=config.as_released)
     for portion in portions:
