@@ -1,5 +1,8 @@
 """Losses that the methods share, in float32 whatever the precision of the forward pass."""
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,7 +18,16 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     Hinton et al. 2015 (arXiv:1503.02531); the factor ``T^2`` keeps gradients of the same size for every T.
     Both arguments are (batch, classes) logits.
     """
+    return divergence(student, teacher, temperature).mean()
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``T^2 KL(softmax(teacher/T) || softmax(student/T))`` of each example (batch,) from logits (batch, classes)."""
     log_student = functional.log_softmax(student.float() / temperature, dim=1)
     log_teacher = functional.log_softmax(teacher.float() / temperature, dim=1)
-    divergence = functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
-    return temperature**2 * divergence
+    return temperature**2 * functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+
+
+def l1_norm(weights: Iterable[Tensor]) -> Tensor:
+    """The sum of the absolute values of all weights."""
+    return torch.stack([weight.abs().sum() for weight in weights]).sum()

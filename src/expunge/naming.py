@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -140,15 +141,21 @@ def _with_options(method: object, given: Mapping[str, object], name: str) -> obj
     if not of_role:
         return method
     check_roles(method, of_role)
-    method = per_role(method)
-    return config.override(type(method), config.to_data(method), _unshared(of_role), name)
+    method = with_roles(method, {key.removeprefix("rule.") for key in of_role})
+    return config.override(type(method), config.to_data(method), of_role, name)
 
 
-def _unshared(of_role: Mapping[str, object]) -> dict[str, object]:
-    """Options of roles, where an optimizer chosen for one of them keeps its moments to itself unless told otherwise."""
-    keys = {key.removeprefix("rule.") for key in of_role}
-    chosen = any(key.endswith(".optimizer") for key in keys) and "share" not in keys
-    return {**({"share": "nothing"} if chosen else {}), **of_role}
+def with_roles(method: object, options: Iterable[str]) -> object:
+    """The method with a rule for each role if one of these options asks for it.
+
+    An optimizer that is chosen for one role keeps its moments to itself, unless ``share`` says otherwise.
+    """
+    keys = list(options)
+    if any(_by_role(key) for key in keys):
+        method = per_role(method)
+    rule = getattr(method, "rule", None)
+    chosen = any(key in ("forget.optimizer", "retain.optimizer") for key in keys) and "share" not in keys
+    return replace(method, rule=replace(rule, share="nothing")) if chosen and isinstance(rule, PerRole) else method  # pyright: ignore
 
 
 ROLES = ("forget.", "retain.")
@@ -206,9 +213,13 @@ def label(unlearning: Unlearning) -> str:
 
     The shape of a preset is its method, with an update mask by a score of the same sort for the same roles.
     """
-    name = registry.of_config("methods", unlearning.method).name
-    presets = {_shape(named(word)): word for word in PRESETS}
-    return presets.get(_shape(unlearning), name)
+    return _words().get(_shape(unlearning), registry.of_config("methods", unlearning.method).name)
+
+
+@cache
+def _words() -> dict[tuple[object, ...], str]:
+    """The word of each preset by its shape."""
+    return {_shape(named(word)): word for word in PRESETS}
 
 
 def _shape(unlearning: Unlearning) -> tuple[object, ...]:

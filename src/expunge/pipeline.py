@@ -94,9 +94,9 @@ def _fit(model: nn.Module, images: ImageSet, plan: Training, context: Context, f
 def _prune(wanted: PruneConfig, before: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     data = session.prepare(wanted.data)
     _check_data(before["original"], data)
-    model = load_model(wanted, before["original"], session).to(session.device)
     context = _context(wanted, session, "pruning", before["original"].id)
-    context.sparsity = _sparsity(before["original"])
+    model, context.sparsity = load_sparse(wanted, before["original"], session)
+    model.to(session.device)
     plugin = registry.of_config("pruning", wanted.pruner)
     if not plugin.mark.trained:
         _go_back(model, before)
@@ -113,12 +113,6 @@ def _go_back(model: nn.Module, before: Mapping[str, RunDirectory]) -> None:
     """Give the model the weights of the epoch that it is to go back to, if any."""
     if "start" in before:
         parameters.load(model, before["start"].tensors("model"), f"{before['start'].path / 'model.safetensors'}")
-
-
-def _sparsity(directory: RunDirectory) -> Mask | None:
-    """The sparsity mask of a stored model, if it is sparse."""
-    kept = directory.sparsity()
-    return None if kept is None else Mask(kept)
 
 
 def take_in(wanted: ImportConfig, path: Path, store: Store, session: Session) -> RunDirectory:
@@ -165,9 +159,9 @@ def _unlearn(
     ids = preparation.forget_set(wanted, data)
     forget, retain = partition(data.train.to(session.device), ids)
     seen = UnlearningData(forget, retain, data.validation.to(session.device), data.dataset.num_classes)
-    model = load_model(wanted.original, before["original"], session).to(session.device)
     context = _context(wanted, session, "unlearning")
-    context.sparsity = _sparsity(before["original"])
+    model, context.sparsity = load_sparse(wanted.original, before["original"], session)
+    model.to(session.device)
     context.keep = stages = Stages(wanted, context, store, session)
     model = unlearning.unlearn(model, seen, wanted.unlearning, context)
     for role, mask in _by_role(context.update_masks).items():
@@ -191,9 +185,14 @@ def _check_data(original: RunDirectory, data: Prepared) -> None:
 
 def load_model(wanted: Original, directory: RunDirectory, session: Session) -> nn.Module:
     """The model of a run, on the CPU, in evaluation mode."""
-    model = preparation.build(wanted, session.prepare(wanted.data).dataset)
-    parameters.load(model, directory.tensors("model"), f"{directory.path / 'model.safetensors'}")
-    return model.eval()
+    return load_sparse(wanted, directory, session)[0]
+
+
+def load_sparse(wanted: Original, directory: RunDirectory, session: Session) -> tuple[nn.Module, Mask | None]:
+    """The model of a run, on the CPU, in evaluation mode; and its sparsity mask, if it is sparse."""
+    model, stored = preparation.build(wanted, session.prepare(wanted.data).dataset), directory.model()
+    parameters.load(model, stored.state, f"{directory.path / 'model.safetensors'}")
+    return model.eval(), Mask(stored.kept) if stored.kept else None
 
 
 def _save(
@@ -246,7 +245,7 @@ def _judge(
 
 def subject_of(directory: RunDirectory, original: Mapping[str, Tensor], reference: Subject | None = None) -> Subject:
     """What the metrics judge, read from an unlearn run."""
-    stored = directory.tensors("predictions")
+    stored, model = directory.tensors("predictions"), directory.model()
     found = {
         name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
         for name in ("train", "validation", "test", "triggered")
@@ -256,8 +255,8 @@ def subject_of(directory: RunDirectory, original: Mapping[str, Tensor], referenc
     forgotten = torch.isin(train.ids, stored["forget.ids"])
     return Subject(
         splits={"forget": train.select(forgotten), "retain": train.select(~forgotten), **found},
-        weights=directory.weights(),
-        sparsity=directory.sparsity() or {},
+        weights=model.weights,
+        sparsity=model.kept,
         original_weights=original,
         seconds=directory.seconds(),
         scores={key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")},

@@ -21,8 +21,7 @@ def check(rate: float, scope: str = "global") -> None:
     ranges.between(0, 1, rate=rate)
     if rate == 1:
         raise RequestError("rate must be below 1, got 1: something must be left of the model")
-    if scope not in ("global", "layer"):
-        raise RequestError(f"scope must be global or layer, got {scope!r}")
+    ranges.one_of(("global", "layer"), scope=scope)
 
 
 def weights(model: nn.Module, linear: bool) -> dict[str, nn.Parameter]:

@@ -29,6 +29,23 @@ HEADER = "expunge"
 
 
 @dataclass(frozen=True)
+class StoredModel:
+    """A model as a run has written it."""
+
+    state: Mapping[str, Tensor]
+    """Its state dict."""
+    kept: dict[str, Tensor]
+    """Which weights are kept, bool by name, of those that are sparse."""
+    trained: tuple[str, ...]
+    """The names in the state dict that are weights; the others are buffers."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The trained parameters, without the buffers."""
+        return {name: self.state[name] for name in self.trained}
+
+
+@dataclass(frozen=True)
 class RunDirectory:
     """One run on disk: ``config.json``, ``run.json``, and tensors and history by its kind."""
 
@@ -69,13 +86,24 @@ class RunDirectory:
         """
         return self._read(name)[0]
 
+    def model(self) -> "StoredModel":
+        """Everything in ``model.safetensors``, read once.
+
+        Raises:
+            RequestError: The file is missing or damaged, or does not say what its weights are.
+        """
+        state, kept, header = self._read("model")
+        if "weights" not in header:
+            raise RequestError(f"{self.path / 'model.safetensors'} does not say what its weights are: run it again")
+        return StoredModel(state, kept, tuple(cast("list[str]", header["weights"])))
+
     def sparsity(self) -> dict[str, Tensor] | None:
         """Which weights of the model are kept, bool by name, if it is sparse.
 
         Raises:
             RequestError: The file is missing or damaged.
         """
-        return self._read("model")[1] or None
+        return self.model().kept or None
 
     def weights(self) -> dict[str, Tensor]:
         """The trained parameters of ``model.safetensors``, without its buffers: the file says which they are.
@@ -83,10 +111,7 @@ class RunDirectory:
         Raises:
             RequestError: The file is missing or damaged.
         """
-        tensors, _, header = self._read("model")
-        if "weights" not in header:
-            raise RequestError(f"{self.path / 'model.safetensors'} does not say what its weights are: run it again")
-        return {name: tensors[name] for name in cast("list[str]", header["weights"])}
+        return self.model().weights
 
     def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], Record]:
         """The tensors of a file, the masks of those that are sparse, and what its header says."""

@@ -15,7 +15,6 @@ from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
 from expunge.naming import PRESETS
 from expunge.plans import UnlearnConfig
-from expunge.rules import PerRole
 from expunge.unlearning import Unlearning
 from expunge.update_masks import UpdateMask
 from expunge.updates import Precision
@@ -43,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in given if word != NO_MASK]
     parsed = _console.parse(_arguments(given), "unlearn", __doc__, words)
     choice: _Choice = parsed.choice  # pyright: ignore
-    naming.check_roles(choice.method, [word.removeprefix("--") for word in given if word.startswith("--")])
+    naming.check_roles(choice.method, _options(given))
     store, original = _console.open_original(parsed.run)
     chosen = Unlearning(choice.method, choice.update_mask, choice.adapters)
     wanted = UnlearnConfig(
@@ -106,10 +105,7 @@ def _arguments(given: list[str]) -> type[Arguments]:
 def _subcommand(name: str, given: list[str]) -> object:
     default = naming.named(name)
     method = _as_original(default.method, given)
-    if _mentions(given, "--forget.", "--retain.", "--share"):
-        method = naming.per_role(method)
-    if _mentions(given, "--forget.optimizer", "--retain.optimizer") and not _mentions(given, "--share"):
-        method = _unshared(method)
+    method = naming.with_roles(method, _options(given))
     mask = default.update_mask or (UpdateMask() if _mentions(given, "--update-mask.") else None)
     if mask is not None and _mentions(given, "--update-mask.fraction"):
         mask = dataclasses.replace(mask, threshold=None)
@@ -129,12 +125,9 @@ def _subcommand(name: str, given: list[str]) -> object:
     return Annotated[shape, tyro.conf.subcommand(name.replace("_", "-"), default=default_choice, description=summary)]
 
 
-def _unshared(method: object) -> object:
-    """Where an optimizer is chosen for one role, it keeps its moments to itself unless told otherwise."""
-    rule = getattr(method, "rule", None)
-    if not isinstance(rule, PerRole):
-        return method
-    return dataclasses.replace(method, rule=dataclasses.replace(rule, share="nothing"))  # pyright: ignore
+def _options(given: list[str]) -> list[str]:
+    """The names of the options among the arguments, without their values."""
+    return [word.removeprefix("--").partition("=")[0] for word in given if word.startswith("--")]
 
 
 def _mentions(given: list[str], *prefixes: str) -> bool:

@@ -77,10 +77,8 @@ class AdversarialConfig:
         ranges.at_least(0, stop_after=self.stop_after, pretrain_steps=self.pretrain_steps)
         ranges.at_least(1, directions=self.directions)
         ranges.above(0, noise=self.noise)
-        if self.unseen not in ("retained", "all"):
-            raise RequestError(f"unseen must be retained or all, got {self.unseen!r}")
-        if self.sensitivity not in ("copies", "derivative"):
-            raise RequestError(f"sensitivity must be copies or derivative, got {self.sensitivity!r}")
+        ranges.one_of(("retained", "all"), unseen=self.unseen)
+        ranges.one_of(("copies", "derivative"), sensitivity=self.sensitivity)
 
     @property
     def probe(self) -> Probe:
@@ -163,10 +161,9 @@ def _attacker(
 def everything(data: UnlearningData) -> ImageSet:
     """All training images in the order of their ids, which does not tell which are to be forgotten."""
     parts = (data.forget, data.retain)
-    order = torch.cat([part.ids for part in parts]).argsort()
     inputs, labels = torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts])
-    ids = torch.cat([part.ids for part in parts])
-    return replace(data.retain, inputs=inputs[order], labels=labels[order], ids=ids[order])
+    ids, order = torch.cat([part.ids for part in parts]).sort()
+    return replace(data.retain, inputs=inputs[order], labels=labels[order], ids=ids)
 
 
 def _pairs(

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from expunge import parameters, ranges, training
 from expunge.context import Context, UnlearningData
 from expunge.data.image_set import ImageSet
+from expunge.losses import divergence
 from expunge.mixed import by_role, joined
 from expunge.registry import method
 from expunge.rules import PerRole, Rule
@@ -60,13 +60,6 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BadTeacherConfig, co
 
             step(**by_role(divergences, of_forget, step))
     return model
-
-
-def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """``T^2 KL(softmax(teacher/T) || softmax(student/T))`` of each example (batch,) from logits (batch, classes)."""
-    log_student = functional.log_softmax(student.float() / temperature, dim=1)
-    log_teacher = functional.log_softmax(teacher.float() / temperature, dim=1)
-    return temperature**2 * functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
 
 
 def _share(images: ImageSet, fraction: float, generator: torch.Generator) -> ImageSet:

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from expunge import parameters, ranges, training
 from expunge.context import Context, UnlearningData
-from expunge.losses import cross_entropy
+from expunge.losses import cross_entropy, l1_norm
 from expunge.registry import method
 from expunge.rules import PerRole, Rule
 
@@ -53,4 +52,4 @@ def unlearn(model: nn.Module, data: UnlearningData, config: GradientAscentConfig
 def _objective(logits: Tensor, labels: Tensor, weights: list[nn.Parameter], l1: float) -> Tensor:
     """``-CE + l1 ||w||_1``."""
     loss = -cross_entropy(logits, labels)
-    return loss + l1 * torch.stack([weight.abs().sum() for weight in weights]).sum() if l1 > 0 else loss
+    return loss + l1 * l1_norm(weights) if l1 > 0 else loss

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from expunge import parameters, prunable, ranges, training
 from expunge.context import Context, UnlearningData
-from expunge.losses import cross_entropy
+from expunge.losses import cross_entropy, l1_norm
 from expunge.registry import method
 from expunge.rules import PerRole, Rule
 
@@ -112,7 +112,7 @@ def _objective(logits: Tensor, labels: Tensor, weights: list[nn.Parameter], alph
     """``CE + alpha ||w||_1``; the accuracy on the batch is noted, and stays on the device."""
     seen.append((logits.detach().argmax(dim=1) == labels).float().mean())
     loss = cross_entropy(logits, labels)
-    return loss + alpha * torch.stack([weight.abs().sum() for weight in weights]).sum() if alpha > 0 else loss
+    return loss + alpha * l1_norm(weights) if alpha > 0 else loss
 
 
 def _collapse(first: Tensor, last: Tensor, labels: Tensor, config: L1SparseConfig) -> str:

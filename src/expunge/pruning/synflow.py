@@ -33,8 +33,7 @@ class SynflowConfig:
         """Check the ranges."""
         prunable.check(self.rate)
         ranges.at_least(1, iterations=self.iterations)
-        if self.batch_norm not in ("absolute", "identity"):
-            raise RequestError(f"batch_norm must be absolute or identity, got {self.batch_norm!r}")
+        ranges.one_of(("absolute", "identity"), batch_norm=self.batch_norm)
 
 
 @pruner(reference="Tanaka et al. 2020, arXiv:2006.05467", trained=False)
