@@ -28,12 +28,15 @@ class Rule:
     """Nesterov momentum, for SGD."""
     weight_decay: float = 5e-4
     """L2 term for SGD; decoupled decay for AdamW and Lion."""
-    schedule: Literal["constant", "multistep", "cosine", "linear"] = "constant"
-    """Learning rate over the run: constant; times a factor at each milestone; half a cosine to 0; linear to 0."""
+    schedule: Literal["constant", "multistep", "cosine", "linear", "exponential"] = "constant"
+    """Learning rate over the run: constant; times a factor at each milestone; half a cosine to 0; linear to 0; times
+    the decay at each step."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """For multistep: the shares of the run at which the rate is multiplied by the factor."""
     milestone_factor: float = 0.1
     """For multistep: the factor at each milestone."""
+    decay: float = 0.995
+    """For exponential: the factor by which the rate falls at each step."""
     warmup: float = 0.0
     """Share of the run over which the rate rises linearly from 0 to its peak."""
     clip: float | None = None
@@ -55,16 +58,17 @@ class Rule:
         ranges.at_least(0, lr=self.lr, weight_decay=self.weight_decay, rho=self.rho, lamb=self.lamb)
         ranges.above(0, clip=self.clip)
         ranges.between(0, 1, momentum=self.momentum, beta2=self.beta2, warmup=self.warmup)
-        ranges.between(0, 1, milestone_factor=self.milestone_factor)
+        ranges.between(0, 1, milestone_factor=self.milestone_factor, decay=self.decay)
         checks = {
             "momentum must be below 1": self.momentum < 1,
             "beta2 must be below 1": self.beta2 < 1,
             "milestones must be shares of the run in [0, 1], ascending": _ascending(self.milestones),
             "milestone_factor must be above 0": self.milestone_factor > 0,
+            "decay must be above 0": self.decay > 0,
             "nesterov needs sgd and a momentum above 0": not self.nesterov
             or (self.optimizer == "sgd" and self.momentum > 0),
             "optimizer must be sgd, adamw, adamw8bit or lion": self.optimizer in get_args(Optimizer),
-            "schedule must be constant, multistep, cosine or linear": self.schedule in _SCHEDULES,
+            f"schedule must be one of {', '.join(_SCHEDULES)}": self.schedule in _SCHEDULES,
             "sharpness must be min or max": self.sharpness in ("min", "max"),
         }
         for message, holds in checks.items():
@@ -72,11 +76,15 @@ class Rule:
                 field = message.partition(" ")[0]
                 raise RequestError(f"{message}, got {getattr(self, field)!r}")
 
-    def rate(self, progress: float) -> float:
-        """The learning rate at a share of the run in [0, 1)."""
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step in 0..steps-1 of a run.
+
+        Warm-up and all schedules but the exponential one, ``lr decay^step``, see only the share of the run, step/steps.
+        """
+        progress = step / steps
         if progress < self.warmup:
             return self.lr * progress / self.warmup
-        return self.lr * _SCHEDULES[self.schedule](self, progress)
+        return self.lr * _SCHEDULES[self.schedule](self, step, progress)
 
 
 @dataclass(frozen=True)
@@ -122,9 +130,11 @@ def _after_warmup(rule: Rule, progress: float) -> float:
     return (progress - rule.warmup) / (1 - rule.warmup) if rule.warmup < 1 else 1.0
 
 
-_SCHEDULES: Mapping[str, Callable[[Rule, float], float]] = {
-    "constant": lambda rule, progress: 1.0,
-    "multistep": lambda rule, progress: rule.milestone_factor ** sum(progress >= at for at in rule.milestones),
-    "cosine": lambda rule, progress: 0.5 * (1 + math.cos(math.pi * _after_warmup(rule, progress))),
-    "linear": lambda rule, progress: 1 - _after_warmup(rule, progress),
+_SCHEDULES: Mapping[str, Callable[[Rule, int, float], float]] = {
+    "constant": lambda rule, step, progress: 1.0,
+    "multistep": lambda rule, step, progress: rule.milestone_factor ** sum(progress >= at for at in rule.milestones),
+    "cosine": lambda rule, step, progress: 0.5 * (1 + math.cos(math.pi * _after_warmup(rule, progress))),
+    "linear": lambda rule, step, progress: 1 - _after_warmup(rule, progress),
+    "exponential": lambda rule, step, progress: rule.decay**step,
 }
+"""The share of the peak rate after the warm-up, from the step and the share of the run that is done."""

@@ -80,12 +80,12 @@ class Stepper:
         Raises:
             RunError: A loss of some recent step was not finite.
         """
-        progress = self.taken / self.steps
+        now = Progress(self.taken, self.steps)
         losses: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
         with self._model_state(self.model):
             for role, part in self._parts(objectives):
-                rate = self._updates[role].apply(part, progress, self._autocast, losses)
+                rate = self._updates[role].apply(part, now, self._autocast, losses)
                 rates |= dict.fromkeys(part, rate)
         self._losses.append(losses)
         self._rates.append(rates)
@@ -240,10 +240,10 @@ class _Update:
                 moment.masked_fill_(pruned, 0.0)
 
     def apply(
-        self, objectives: Mapping[str, Objective], progress: float, autocast: bool, losses: dict[str, Tensor]
+        self, objectives: Mapping[str, Objective], now: Progress, autocast: bool, losses: dict[str, Tensor]
     ) -> float:
         """Take one step, note the losses, and return the learning rate."""
-        rate = self.rule.rate(progress)
+        rate = self.rule.rate(now.step, now.steps)
         optimizers.configure(self.optimizer, self.rule, rate)
         self._gradient(objectives, autocast, losses)
         with torch.no_grad():

@@ -121,16 +121,36 @@ def test_lion_by_its_formula() -> None:
     assert model.weight.tolist() == pytest.approx([0.95 - 0.1, -1.9 + 0.1])
 
 
+def rates(rule: Rule, steps: int = 4) -> list[float]:
+    return [rule.rate(step, steps) for step in range(steps)]
+
+
 def test_schedules() -> None:
-    at = [0.0, 0.25, 0.5, 0.75]
-    assert [Rule(lr=1.0).rate(p) for p in at] == [1, 1, 1, 1]
-    assert [Rule(lr=1.0, schedule="multistep").rate(p) for p in at] == pytest.approx([1, 1, 0.1, 0.01])
-    assert [Rule(lr=1.0, schedule="cosine").rate(p) for p in at] == pytest.approx(
-        [0.5 * (1 + math.cos(math.pi * p)) for p in at]
+    assert rates(Rule(lr=1.0)) == [1, 1, 1, 1]
+    assert rates(Rule(lr=1.0, schedule="multistep")) == pytest.approx([1, 1, 0.1, 0.01])
+    assert rates(Rule(lr=1.0, schedule="cosine")) == pytest.approx(
+        [0.5 * (1 + math.cos(math.pi * share)) for share in (0.0, 0.25, 0.5, 0.75)]
     )
-    assert [Rule(lr=1.0, schedule="linear").rate(p) for p in at] == pytest.approx([1, 0.75, 0.5, 0.25])
-    warm = Rule(lr=1.0, schedule="linear", warmup=0.5)
-    assert [warm.rate(p) for p in at] == pytest.approx([0, 0.5, 1.0, 0.5])
+    assert rates(Rule(lr=1.0, schedule="linear")) == pytest.approx([1, 0.75, 0.5, 0.25])
+    assert rates(Rule(lr=1.0, schedule="linear", warmup=0.5)) == pytest.approx([0, 0.5, 1.0, 0.5])
+
+
+@pytest.mark.parametrize("steps", [4, 40])
+def test_an_exponential_rate_falls_by_its_factor_at_each_step_however_long_the_run(steps: int) -> None:
+    falling = rates(Rule(lr=2.0, schedule="exponential", decay=0.5), steps)
+    assert falling[:4] == [2.0, 1.0, 0.5, 0.25]
+    assert falling[-1] == 2.0 * 0.5 ** (steps - 1)
+    assert rates(Rule(lr=2.0, schedule="exponential", decay=0.5, warmup=0.5))[:4] == [0.0, 1.0, 0.5, 0.25]
+    assert rates(Rule(lr=1.0, schedule="exponential"), 3) == pytest.approx([1.0, 0.995, 0.995**2])
+
+
+def test_the_steps_of_a_part_of_a_run_are_counted_from_its_beginning() -> None:
+    model = Quadratic()
+    rule = Rule(lr=1.0, momentum=0.0, weight_decay=0.0, schedule="exponential", decay=0.5)
+    step = stepper(model, rule, steps=4, first=2)
+    for _ in range(2):
+        step(retain=model.loss)
+    assert [record["lr"]["retain"] for record in step.history()] == [0.25, 0.125]
 
 
 def test_history_shows_the_schedule_and_the_losses() -> None:
@@ -312,6 +332,8 @@ def test_bfloat16_is_used_on_request_only_for_a_tiny_model() -> None:
         ("clip", 0.0),
         ("rho", -0.1),
         ("milestone_factor", 0.0),
+        ("decay", 0.0),
+        ("decay", 1.5),
         ("milestones", (0.7, 0.2)),
         ("optimizer", "adam"),
         ("schedule", "step"),
