@@ -1,5 +1,6 @@
 """A network as a function of its weights, in evaluation mode: what everything about curvature is computed from."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,3 +113,14 @@ def shaped(vector: Tensor, like: Mapping[str, Tensor]) -> Vector:
 def dot(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
     """The inner product of two vectors, ()."""
     return torch.stack([(first[name] * second[name]).sum() for name in first]).sum()
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Within the block, derivatives in forward mode raise no warning of torch about itself.
+
+    It scripts its own rules for forward mode when they are first used.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
+        yield

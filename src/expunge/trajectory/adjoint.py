@@ -1,0 +1,90 @@
+"""A question about the trained model, carried backward along a recorded training: what each example has to do with it.
+
+The change of a scalar ``f(w_T)`` when example i is left out is, to first order, ``grad f . a_i`` with a_i the additive
+vector of :mod:`expunge.trajectory.tangents`. One pass backward gives it for all n examples at once: with l the
+derivative of f in the weights after a step,
+
+    k <- momentum k - rate l,    v = D clip(g) k,    f_i += v . (change of the batch's mean gradient without i),
+    l <- l + (H + l2) v.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.steps import Report, Step, Walk
+from expunge.trajectory.tangents import clip_of
+from expunge.updates import Progress
+
+
+def influence(
+    calculus: Calculus,
+    trajectory: Trajectory,
+    directions: Tensor,
+    memory: int,
+    on_step: Report | None = None,
+) -> tuple[Tensor, Tensor]:
+    """How each functional changes when each example is left out (functionals, n), and the replayed weights (p,).
+
+    ``directions`` (functionals, p) are the gradients of the functionals at the trained weights; examples are in the
+    order of the plan's ids. Cost: about two walks along the training, and for each functional a product and a forward
+    pass with tangents of each batch, whatever n is. ``memory`` bytes hold weights of the way; less costs one more walk.
+    """
+    plan, device = trajectory.plan, calculus.weights.device
+    found = torch.zeros(len(directions), len(plan.ids), dtype=calculus.dtype, device=device)
+    along, moments = directions.to(calculus.dtype).clone(), torch.zeros_like(directions, dtype=calculus.dtype)
+    walked = _Backwards(calculus, trajectory, memory)
+    for step in walked:
+        moments = plan.momentum * moments - step.rate * along
+        clip = clip_of(trajectory, step)
+        through = moments if clip is None else clip(moments)
+        positions = step.positions.to(device)
+        found[:, positions] += _without_each(step.point.slopes(through))
+        along.add_(through, alpha=plan.l2)
+        step.point.add_products(along, through, 1.0, 1.0)
+        if on_step is not None:
+            on_step(Progress(plan.steps - step.number, plan.steps))
+    return found, walked.end
+
+
+def _without_each(slopes: Tensor) -> Tensor:
+    """The mean slope of a batch (functionals, b) without each example, less that with all."""
+    size = slopes.shape[1]
+    mean = slopes.mean(dim=1, keepdim=True)
+    return (mean - slopes) / (size - 1) if size > 1 else -mean
+
+
+class _Backwards:
+    """The steps of a training from its last to its first.
+
+    Their weights and gradients are kept if ``memory`` bytes hold them all; else those of sqrt(T) points of the way,
+    from which a piece of sqrt(T) steps at a time is walked again.
+    """
+
+    def __init__(self, calculus: Calculus, trajectory: Trajectory, memory: int) -> None:
+        """Choose how many points of the way to keep."""
+        self.calculus, self.plan = calculus, trajectory.plan
+        self.start = self.end = calculus.flat(dict(trajectory.initial))
+        fits = self.plan.steps * 3 * self.start.nbytes <= memory
+        self.piece = self.plan.steps if fits else math.isqrt(self.plan.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        """Each step, the last first."""
+        walk = Walk(self.calculus, self.plan, self.start)
+        marks: list[tuple[int, Tensor, Tensor | None]] = []
+        steps: list[Step] = []
+        for step in walk:
+            if step.number % self.piece == 0:
+                marks.append((step.number, step.weights, walk.momentum))
+                steps.clear()
+            steps.append(step)
+        self.end = walk.weights
+        for first, weights, momentum in reversed(marks):
+            if not steps:
+                steps = list(Walk(self.calculus, self.plan, weights, momentum, first, first + self.piece))
+            while steps:
+                yield steps.pop()

@@ -1,0 +1,294 @@
+"""Derivatives of the mean cross-entropy of a batch in all weights as one flat vector.
+
+Two ways to the same numbers: of any network by autograd, and of one linear layer on fixed features in closed form.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, jvp, vmap
+from torch.nn import functional
+
+from expunge import parameters
+from expunge.curvature import softmax_linear
+from expunge.curvature.network import Network, Vector, flat, forward_mode, frozen, shaped
+from expunge.data.image_set import ImageSet
+
+MANY = 8
+"""From so many vectors on, forward over reverse for all at once is faster than double backward for each."""
+
+
+class Point(Protocol):
+    """The loss ``L = mean CE`` of one batch near one value w of the weights; p numbers each."""
+
+    @property
+    def count(self) -> int:
+        """The number of examples b."""
+        ...
+
+    def gradient(self) -> Tensor:
+        """``grad L`` (p,)."""
+        ...
+
+    def gradients(self) -> Tensor:
+        """The gradient of each example (b, p)."""
+        ...
+
+    def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
+        """``out <- beta out + alpha H v`` in place for vectors (count, p); ``out`` may be ``vectors`` itself."""
+        ...
+
+    def slopes(self, vectors: Tensor) -> Tensor:
+        """``g_i . v`` for vectors (count, p): (count, b)."""
+        ...
+
+
+class Calculus(Protocol):
+    """The loss of any of the images as a function of flat weights, in evaluation mode on the test transform."""
+
+    images: ImageSet
+    dtype: torch.dtype
+    weights: Tensor
+    """The weights that the model has (p,)."""
+
+    def point(self, weights: Tensor, positions: Tensor) -> Point:
+        """The loss of the images at these positions, at flat weights (p,)."""
+        ...
+
+    def flat(self, vector: Vector) -> Tensor:
+        """A vector by name as one of p numbers."""
+        ...
+
+    def named(self, vector: Tensor) -> Vector:
+        """A flat vector by name."""
+        ...
+
+    def in_order(self, vectors: Tensor) -> Tensor:
+        """Flat vectors (count, p) with their entries in the order of the weights' names."""
+        ...
+
+
+@contextmanager
+def calculus(model: nn.Module, images: ImageSet, dtype: torch.dtype = torch.float32) -> Iterator[Calculus]:
+    """The calculus of a model on images; the model itself is not changed.
+
+    Where all that is trainable is one linear layer at the end (a logistic model, the head of a frozen network), its
+    inputs are computed once, and everything else is in closed form.
+
+    Raises:
+        RequestError: Nothing is trainable, or examples are mixed even in evaluation mode.
+    """
+    with frozen(model, dtype) as network:
+        last = _only_linear(network, images)
+        yield NetworkCalculus(network, images) if last is None else LinearCalculus(network, images, last)
+
+
+class NetworkCalculus:
+    """By autograd, of any network."""
+
+    def __init__(self, network: Network, images: ImageSet) -> None:
+        """Keep the network; nothing is computed yet."""
+        self.network, self.images, self.dtype = network, images, network.dtype
+        self.weights = self.flat(network.weights)
+
+    def point(self, weights: Tensor, positions: Tensor) -> "NetworkPoint":
+        """See :class:`Calculus`."""
+        found = self.images.select(positions)
+        batch = next(self.network.batches(found, max(1, len(found))))
+        return NetworkPoint(self.network, weights, batch.inputs, batch.labels)
+
+    def flat(self, vector: Vector) -> Tensor:
+        """See :class:`Calculus`."""
+        return flat({name: vector[name].to(self.dtype) for name in self.network.weights})
+
+    def named(self, vector: Tensor) -> Vector:
+        """See :class:`Calculus`."""
+        return shaped(vector, self.network.weights)
+
+    def in_order(self, vectors: Tensor) -> Tensor:
+        """See :class:`Calculus`."""
+        return vectors
+
+
+class NetworkPoint:
+    """A batch of a network; one forward and backward pass serves its gradient and single products."""
+
+    def __init__(self, network: Network, weights: Tensor, inputs: Tensor, labels: Tensor) -> None:
+        """Keep the batch; nothing is computed yet."""
+        self.network, self.weights, self.inputs, self.labels = network, weights, inputs, labels
+        self._leaf: Tensor | None = None
+        self._slope: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """See :class:`Point`."""
+        return len(self.labels)
+
+    def gradient(self) -> Tensor:
+        """See :class:`Point`."""
+        leaf = self.weights.detach().requires_grad_()
+        return torch.autograd.grad(self._loss(leaf), leaf)[0]
+
+    def gradients(self) -> Tensor:
+        """See :class:`Point`. Cost: about one forward and backward pass, p numbers an example."""
+
+        def one(weights: Tensor, image: Tensor, label: Tensor) -> Tensor:
+            return self._losses(weights, image[None], label[None])[0]
+
+        return vmap(grad(one), in_dims=(None, 0, 0))(self.weights, self.inputs, self.labels)
+
+    def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
+        """See :class:`Point`. Cost: about 1.5 gradients of the batch a vector."""
+        found = self._many(vectors) if len(vectors) >= MANY else torch.stack([self._one(each) for each in vectors])
+        out.mul_(beta).add_(found, alpha=alpha)
+
+    def slopes(self, vectors: Tensor) -> Tensor:
+        """See :class:`Point`. Cost: a forward pass with tangents a vector."""
+
+        def along(vector: Tensor) -> Tensor:
+            return jvp(lambda weights: self._losses(weights, self.inputs, self.labels), (self.weights,), (vector,))[1]
+
+        with forward_mode():
+            return torch.stack([along(each) for each in vectors])
+
+    def _loss(self, weights: Tensor) -> Tensor:
+        return self._losses(weights, self.inputs, self.labels).mean()
+
+    def _losses(self, weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        return self.network.losses(shaped(weights, self.network.weights), inputs, labels)
+
+    def _one(self, vector: Tensor) -> Tensor:
+        """``H v`` by double backward, on a graph that is built once."""
+        if self._leaf is None or self._slope is None:
+            self._leaf = self.weights.detach().requires_grad_()
+            self._slope = torch.autograd.grad(self._loss(self._leaf), self._leaf, create_graph=True)[0]
+        return torch.autograd.grad(self._slope, self._leaf, vector, retain_graph=True)[0]
+
+    def _many(self, vectors: Tensor) -> Tensor:
+        """``H v`` of many vectors: forward over reverse, the primal shared."""
+
+        def along(vector: Tensor) -> Tensor:
+            return jvp(grad(self._loss), (self.weights,), (vector,))[1]
+
+        with forward_mode():
+            return vmap(along)(vectors)
+
+
+class LinearCalculus:
+    """In closed form, of one linear layer on fixed features.
+
+    Flat vectors are ``(W | bias)`` row by row, so that the features have a column of ones and every product is one
+    of matrices.
+    """
+
+    def __init__(self, network: Network, images: ImageSet, last: nn.Linear) -> None:
+        """Compute the features of all images: n (d + 1) numbers, one forward pass."""
+        self.network, self.images, self.dtype = network, images, network.dtype
+        self.features = _features(network, images, last)
+        classes, wide = last.weight.shape
+        entries = torch.arange(classes * (wide + (_has_bias(last))), device=images.device).view(classes, -1)
+        weight = entries[:, :wide].flatten()
+        self._order = torch.cat([weight, entries[:, wide]]) if _has_bias(last) else weight
+        self.weights = self.flat(network.weights)
+
+    def point(self, weights: Tensor, positions: Tensor) -> "LinearPoint":
+        """See :class:`Calculus`."""
+        positions = positions.to(self.images.device)
+        return LinearPoint(weights, self.features[positions], self.images.labels[positions])
+
+    def flat(self, vector: Vector) -> Tensor:
+        """See :class:`Calculus`."""
+        plain = flat({name: vector[name].to(self.dtype) for name in self.network.weights})
+        return torch.empty_like(plain).index_copy_(0, self._order, plain)
+
+    def named(self, vector: Tensor) -> Vector:
+        """See :class:`Calculus`."""
+        return shaped(vector[self._order], self.network.weights)
+
+    def in_order(self, vectors: Tensor) -> Tensor:
+        """See :class:`Calculus`."""
+        return vectors[:, self._order]
+
+
+class LinearPoint:
+    """A batch of softmax regression: X (b, d), the probabilities P (b, classes)."""
+
+    def __init__(self, weights: Tensor, features: Tensor, labels: Tensor) -> None:
+        """One product of matrices."""
+        self.features, self.labels = features, labels
+        self.p = torch.softmax(features @ weights.view(-1, features.shape[1]).T, dim=1)
+
+    @property
+    def count(self) -> int:
+        """See :class:`Point`."""
+        return len(self.labels)
+
+    def gradient(self) -> Tensor:
+        """See :class:`Point`."""
+        return (softmax_linear.residuals(self.p, self.labels).T @ self.features).flatten() / self.count
+
+    def gradients(self) -> Tensor:
+        """See :class:`Point`."""
+        found = softmax_linear.residuals(self.p, self.labels)
+        return torch.einsum("nk,nd->nkd", found, self.features).flatten(1)
+
+    def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
+        """See :class:`Point`. Cost: two products of matrices, 4 count p b operations, and nothing of p numbers."""
+        rows, wide = out.view(-1, self.features.shape[1]), self.features.shape[1]
+        moved = (vectors.view(-1, wide) @ self.features.T).view(len(vectors), -1, self.count)
+        p = self.p.T.contiguous()
+        weighted = moved.mul_(p)
+        weighted -= p * weighted.sum(dim=1, keepdim=True)
+        rows.addmm_(weighted.view(-1, self.count), self.features, beta=beta, alpha=alpha / self.count)
+
+    def slopes(self, vectors: Tensor) -> Tensor:
+        """See :class:`Point`."""
+        moved = torch.einsum("rkd,nd->rnk", vectors.view(len(vectors), self.p.shape[1], -1), self.features)
+        return (moved * softmax_linear.residuals(self.p, self.labels)).sum(dim=2)
+
+
+@torch.no_grad()
+def _only_linear(network: Network, images: ImageSet) -> nn.Linear | None:
+    """The linear layer whose output the model returns, if nothing else is trainable."""
+    trained = {id(weight) for weight in parameters.trainable(network.model).values()}
+    layers = [module for module in network.model.modules() if type(module) is nn.Linear]
+    last = next((layer for layer in layers if {id(weight) for weight in layer.parameters()} == trained), None)
+    if last is None:
+        return None
+    outputs: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: object, output: Tensor) -> None:
+        outputs.append(output)
+
+    handle = last.register_forward_hook(note)
+    try:
+        batch = next(network.batches(images.select(torch.arange(min(2, len(images)))), 2))
+        logits = network.logits(network.weights, batch.inputs)
+    finally:
+        handle.remove()
+    return last if len(outputs) == 1 and outputs[0] is logits and logits.ndim == 2 else None
+
+
+@torch.no_grad()
+def _features(network: Network, images: ImageSet, last: nn.Linear, batch_size: int = 1024) -> Tensor:
+    """What the layer is given for each image, with a column of ones where it has a bias: (n, d + 1)."""
+    found: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0])
+
+    handle = last.register_forward_pre_hook(note)
+    try:
+        for batch in network.batches(images, batch_size):
+            network.logits(network.weights, batch.inputs)
+    finally:
+        handle.remove()
+    features = torch.cat(found)
+    return functional.pad(features, (0, 1), value=1.0) if _has_bias(last) else features
+
+
+def _has_bias(layer: nn.Linear) -> bool:
+    return dict(layer.named_parameters()).get("bias") is not None

@@ -1,0 +1,169 @@
+"""The plan of a recorded training: which examples each step saw, and by which rule it moved."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError
+from expunge.rules import PerRole, Rule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps of SGD: ``g = mean CE over the batch + l2 w``, ``m <- momentum m + clip(g)``, ``w <- w - rate m``.
+
+    ``clip(g) = g min(1, clip / (||g|| + 1e-6))``: unlike elsewhere the L2 term is part of what is clipped, so that a
+    step is one function of the loss. Networks are in evaluation mode and images on the test transform: a step is then
+    a function of the weights and of each example by itself, which is what a deletion is defined by.
+    """
+
+    ids: Tensor
+    """The ids of the training examples, ascending: int64 (n,)."""
+    batches: Tensor
+    """Positions in ``ids`` of each step's examples: int64 (T, b), with -1 where a batch is shorter."""
+    rates: Tensor
+    """The learning rate of each step: float64 (T,)."""
+    l2: float
+    clip: float | None
+    momentum: float
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.batches)
+
+    def batch(self, step: int) -> Tensor:
+        """The positions of a step's examples."""
+        row = self.batches[step]
+        return row[row >= 0]
+
+    def positions(self, ids: Tensor) -> Tensor:
+        """Where these ids are in :attr:`ids`: int64, on the CPU.
+
+        Raises:
+            RequestError: One is not among the training examples, or appears twice.
+        """
+        ids = ids.cpu()
+        if len(torch.unique(ids)) != len(ids):
+            raise RequestError("an id appears twice among those to delete: an example can be deleted once")
+        found = torch.searchsorted(self.ids, ids).clamp(max=len(self.ids) - 1)
+        missing = ids[self.ids[found] != ids]
+        if len(missing):
+            raise RequestError(
+                f"{len(missing)} of {len(ids)} ids were not trained on, {int(missing[0])} among them: "
+                "the trajectory does not know them"
+            )
+        return found
+
+
+def draw(
+    ids: Tensor, rule: Rule | PerRole, *, epochs: int, batch_size: int, fixed_order: bool, generator: torch.Generator
+) -> Plan:
+    """The plan of ``epochs`` passes over the examples: in a new order each, or in one order for all.
+
+    A last batch may be shorter. Cost: T b integers.
+
+    Raises:
+        RequestError: The rule is not one that a trajectory can be differentiated by.
+    """
+    rule = differentiable(rule)
+    if not len(ids) or not epochs:
+        raise RequestError("a recorded training needs at least one example and one epoch")
+    orders: list[Tensor] = []
+    for _ in range(epochs):
+        fresh = not (orders and fixed_order)
+        orders.append(
+            torch.randperm(len(ids), generator=generator, device=generator.device).cpu() if fresh else orders[0]
+        )
+    width = min(batch_size, len(ids))
+    padding = -len(ids) % width
+    batches = torch.cat([torch.nn.functional.pad(order, (0, padding), value=-1).view(-1, width) for order in orders])
+    rates = torch.tensor([rule.rate(step, len(batches)) for step in range(len(batches))], dtype=torch.float64)
+    return Plan(ids.cpu().sort().values, batches, rates, rule.weight_decay, rule.clip, rule.momentum)
+
+
+def differentiable(rule: Rule | PerRole) -> Rule:
+    """The rule, if a recorded training can follow it: SGD, perhaps with momentum.
+
+    Raises:
+        RequestError: It is another; the message says what is to be changed.
+    """
+    if isinstance(rule, PerRole):
+        raise RequestError("a recorded training follows one rule, not one for each role")
+    wrong = {
+        "optimizer=sgd": rule.optimizer != "sgd",
+        "nesterov=false": rule.nesterov,
+        "rho=0": rule.rho != 0,
+    }
+    cures = [cure for cure, needed in wrong.items() if needed]
+    if cures:
+        raise RequestError(f"a recorded training differentiates plain steps of SGD: set {', '.join(cures)}")
+    return rule
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What is kept of a recorded training: enough to walk along it again."""
+
+    plan: Plan
+    initial: Mapping[str, Tensor]
+    """The trainable weights before the first step."""
+    norms: Tensor
+    """``||g||`` of each step: float64 (T,). Says which steps were clipped without looking at the device."""
+    images: str
+    """The fingerprint of the training images, in the order of their ids."""
+
+    def check_images(self, images: ImageSet) -> None:
+        """Raise a RequestError unless these are the examples that were trained on, in the order of their ids."""
+        if fingerprint(images) != self.images:
+            raise RequestError(
+                "the trajectory is of other images: forget and retain set must be together those it was recorded on"
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What :func:`read` reads: the trajectory as tensors."""
+        plan = self.plan
+        rest = {"l2": plan.l2, "clip": plan.clip, "momentum": plan.momentum, "images": self.images}
+        header = torch.frombuffer(bytearray(json.dumps(rest).encode()), dtype=torch.uint8)
+        found = {"plan.ids": plan.ids, "plan.batches": plan.batches, "plan.rates": plan.rates}
+        initial = {f"initial.{name}": value for name, value in self.initial.items()}
+        return {**found, **initial, "norms": self.norms, "header": header}
+
+
+def read(tensors: Mapping[str, Tensor]) -> Trajectory:
+    """The trajectory of which :meth:`Trajectory.tensors` are.
+
+    Raises:
+        RequestError: Something is missing or does not fit together.
+    """
+    try:
+        rest = json.loads(bytes(tensors["header"].tolist()))
+        plan = Plan(
+            tensors["plan.ids"],
+            tensors["plan.batches"],
+            tensors["plan.rates"],
+            float(rest["l2"]),
+            None if rest["clip"] is None else float(rest["clip"]),
+            float(rest["momentum"]),
+        )
+        initial = {
+            name.removeprefix("initial."): value for name, value in tensors.items() if name.startswith("initial.")
+        }
+        found = Trajectory(plan, initial, tensors["norms"], str(rest["images"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise RequestError(f"this is not a recorded trajectory ({error!r}): train again with --record") from error
+    whole = len(plan.rates) == len(found.norms) == plan.steps and bool((plan.batches < len(plan.ids)).all())
+    if not whole or not initial:
+        raise RequestError(
+            "the recorded trajectory is damaged: its parts do not fit together; train again with --record"
+        )
+    return found
+
+
+def fingerprint(images: ImageSet) -> str:
+    """The fingerprint of images in the order of their ids."""
+    return images.select(images.ids.argsort()).fingerprint()

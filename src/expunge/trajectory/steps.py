@@ -1,0 +1,119 @@
+"""Walking along a recorded training: each step with what is needed to differentiate it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from expunge.errors import RunError
+from expunge.trajectory.calculus import Calculus, Point
+from expunge.trajectory.plan import Plan, Trajectory, fingerprint
+from expunge.updates import Progress
+
+EPSILON = 1e-6
+"""Added to the norm when a gradient is clipped, as torch does."""
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a recorded training, at the weights before it."""
+
+    number: int
+    rate: float
+    positions: Tensor
+    """Which examples it saw: positions in the plan's ids, on the CPU."""
+    places: Tensor
+    """The same as positions in the images of the calculus."""
+    weights: Tensor
+    point: Point
+    gradient: Tensor
+    """``g = mean CE gradient + l2 w`` (p,)."""
+
+
+@dataclass
+class Walk:
+    """Trains along a plan, a step at a time: iterate over it, then read :attr:`weights`; or :meth:`finish`.
+
+    With ``kept`` (bool by position), examples that are false are left out of their batches and the mean is over the
+    others: the retrained model. A batch that loses all its examples takes the step of the L2 term alone.
+    Cost: T gradients of a batch.
+    """
+
+    calculus: Calculus
+    plan: Plan
+    weights: Tensor
+    momentum: Tensor | None = None
+    first: int = 0
+    last: int | None = None
+    kept: Tensor | None = None
+    on_step: Report | None = None
+    norms: list[Tensor] = field(default_factory=list[Tensor])
+    """``||g||`` of each step taken."""
+
+    def __iter__(self) -> Iterator[Step]:
+        """Each step, before it is taken."""
+        plan, places = self.plan, self._places()
+        for number in range(self.first, plan.steps if self.last is None else self.last):
+            positions = plan.batch(number)
+            if self.kept is not None:
+                positions = positions[self.kept[positions]]
+            here = places[positions]
+            point = self.calculus.point(self.weights, here)
+            gradient = objective_gradient(point, self.weights, plan.l2)
+            self.norms.append(gradient.norm())
+            yield Step(number, float(plan.rates[number]), positions, here, self.weights, point, gradient)
+            self._take(gradient, float(plan.rates[number]))
+            if self.on_step is not None:
+                self.on_step(Progress(number + 1, plan.steps))
+
+    def _places(self) -> Tensor:
+        """Where the images of each of the plan's ids are among those of the calculus; -1 where they are not."""
+        ids, order = self.calculus.images.ids.cpu().sort()
+        found = torch.searchsorted(ids, self.plan.ids).clamp(max=len(ids) - 1)
+        return torch.where(ids[found] == self.plan.ids, order[found], -1)
+
+    def _take(self, gradient: Tensor, rate: float) -> None:
+        move = clipped(gradient, self.norms[-1], self.plan.clip)
+        if self.plan.momentum:
+            self.momentum = move if self.momentum is None else self.plan.momentum * self.momentum + move
+            move = self.momentum
+        self.weights = self.weights - rate * move
+
+    def finish(self) -> Tensor:
+        """Walk to the end; the weights there.
+
+        Raises:
+            RunError: A gradient was not finite.
+        """
+        for _ in self:
+            pass
+        bad = (~torch.isfinite(torch.stack(self.norms))).nonzero()
+        if len(bad):
+            raise RunError(
+                f"the gradient was not finite at step {self.first + int(bad[0]) + 1} of {self.plan.steps}: "
+                "try a smaller lr, or set clip"
+            )
+        return self.weights
+
+
+def objective_gradient(point: Point, weights: Tensor, l2: float) -> Tensor:
+    """The gradient of the mean cross-entropy and the L2 term; of the latter alone where no example is left."""
+    decay = l2 * weights
+    return point.gradient() + decay if point.count else decay
+
+
+def clipped(gradient: Tensor, norm: Tensor, clip: float | None) -> Tensor:
+    """``g min(1, clip / (||g|| + 1e-6))``."""
+    return gradient if clip is None else gradient * (clip / (norm + EPSILON)).clamp(max=1)
+
+
+def record(calculus: Calculus, plan: Plan, on_step: Report | None = None) -> tuple[Trajectory, Tensor]:
+    """Train along a plan from the weights that the model has: the trajectory, and the flat weights at its end."""
+    walk = Walk(calculus, plan, calculus.weights, on_step=on_step)
+    trained = walk.finish()
+    initial = {name: value.clone() for name, value in calculus.named(calculus.weights).items()}
+    norms = torch.stack(walk.norms).double().cpu()
+    return Trajectory(plan, initial, norms, fingerprint(calculus.images)), trained

@@ -1,0 +1,231 @@
+"""The effect of deletions, carried forward along a recorded training: one tangent vector for each.
+
+Leaving examples out of every batch changes the weights at the end of training. To first order the change follows a
+linear recursion along the recorded weights: with ``c = clip(g)`` the step's move and D its derivative,
+
+    m <- momentum m + D c (H + l2) a + s,    a <- a - rate m,
+
+where s is what the deletion changes in the move itself, at the same weights. Qiao et al. 2024 (arXiv:2404.01712) carry
+one such vector for each example; the recursions here differ from the released one as ``docs/fidelity.md`` says.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.errors import RequestError, RunError
+from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.steps import EPSILON, Report, Step, Walk, clipped, objective_gradient
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The derivative of ``clip(g)`` at one step: ``D v = scale (v - share u (u . v))`` with ``u = g / ||g||``."""
+
+    scale: float
+    share: float
+    unit: Tensor
+
+    @classmethod
+    def of(cls, gradient: Tensor, norm: float, clip: float) -> "Clip":
+        """The derivative where ``||g|| > clip``."""
+        return cls(clip / (norm + EPSILON), norm / (norm + EPSILON), gradient / norm)
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """``D v`` for the rows of vectors (..., p); D is symmetric."""
+        along = vectors @ self.unit
+        return self.scale * (vectors - self.share * along[..., None] * self.unit)
+
+
+def clip_of(trajectory: Trajectory, step: Step) -> Clip | None:
+    """The derivative of a step's clipping; None where it was not clipped, which is known without asking the device."""
+    norm, clip = float(trajectory.norms[step.number]), trajectory.plan.clip
+    return None if clip is None or norm + EPSILON <= clip else Clip.of(step.gradient, norm, clip)
+
+
+class Additive:
+    """A vector for each group of examples, of which any later deletion is a sum.
+
+    ``a_k`` is the change of the trained weights when group k is left out: the Hessian is that of the whole batch, and
+    the source ``-(sum_k g_i - u gbar) / (b - u)`` for the u examples of the group in a batch of b, ``gbar`` its mean
+    gradient: leave-one-out for a group of one. What is left out of the sum of several vectors is how deletions act
+    on each other.
+    """
+
+    def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor) -> None:
+        """Vectors of zeros for groups 0, 1, ...; ``groups`` (n,) says for each position which it is in, -1 for none."""
+        self.trajectory, self.groups = trajectory, groups
+        count = int(groups.max()) + 1 if len(groups) else 0
+        size = len(calculus.weights)
+        self.vectors = torch.zeros(count, size, dtype=calculus.dtype, device=calculus.weights.device)
+        self._moments = torch.zeros_like(self.vectors) if trajectory.plan.momentum else None
+
+    def advance(self, step: Step) -> None:
+        """Carry all vectors over one step. Cost: a product each, and the batch's gradients by example."""
+        clip, plan = clip_of(self.trajectory, step), self.trajectory.plan
+        scale = 1.0 if clip is None else clip.scale
+        rows, sources = self._sources(step, clip)
+        if self._moments is None:
+            self._move(self.vectors, step, clip, alpha=-step.rate * scale, beta=1 - step.rate * scale * plan.l2)
+            self.vectors.index_add_(0, rows, sources, alpha=-step.rate)
+            return
+        moments = self._moments
+        self._move(moments, step, clip, alpha=scale, beta=plan.momentum)
+        moments.add_(self.vectors, alpha=scale * plan.l2).index_add_(0, rows, sources)
+        self.vectors.add_(moments, alpha=-step.rate)
+
+    def _move(self, out: Tensor, step: Step, clip: Clip | None, alpha: float, beta: float) -> None:
+        """``out <- beta out + alpha (I - share u u^T) H v``, with the L2 term in what the clipping takes out."""
+        if clip is None:
+            step.point.add_products(out, self.vectors, alpha, beta)
+            return
+        curved = product(step, clip.unit, self.trajectory.plan.l2)
+        along = self.vectors @ curved
+        step.point.add_products(out, self.vectors, alpha, beta)
+        out.addr_(along, clip.unit, alpha=-alpha * clip.share)
+
+    def _sources(self, step: Step, clip: Clip | None) -> tuple[Tensor, Tensor]:
+        """The groups in this step's batch, and what leaving each out changes in the move: (k,), (k, p)."""
+        groups = self.groups[step.positions]
+        rows, which = torch.unique(groups[groups >= 0], return_inverse=True)
+        device = self.vectors.device
+        rows = rows.to(device)
+        if not len(rows):
+            return rows, self.vectors[rows]
+        gradients = step.point.gradients()
+        sums = torch.zeros(len(rows), gradients.shape[1], dtype=gradients.dtype, device=device)
+        sums.index_add_(0, which.to(device), gradients[(groups >= 0).to(device)])
+        sources = left_out(sums, gradients.mean(dim=0), torch.bincount(which).to(sums), step.point.count)
+        return rows, sources if clip is None else clip(sources)
+
+
+def left_out(sums: Tensor, mean: Tensor, counts: Tensor, size: int) -> Tensor:
+    """How the mean gradient of a batch changes without some of it: ``-(sum - u gbar) / (b - u)``, ``-gbar`` for all."""
+    others = (size - counts)[:, None]
+    return torch.where(others > 0, (counts[:, None] * mean - sums) / others.clamp(min=1), -mean)
+
+
+class AsReleased:
+    """The released recursion, for comparison: its product has the new source in it, and transposes the clipping.
+
+    ``a_i += rate / b clip(g_i + l2 w)`` for the batch, then ``a <- a - rate J^T a`` for all, J the Jacobian of the
+    clipped batch gradient. Deleting an example so also deletes a part of the L2 term, and does not renormalise.
+    """
+
+    def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor) -> None:
+        """See :class:`Additive`.
+
+        Raises:
+            RequestError: The training had momentum, which the released code knows nothing of.
+        """
+        if trajectory.plan.momentum:
+            raise RequestError("the released recursion is of SGD without momentum: train with momentum=0")
+        self.trajectory, self.groups = trajectory, groups
+        count = int(groups.max()) + 1 if len(groups) else 0
+        self.vectors = torch.zeros(count, len(calculus.weights), dtype=calculus.dtype, device=calculus.weights.device)
+
+    def advance(self, step: Step) -> None:
+        """Carry all vectors over one step. Cost: a product each, and the batch's gradients by example."""
+        plan, device = self.trajectory.plan, self.vectors.device
+        groups = self.groups[step.positions].to(device)
+        found = step.point.gradients()[groups >= 0] + plan.l2 * step.weights
+        found = clipped(found, found.norm(dim=1, keepdim=True), plan.clip)
+        self.vectors.index_add_(0, groups[groups >= 0], found, alpha=step.rate / step.point.count)
+        norm = float(self.trajectory.norms[step.number])
+        if plan.clip is None or norm <= plan.clip:
+            step.point.add_products(self.vectors, self.vectors, -step.rate, 1 - step.rate * plan.l2)
+            return
+        unit, rate = step.gradient / norm, step.rate * plan.clip / norm
+        along = self.vectors @ unit
+        curved = product(step, unit, plan.l2)
+        step.point.add_products(self.vectors, self.vectors, -rate, 1 - rate * plan.l2)
+        self.vectors.addr_(along, curved, alpha=rate)
+
+
+class SetAware:
+    """The change of the weights when one known set is left out: exact but for second order in the change.
+
+    ``m <- momentum m + clip(g_R) + D clip(g_R) (H_R + l2) a - clip(g)``, ``a <- a - rate m``, with g_R and H_R of the
+    kept examples of each batch, at the recorded weights; where none is kept, of the L2 term alone.
+    """
+
+    def __init__(self, calculus: Calculus, trajectory: Trajectory, kept: Tensor) -> None:
+        """A vector of zeros; ``kept`` (bool by position) says what is not deleted."""
+        self.calculus, self.plan, self.kept = calculus, trajectory.plan, kept
+        self.vectors = torch.zeros_like(calculus.weights)[None]
+        self._moments = torch.zeros_like(self.vectors)
+
+    def advance(self, step: Step) -> None:
+        """Carry the vector over one step. Cost: a product of the kept batch, and its gradient where it is another."""
+        kept, plan = self.kept[step.positions], self.plan
+        point, gradient = step.point, step.gradient
+        if not bool(kept.all()):
+            point = self.calculus.point(step.weights, step.places[kept])
+            gradient = objective_gradient(point, step.weights, plan.l2)
+        curved = plan.l2 * self.vectors
+        if point.count:
+            point.add_products(curved, self.vectors, 1.0, 1.0)
+        before, after = step.gradient.norm(), gradient.norm()
+        change = clipped(gradient, after, plan.clip) - clipped(step.gradient, before, plan.clip)
+        move = change + _through_clip(curved, gradient, after, plan.clip)
+        self._moments = plan.momentum * self._moments + move
+        self.vectors = self.vectors - step.rate * self._moments
+
+
+def _through_clip(vectors: Tensor, gradient: Tensor, norm: Tensor, clip: float | None) -> Tensor:
+    """``D clip(g) v`` without asking the device whether the step was clipped."""
+    if clip is None:
+        return vectors
+    scale = (clip / (norm + EPSILON)).clamp(max=1)
+    share = torch.where(scale < 1, 1 / (norm * (norm + EPSILON)), 0.0)
+    return scale * (vectors - share * (vectors @ gradient)[:, None] * gradient)
+
+
+Tangent = Additive | AsReleased | SetAware
+
+
+def product(step: Step, vector: Tensor, l2: float) -> Tensor:
+    """``(H + l2) v`` for one vector (p,)."""
+    found = (l2 * vector)[None]
+    step.point.add_products(found, vector[None], 1.0, 1.0)
+    return found[0]
+
+
+def carry(
+    calculus: Calculus, trajectory: Trajectory, tangents: Sequence[Tangent], on_step: Report | None = None
+) -> Tensor:
+    """Carry tangents along the whole training, which is replayed; the trained flat weights.
+
+    Cost: T gradients of a batch, and what each tangent says.
+
+    Raises:
+        RunError: A vector is not finite.
+    """
+    walk = Walk(calculus, trajectory.plan, calculus.flat(dict(trajectory.initial)), on_step=on_step)
+    for step in walk:
+        for tangent in tangents:
+            tangent.advance(step)
+    for tangent in tangents:
+        if not bool(torch.isfinite(tangent.vectors).all()):
+            raise RunError(
+                "the effect of the deletion grew without bound along the training: its steps are too long for first "
+                "order; train with a smaller lr, a larger weight_decay, or fewer epochs"
+            )
+    return walk.weights
+
+
+def check_end(calculus: Calculus, reached: Tensor, tolerance: float = 1e-3) -> None:
+    """Raise a RequestError unless the replay arrived at the model's weights, but for rounding.
+
+    Another machine or number of threads sums in another order, which training amplifies.
+    """
+    apart = float((reached - calculus.weights).norm())
+    scale = float(calculus.weights.norm())
+    if not apart <= tolerance * max(scale, 1e-12):
+        raise RequestError(
+            f"the trajectory does not lead to this model: replayed, it ends at a distance of {apart:.3g} from weights "
+            f"of norm {scale:.3g}; it was recorded for another model, or the model was changed since"
+        )

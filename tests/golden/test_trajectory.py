@@ -1,0 +1,119 @@
+"""Hessian-free online unlearning along a recorded trajectory, against the recursions as they were published."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from expunge.data.image_set import make
+from expunge.trajectory import adjoint, tangents
+from expunge.trajectory.calculus import Calculus, calculus
+from expunge.trajectory.plan import Plan, Trajectory
+from expunge.trajectory.steps import Walk, record
+from tests.golden import cases
+from tests.golden.cases import Case
+
+CASES = ["trajectory_logistic", "trajectory_cnn"]
+
+
+def network(case: Case) -> nn.Module:
+    """The network that the case describes in words."""
+    side, classes = case.tensors["images"].shape[-1], int(case.tensors["labels"].max()) + 1
+    if case.name == "trajectory_logistic":
+        return nn.Sequential(nn.Flatten(), nn.Linear(side * side, classes))
+    first, second = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)
+    return nn.Sequential(first, nn.Softplus(), second, nn.Softplus(), nn.Flatten(), nn.Linear(64, classes))
+
+
+@contextmanager
+def problem(name: str) -> Iterator[tuple[Case, Calculus, Trajectory]]:
+    """The case, its calculus in float64, and the trajectory as this package records it."""
+    case = cases.load(name)
+    given = case.hyperparameters
+    images = case.tensors["images"]
+    pixels = images.double() / 255 if images.dtype == torch.uint8 else images.double()
+    found = make(pixels, case.tensors["labels"])
+    model = network(case).double()
+    nn.utils.vector_to_parameters(case.tensors["initial"].double(), model.parameters())
+    batches = case.tensors["batch_plan"].long()
+    rates = given["lr"] * given["decay"] ** torch.arange(len(batches), dtype=torch.float64)
+    plan = Plan(found.ids, batches, rates, given["regularization"], given["clip"], 0.0)
+    with calculus(model, found, torch.float64) as made:
+        yield case, made, record(made, plan)[0]
+
+
+def ordered(made: Calculus, vector: Tensor) -> Tensor:
+    return made.in_order(vector.detach().view(-1, vector.shape[-1])).view(vector.shape)
+
+
+def close(case: Case, got: Tensor, name: str) -> None:
+    torch.testing.assert_close(got, case.tensors[name].double(), rtol=case.rtol, atol=case.atol)
+
+
+def kept(case: Case) -> Tensor:
+    found = torch.ones(len(case.tensors["labels"]), dtype=torch.bool)
+    found[case.tensors["forget"].long()] = False
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weights_along_the_way(name: str) -> None:
+    with problem(name) as (case, made, trajectory):
+        walk = Walk(made, trajectory.plan, made.flat(dict(trajectory.initial)))
+        found = [step.weights for step in walk] + [walk.weights]
+        close(case, ordered(made, torch.stack(found)), "weights")
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kind", ["as_released", "additive"])
+def test_vectors_of_every_example(name: str, kind: str) -> None:
+    with problem(name) as (case, made, trajectory):
+        made_of = tangents.Additive if kind == "additive" else tangents.AsReleased
+        tangent = made_of(made, trajectory, torch.arange(len(case.tensors["labels"])))
+        end = tangents.carry(made, trajectory, [tangent])
+        close(case, ordered(made, tangent.vectors), f"{kind}_vectors")
+        close(case, ordered(made, end + tangent.vectors[case.tensors["forget"].long()].sum(dim=0)), kind)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_set_aware(name: str) -> None:
+    with problem(name) as (case, made, trajectory):
+        tangent = tangents.SetAware(made, trajectory, kept(case))
+        end = tangents.carry(made, trajectory, [tangent])
+        close(case, ordered(made, end + tangent.vectors[0]), "set_aware")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_retrained(name: str) -> None:
+    with problem(name) as (case, made, trajectory):
+        walk = Walk(made, trajectory.plan, made.flat(dict(trajectory.initial)), kept=kept(case))
+        close(case, ordered(made, walk.finish()), "retrained")
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("memory", [10**9, 0])
+def test_adjoint(name: str, memory: int) -> None:
+    with problem(name) as (case, made, trajectory):
+        end = case.tensors["weights"][-1].double()
+        weights = made.flat(dict(made.named(made.weights)) | _named(made, end))
+        slope = made.point(weights, torch.arange(len(case.tensors["labels"]))).gradient()
+        found, _ = adjoint.influence(made, trajectory, slope[None], memory)
+        close(case, found[0], "influence_on_mean_loss")
+
+
+def _named(made: Calculus, plain: Tensor) -> dict[str, Tensor]:
+    """A vector in the order of the names, by name."""
+    named, start = {}, 0
+    for name, like in made.named(made.weights).items():
+        named[name] = plain[start : start + like.numel()].view(like.shape)
+        start += like.numel()
+    return named
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_distances_to_retraining(name: str) -> None:
+    case = cases.load(name)
+    found = [case.tensors["weights"][-1], *(case.tensors[kind] for kind in ("as_released", "additive", "set_aware"))]
+    close(case, torch.stack([(each - case.tensors["retrained"]).norm() for each in found]).double(), "distances")
