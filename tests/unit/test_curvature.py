@@ -80,6 +80,27 @@ def test_hessian_vector_products() -> None:
         close(flat(products.hessian_vector(network, IMAGES, v, 4)), dense @ flat(v))
 
 
+@pytest.mark.parametrize(("count", "at_once"), [(5, 2), (3, 16), (0, 4)])
+def test_hessian_vectors_are_hessian_vector_products(count: int, at_once: int) -> None:
+    """Of a network with pooling too: forward over reverse needs rules of its own for it."""
+    pooled = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3, 3))
+    for model in (trained(), pooled):
+        theta, loss = loss_of(model, IMAGES)
+        dense = jacrev(jacrev(loss))(theta)
+        with frozen(model, DOUBLE) as network:
+            single = [random_vector(network, seed) for seed in range(count)]
+            vectors = {
+                name: torch.stack([each[name] for each in single]) if single else weight.new_zeros(0, *weight.shape)
+                for name, weight in network.weights.items()
+            }
+            found = products.hessian_vectors(network, IMAGES, vectors, 4, at_once)
+            assert all(found[name].shape == (count, *weight.shape) for name, weight in network.weights.items())
+            for row, vector in enumerate(single):
+                one = flat({name: each[row] for name, each in found.items()})
+                close(one, dense @ flat(vector))
+                close(one, flat(products.hessian_vector(network, IMAGES, vector, 4)))
+
+
 def test_gauss_newton_vector_products() -> None:
     model = trained()
     copied = parameters.clone(model).double().eval()
