@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from expunge import parameters, registry, unlearning
 from expunge.context import Context, UnlearningData
-from expunge.curvature import fisher, products, solve
+from expunge.curvature import fisher, gram, products, solve
 from expunge.curvature.network import Network, flat, frozen, mean_gradient, shaped
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError, RunError
@@ -164,7 +164,7 @@ def test_gram_solves_are_dense_solves(damping: float, memory: int) -> None:
     dense = damping * torch.eye(g.shape[1], dtype=DOUBLE) + g.T @ g / len(g)
     with frozen(trained(), DOUBLE) as network:
         v = random_vector(network)
-        found = flat(solve.fisher_solve(network, IMAGES, v, damping, memory))
+        found = flat(gram.fisher_solve(network, IMAGES, v, damping, memory))
     torch.testing.assert_close(found, torch.linalg.solve(dense, flat(v)), rtol=1e-7, atol=1e-8)
 
 
@@ -174,11 +174,24 @@ def test_gram_solves_leave_out_weights_that_do_not_move() -> None:
         free = {name: each > 0 for name, each in random_vector(network, 1).items()}
         kept = flat(free)
         v = {name: each * free[name] for name, each in random_vector(network).items()}
-        found = flat(solve.fisher_solve(network, IMAGES, v, 0.1, 20_000, free))
+        found = flat(gram.fisher_solve(network, IMAGES, v, 0.1, 20_000, free))
     part = g[:, kept]
     dense = 0.1 * torch.eye(part.shape[1], dtype=DOUBLE) + part.T @ part / len(g)
     torch.testing.assert_close(found[kept], torch.linalg.solve(dense, flat(v)[kept]), rtol=1e-7, atol=1e-8)
     assert not bool(found[~kept].any())
+
+
+def test_gram_solves_are_the_recursion_of_woodfisher() -> None:
+    """``F_k^-1 = F_{k-1}^-1 - F_{k-1}^-1 g g^T F_{k-1}^-1 / (n + g^T F_{k-1}^-1 g)`` from ``F_0 = damping I``."""
+    damping, g = 0.05, one_gradients(trained(), IMAGES)
+    inverse = torch.eye(g.shape[1], dtype=DOUBLE) / damping
+    for each in g:
+        o = inverse @ each
+        inverse -= torch.outer(o, o) / (len(g) + each @ o)
+    with frozen(trained(), DOUBLE) as network:
+        v = random_vector(network)
+        found = flat(gram.fisher_solve(network, IMAGES, v, damping, 10**8))
+    torch.testing.assert_close(found, inverse @ flat(v), rtol=1e-8, atol=1e-9)
 
 
 def matrix(eigenvalues: Tensor) -> tuple[Tensor, dict[str, Tensor], Callable[[dict[str, Tensor]], dict[str, Tensor]]]:
@@ -215,6 +228,78 @@ def test_conjugate_gradient_says_why_it_failed() -> None:
         solve.conjugate_gradient(apply, right, 1e-6, 20)
     with pytest.raises(RunError, match="iterations"):
         solve.conjugate_gradient(apply, {name: each * torch.nan for name, each in right.items()}, 1e-6, 20)
+
+
+SOLVERS = [
+    solve.ConjugateGradient(1e-9, 20),
+    solve.ConjugateGradient(1e-9, 20, lambda vector: {name: (2 + each.ndim) * each for name, each in vector.items()}),
+    solve.Lissa(scale=4.0, depth=200),
+    solve.Lissa(scale=2.6, depth=10**6, tolerance=1e-9),
+    solve.Dense(),
+]
+solvers = pytest.mark.parametrize("solver", SOLVERS, ids=["cg", "preconditioned", "lissa", "lissa-tolerance", "dense"])
+
+
+@solvers
+def test_every_solver_solves(solver: solve.Solver) -> None:
+    dense, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
+    given = {name: each.clone() for name, each in right.items()}
+    found = solver.solve(apply, right)
+    torch.testing.assert_close(flat(found.vector), torch.linalg.solve(dense, flat(right)), rtol=1e-7, atol=1e-8)
+    assert found.residual <= 1e-9
+    assert all(torch.equal(right[name], each) for name, each in given.items()), "the right side is left alone"
+
+
+@solvers
+def test_every_solver_finds_nothing_for_nothing(solver: solve.Solver) -> None:
+    _, right, apply = matrix(torch.ones(12))
+    found = solver.solve(apply, {name: 0 * each for name, each in right.items()})
+    assert found.residual == 0.0
+    assert not bool(flat(found.vector).any())
+
+
+@solvers
+def test_every_solver_refuses_what_has_no_solution(solver: solve.Solver) -> None:
+    _, right, apply = matrix(torch.linspace(-2.0, 5.0, 12))
+    with pytest.raises(RunError, match="raise the damping"):
+        solver.solve(apply, right)
+    with pytest.raises(RunError, match=r"nan|finite"):
+        solver.solve(lambda vector: {name: each * torch.nan for name, each in vector.items()}, right)
+    with pytest.raises(RunError, match=r"nan|finite|inf"):
+        solver.solve(lambda vector: {name: each * torch.inf for name, each in vector.items()}, right)
+
+
+def test_an_exact_preconditioner_needs_one_iteration() -> None:
+    dense, right, apply = matrix(torch.logspace(-3, 3, 12))
+    inverse = torch.linalg.inv(dense)
+    solver = solve.ConjugateGradient(1e-8, 1, lambda vector: shaped(inverse @ flat(vector), vector))
+    found = solver.solve(apply, right)
+    assert found.iterations == 1
+    torch.testing.assert_close(flat(found.vector), inverse @ flat(right), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_the_neumann_series_is_cut_off_after_so_many_terms(depth: int) -> None:
+    dense, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
+    step = torch.eye(12, dtype=DOUBLE) - dense / 4
+    expected = sum(torch.linalg.matrix_power(step, power) @ flat(right) / 4 for power in range(depth))
+    found = solve.Lissa(scale=4.0, depth=depth).solve(apply, right)
+    close(flat(found.vector), expected)  # type: ignore[arg-type]
+    left = flat(right) - dense @ flat(found.vector)
+    assert found.residual == pytest.approx(float(left.norm() / flat(right).norm()), rel=1e-9)
+    assert found.iterations == depth
+
+
+def test_a_neumann_series_of_too_small_a_scale_is_refused_with_the_cure() -> None:
+    _, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
+    with pytest.raises(RunError, match="larger scale"):
+        solve.Lissa(scale=2.2, depth=500).solve(apply, right)
+
+
+def test_a_dense_solve_of_many_unknowns_is_refused() -> None:
+    _, right, apply = matrix(torch.ones(12))
+    with pytest.raises(RequestError, match="at most 11"):
+        solve.Dense(largest=11).solve(apply, right)
 
 
 def test_modes_weights_and_statistics_are_as_before() -> None:

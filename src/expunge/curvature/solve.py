@@ -1,29 +1,142 @@
-"""Solutions of linear systems whose matrix is known by its products, or by the gradients of which it is made."""
+"""Solutions of linear systems whose matrix A is known by its products alone: one interface, three ways."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from expunge.curvature.fisher import gradients
-from expunge.curvature.network import Network, Vector, dot, flat, shaped
-from expunge.data.image_set import ImageSet
-from expunge.errors import RunError
+from expunge.curvature.network import Vector, dot, flat, shaped
+from expunge.errors import RequestError, RunError
+
+Operator = Callable[[Vector], Vector]
+"""A linear map of vectors: ``v -> A v``."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What an iteration found: the vector, how many products it took, and ``||b - A x|| / ||b||``."""
+    """What was found: the vector x, how many products it took, and ``||b - A x|| / ||b||``."""
 
     vector: Vector
     iterations: int
     residual: float
 
 
+class Solver(Protocol):
+    """A way to solve ``A x = b`` for a symmetric positive definite A."""
+
+    def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
+        """``x`` for ``A = operator`` and ``b = right``; a RunError with the cure where it fails."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConjugateGradient:
+    """:func:`conjugate_gradient`: a product per iteration, exact to the tolerance."""
+
+    tolerance: float = 1e-3
+    """The residual at which it stops, relative to the right side."""
+    iterations: int = 200
+    """The most products; it fails if they do not suffice."""
+    precondition: Operator | None = None
+    """An approximation of the inverse of A, positive definite too: the better, the fewer iterations."""
+
+    def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
+        """``x`` with ``A x = b``."""
+        return conjugate_gradient(operator, right, self.tolerance, self.iterations, self.precondition)
+
+
+@dataclass(frozen=True)
+class Lissa:
+    """The truncated Neumann series ``A^-1 b ~ (1/s) sum_{j < depth} (I - A/s)^j b`` (Agarwal et al. 2017).
+
+    It converges where all eigenvalues of A are in (0, 2 s). Each product is of all examples, where the paper draws a
+    sample for each (arXiv:1602.03943, algorithm 1). Cost: a product per term and 3 p numbers.
+    """
+
+    scale: float
+    """s: at least half the largest eigenvalue; the smaller, the faster."""
+    depth: int
+    """Terms of the series: what is left of the component of eigenvalue a is ``(1 - a/s)^depth``."""
+    tolerance: float = 0.0
+    """The residual at which it stops earlier, relative to the right side."""
+
+    def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
+        """The sum, with the residual that the truncation leaves.
+
+        Raises:
+            RunError: The series diverges, or something is not finite.
+        """
+        x = {name: torch.zeros_like(part) for name, part in right.items()}
+        residual = dict(right)
+        start = left = least = _norm(right)
+        taken = 0
+        while taken < self.depth and not left <= self.tolerance * start:  # also where it is NaN
+            for name in x:
+                x[name] += residual[name] / self.scale
+            product = operator(x)
+            residual = {name: right[name] - product[name] for name in x}
+            taken += 1
+            left = _norm(residual)
+            if not left <= 2 * least:  # it never grows where the series converges; rounding is no factor of two
+                raise RunError(
+                    f"the Neumann series diverges: its residual grew from {least / start:.2g} to {left / start:.2g} of "
+                    f"the right side within {taken} terms: take a larger scale (above half the largest eigenvalue), or "
+                    "raise the damping where the matrix is not positive definite"
+                )
+            least = min(least, left)
+        return Solution(x, taken, left / start if start else 0.0)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A is assembled, column by column, and factored: p products, p^2 numbers and p^3 / 3 multiplications."""
+
+    largest: int = 4096
+    """The most unknowns p."""
+
+    def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
+        """``x`` by Cholesky, in the precision of the right side.
+
+        Raises:
+            RequestError: There are too many unknowns.
+            RunError: A is not finite or not positive definite.
+        """
+        vector = flat(right)
+        if len(vector) > self.largest:
+            raise RequestError(
+                f"a dense solve of {len(vector):,} unknowns is too large, at most {self.largest:,}: "
+                "use conjugate gradients"
+            )
+        basis = torch.eye(len(vector), dtype=vector.dtype, device=vector.device)
+        matrix = torch.stack([flat(operator(shaped(column, right))) for column in basis])
+        found = positive_solve((matrix + matrix.T) / 2, vector)
+        left = torch.linalg.vector_norm(vector - matrix @ found) / torch.linalg.vector_norm(vector)
+        return Solution(shaped(found, right), len(vector), float(left.nan_to_num()))
+
+
+def positive_solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """``A^-1 b`` by Cholesky for a positive definite matrix (p, p) and a right side (p,).
+
+    Raises:
+        RunError: Something is not finite, or the matrix is not positive definite.
+    """
+    if not bool(torch.isfinite(matrix).all() & torch.isfinite(right).all()):
+        raise RunError("the curvature is not finite: the model or its images hold NaN or infinity")
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info) != 0:
+        raise RunError("the matrix is not positive definite, or rounding hides its damping: raise the damping")
+    return torch.cholesky_solve(right[:, None], factor)[:, 0]
+
+
 def conjugate_gradient(
-    apply: Callable[[Vector], Vector], right: Mapping[str, Tensor], tolerance: float, iterations: int
+    apply: Operator,
+    right: Mapping[str, Tensor],
+    tolerance: float,
+    iterations: int,
+    precondition: Operator | None = None,
 ) -> Solution:
     """``x`` with ``A x = b`` for a positive definite A given by its products (Hestenes and Stiefel 1952).
 
@@ -35,104 +148,35 @@ def conjugate_gradient(
     """
     x = {name: torch.zeros_like(part) for name, part in right.items()}
     residual = {name: part.clone() for name, part in right.items()}
-    direction = {name: part.clone() for name, part in right.items()}
-    squared = start = float(dot(residual, residual))
+    direction = dict(residual) if precondition is None else precondition(residual)
+    left = start = _norm(residual)
+    along = float(dot(residual, direction))
     taken = 0
-    while not squared <= tolerance**2 * start:  # also where it is NaN
-        if taken == iterations or not math.isfinite(squared):
+    while not left <= tolerance * start:  # also where it is NaN
+        if taken == iterations or not math.isfinite(left):
             raise RunError(
-                f"conjugate gradient: at {math.sqrt(squared / start):.2g} of the right side after {taken} iterations "
+                f"conjugate gradient: at {left / start:.2g} of the right side after {taken} iterations "
                 f"and not at {tolerance:g}: allow more iterations, a larger tolerance, or raise the damping"
             )
         product = apply(direction)
         curvature = float(dot(direction, product))
-        if not curvature > 0:
+        if not (curvature > 0 and along > 0):
             raise RunError(
                 f"conjugate gradient met a direction of curvature {curvature:.3g}: the matrix is not positive "
                 "definite; raise the damping"
             )
-        length = squared / curvature
+        length = along / curvature
         for name in x:
             x[name] += length * direction[name]
-            residual[name] -= length * product[name]
-        before, squared = squared, float(dot(residual, residual))
-        direction = {name: residual[name] + squared / before * direction[name] for name in x}
+            residual[name] = residual[name] - length * product[name]
+        turned = residual if precondition is None else precondition(residual)
+        before, along = along, float(dot(residual, turned))
+        direction = {name: turned[name] + along / before * direction[name] for name in x}
+        left = _norm(residual)
         taken += 1
-    return Solution(x, taken, math.sqrt(squared / start) if start else 0.0)
+    return Solution(x, taken, left / start if start else 0.0)
 
 
-def fisher_solve(
-    network: Network,
-    images: ImageSet,
-    right: Mapping[str, Tensor],
-    damping: float,
-    memory: int,
-    moving: Mapping[str, Tensor] | None = None,
-) -> Vector:
-    """``F^-1 v`` with ``F = damping I + (1/n) sum_i g_i g_i^T``, g_i the gradients of n examples, exactly.
-
-    With G (n, p) the gradients, ``F^-1 v = (v - G^T (n damping I + G G^T)^-1 G v) / damping`` (Woodbury): an
-    n x n system in float64 takes the place of one of p x p. Where ``moving`` (bool by name) is false, weights do
-    not exist for F: ``v`` must be zero there.
-
-    Cost: G is held as many columns at a time as half of ``memory`` bytes holds, so c = ceil(16 n p / memory) passes
-    of gradients over the images for the Gram matrix and as many for the result, one in all if c is 1; n^2 p and
-    n^3 / 3 multiplications; 24 n^2 bytes beside that memory. The gradients are in the precision of the network, all
-    else in float64: the difference loses about as many digits as the damping is small.
-
-    Raises:
-        RunError: A gradient is not finite, or rounding hides a damping so small.
-    """
-    vector, count = flat(right).double(), len(images)
-    width = max(1, memory // 2 // (8 * count))
-    blocks = [(start, min(start + width, len(vector))) for start in range(0, len(vector), width)]
-    gram = torch.zeros(count, count, dtype=torch.float64, device=vector.device)
-    along = torch.zeros(count, dtype=torch.float64, device=vector.device)
-    held = torch.empty(0)
-    for start, stop in blocks:
-        held = _columns(network, images, start, stop, memory // 2, moving)
-        gram += held @ held.T
-        along += held @ vector[start:stop]
-    weights = _positive_solve(gram, count * damping, along)
-    result = vector.clone()
-    for start, stop in blocks:
-        if len(blocks) > 1:
-            held = _columns(network, images, start, stop, memory // 2, moving)
-        result[start:stop] -= held.T @ weights
-    return shaped((result / damping).to(network.dtype), right)
-
-
-def _columns(
-    network: Network, images: ImageSet, start: int, stop: int, memory: int, moving: Mapping[str, Tensor] | None
-) -> Tensor:
-    """Columns ``start`` to ``stop`` of G: float64 (n, stop - start)."""
-    held = torch.empty(len(images), stop - start, dtype=torch.float64, device=images.device)
-    row = 0
-    for batch, found in gradients(network, images, memory):
-        rows = held[row : row + len(batch.labels)]
-        for name, source, target in _overlaps(network.weights, start, stop):
-            each = found[name] if moving is None else found[name] * moving[name]
-            rows[:, target] = each.flatten(1)[:, source]
-        row += len(batch.labels)
-    return held
-
-
-def _overlaps(weights: Mapping[str, Tensor], start: int, stop: int) -> Iterator[tuple[str, slice, slice]]:
-    """Where the columns of each weight lie within [start, stop): its name, its own part, and their place."""
-    first = 0
-    for name, weight in weights.items():
-        low, high = max(start, first), min(stop, first + weight.numel())
-        if low < high:
-            yield name, slice(low - first, high - first), slice(low - start, high - start)
-        first += weight.numel()
-
-
-def _positive_solve(gram: Tensor, shift: float, right: Tensor) -> Tensor:
-    """``(shift I + gram)^-1 right`` by Cholesky."""
-    if not bool(torch.isfinite(gram).all() & torch.isfinite(right).all()):
-        raise RunError("the gradients of some examples are not finite: the model or its images hold NaN or infinity")
-    shifted = gram + shift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    factor, info = torch.linalg.cholesky_ex(shifted)
-    if int(info) != 0:
-        raise RunError("rounding hides the damping: the damped Gram matrix is not positive definite; raise the damping")
-    return torch.cholesky_solve(right[:, None], factor)[:, 0]
+def _norm(vector: Mapping[str, Tensor]) -> float:
+    """``||v||``; waits for the device."""
+    return math.sqrt(float(dot(vector, vector)))

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from expunge import ranges
 from expunge.context import Context, UnlearningData
 from expunge.curvature import moving
+from expunge.curvature.gram import fisher_solve
 from expunge.curvature.network import Network, Vector, frozen, mean_gradient
 from expunge.curvature.products import derivatives_along, gauss_newton_vector
-from expunge.curvature.solve import conjugate_gradient, fisher_solve
+from expunge.curvature.solve import conjugate_gradient
 from expunge.data.image_set import ImageSet
 from expunge.errors import RunError
 from expunge.registry import method
