@@ -1,0 +1,106 @@
+"""The last linear layer of a network on frozen features: softmax regression, whose curvature has a closed form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from expunge.curvature.network import Network, Vector
+from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Head:
+    """``logits = X W^T``: X (n, d) are the features, with a column of ones where there is an intercept."""
+
+    module: nn.Linear
+    weight: str
+    """The name of the weight (classes, features)."""
+    bias: str | None
+    """The name of the intercept (classes,)."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its weights."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def matrix(self, vector: Mapping[str, Tensor]) -> Tensor:
+        """The head's part of a vector as one matrix W (classes, d)."""
+        if self.bias is None:
+            return vector[self.weight]
+        return torch.cat([vector[self.weight], vector[self.bias][:, None]], dim=1)
+
+    def vector(self, matrix: Tensor) -> Vector:
+        """What :meth:`matrix` put side by side, by name again."""
+        if self.bias is None:
+            return {self.weight: matrix}
+        return {self.weight: matrix[:, :-1], self.bias: matrix[:, -1]}
+
+
+def find(network: Network, images: ImageSet) -> Head:
+    """The linear layer whose output is the network's, up to a log-softmax; one forward pass of at most two images.
+
+    Raises:
+        RequestError: There is none, it is frozen, or it does not see each image once.
+    """
+    layers = {module: name for name, module in network.model.named_modules() if isinstance(module, nn.Linear)}
+    inputs = next(network.batches(images.select(torch.arange(min(2, len(images)))), 2)).inputs
+    calls: list[tuple[nn.Module, Tensor]] = []
+
+    def note(layer: nn.Module, _: object, output: Tensor) -> None:
+        calls.append((layer, output))
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        with torch.no_grad():
+            logits = network.logits(network.weights, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last = calls[-1] if calls else None
+    if last is None or not _same_loss(last[1], logits):
+        raise RequestError(
+            "the network does not end in a linear layer that gives its logits, so it has no head whose curvature is "
+            "known in closed form: take weights=all and solver=cg"
+        )
+    found = next(layer for layer in layers if layer is last[0])
+    if len([layer for layer, _ in calls if layer is found]) > 1:
+        raise RequestError(f"the last linear layer, {layers[found]}, is called more than once: it has no one input")
+    return _head(network, found)
+
+
+def _same_loss(output: Tensor, logits: Tensor) -> bool:
+    """Whether both give the same probabilities; what is not finite is left to be found where it matters."""
+    if output.shape != logits.shape or output.ndim != 2:
+        return False
+    first, second = (functional.log_softmax(each.nan_to_num(), dim=1) for each in (output, logits))
+    return torch.allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
+def _head(network: Network, found: nn.Linear) -> Head:
+    names = {id(weight): name for name, weight in network.model.named_parameters()}
+    weight, bias = names[id(found.weight)], None if found.bias is None else names[id(found.bias)]  # pyright: ignore
+    frozen = [name for name in (weight, bias) if name is not None and name not in network.weights]
+    if frozen:
+        raise RequestError(f"{frozen[0]} of the last linear layer is frozen: set requires_grad=True on it")
+    return Head(found, weight, bias)
+
+
+@torch.no_grad()
+def features(network: Network, head: Head, images: ImageSet, batch_size: int = 256) -> Tensor:
+    """The inputs X (n, d) of the head on the test transform, float64; one forward pass and 8 n d bytes.
+
+    They are computed in the network's precision: these are the features that the network has when it is used.
+    """
+    seen: list[Tensor] = []
+    hook = head.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double()))
+    try:
+        for batch in network.batches(images, batch_size):
+            network.logits(network.weights, batch.inputs)
+    finally:
+        hook.remove()
+    found = torch.cat(seen)
+    return found if head.bias is None else torch.cat([found, found.new_ones(len(found), 1)], dim=1)

@@ -1,0 +1,67 @@
+"""Infinitesimal jackknife: the first derivative of the trained weights in the weight of the forgotten examples."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import nn
+
+from expunge import ranges
+from expunge.context import Context, UnlearningData
+from expunge.curvature import moving, newton
+from expunge.curvature.network import Vector, frozen
+from expunge.curvature.newton import Loss, NewtonConfig
+from expunge.registry import method
+
+MeanOver = Literal["kept", "all"]
+
+
+@dataclass(frozen=True)
+class InfinitesimalJackknifeConfig(NewtonConfig):
+    """Hyperparameters of the infinitesimal jackknife."""
+
+    mean_over: MeanOver = "kept"
+    """What the retrained model's loss is divided by. kept: the number of retained examples, as training does. all: the
+    number of all examples, as if the forgotten ones had a loss of zero; the form of most papers."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        ranges.one_of(get_args(MeanOver), mean_over=self.mean_over)
+
+
+@method(
+    reference="Giordano et al. 2019, arXiv:1806.00550; Suriyakumar & Wilson 2022, arXiv:2201.07766",
+    aliases=("IJ",),
+    search={"damping": (1e-4, 1.0)},
+    roles=(),
+)
+def unlearn(
+    model: nn.Module, data: UnlearningData, config: InfinitesimalJackknifeConfig, context: Context
+) -> nn.Module:
+    """``w <- w + (m/n) (C + (l2 + damping) I)^-1 (g_f - g)``, with C the curvature at all n examples.
+
+    g is their mean gradient and g_f that of the m forgotten ones. This is the derivative of the minimiser of the mean
+    loss with ``l2/2 ||w||^2`` as the weight of the forgotten examples goes from one to zero, taken at one: its matrix
+    does not depend on the forget set, unlike the Newton step's. With ``mean_over=all`` the loss stays divided by n,
+    and g is left out. Weights that are pruned or outside the update mask are constants of the problem.
+
+    Cost: a gradient of n examples, and a product with their curvature per iteration of cg, each about two forward and
+    two backward passes; 5 p numbers.
+    """
+    allowed = moving.movable(model, context)
+    with frozen(model, newton.precision(model)) as network:
+        forget, retain = newton.losses(network, data, config)
+        share = forget.count / (forget.count + retain.count)
+        v = direction(forget, retain, config.mean_over)
+        change = newton.step([(share, forget), (1 - share, retain)], v, allowed, config, context)
+    newton.move(model, change, allowed)
+    return model
+
+
+def direction(forget: Loss, retain: Loss, mean_over: MeanOver) -> Vector:
+    """``(m/n) (g_f - g)`` or ``(m/n) g_f``, from the mean gradients of both sets."""
+    share = forget.count / (forget.count + retain.count)
+    if mean_over == "all":
+        return {name: share * part for name, part in forget.gradient.items()}
+    # g is the mean over both sets, so g_f - g is (n_r/n) (g_f - g_r)
+    return {name: share * (1 - share) * (part - retain.gradient[name]) for name, part in forget.gradient.items()}
