@@ -10,14 +10,15 @@ from expunge import ranges
 from expunge.context import Context, UnlearningData
 from expunge.curvature import moving
 from expunge.curvature.gram import fisher_solve
+from expunge.curvature.kronecker import factored
 from expunge.curvature.network import Network, Vector, frozen, mean_gradient
 from expunge.curvature.products import derivatives_along, gauss_newton_vector
-from expunge.curvature.solve import conjugate_gradient
+from expunge.curvature.solve import ConjugateGradient, Lissa, Operator, Solver
 from expunge.data.image_set import ImageSet
 from expunge.errors import RunError
 from expunge.registry import method
 
-Solver = Literal["gram", "cg"]
+Way = Literal["gram", "cg", "lissa", "kfac", "ekfac"]
 
 RELEASED_COUNT = 1000
 """N0 of the released recursion, whatever the number of examples; it reads two examples more."""
@@ -34,12 +35,15 @@ class InfluenceConfig:
     close to one along the gradient; smaller values let it count."""
     samples: int = 1000
     """Retained examples that the curvature is made of, drawn at random; all where there are no more."""
-    solver: Solver = "gram"
-    """gram: empirical Fisher matrix, solved exactly. cg: Gauss-Newton matrix, by conjugate gradient."""
+    solver: Way = "gram"
+    """gram: empirical Fisher matrix, solved exactly. cg, lissa: Gauss-Newton matrix, by conjugate gradient or a
+    truncated Neumann series. kfac, ekfac: its Kronecker factorisation, solved exactly (needs expunge[curvature])."""
     tolerance: float = 1e-3
-    """cg: the residual at which it stops, relative to the right side."""
+    """All but gram: the residual at which they stop, relative to the right side."""
     iterations: int = 200
-    """cg: the most iterations; the run fails if they do not suffice."""
+    """The most iterations; the run fails if they do not suffice. lissa: the most terms of the series."""
+    scale: float = 10.0
+    """lissa: at least half the largest eigenvalue of the damped curvature; the smaller, the faster."""
     as_released: bool = False
     """The released recursion, which keeps one direction of the curvature; damping, samples and solver do nothing."""
     batch_size: int = 256
@@ -50,9 +54,9 @@ class InfluenceConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         ranges.at_least(0, alpha=self.alpha)
-        ranges.above(0, damping=self.damping, memory=self.memory)
+        ranges.above(0, damping=self.damping, memory=self.memory, scale=self.scale)
         ranges.between(0, 1, tolerance=self.tolerance)
-        ranges.one_of(get_args(Solver), solver=self.solver)
+        ranges.one_of(get_args(Way), solver=self.solver)
         ranges.at_least(1, samples=self.samples, iterations=self.iterations, batch_size=self.batch_size)
 
 
@@ -66,9 +70,11 @@ def unlearn(model: nn.Module, data: UnlearningData, config: InfluenceConfig, con
     """``theta <- theta + alpha F^-1 v``, with v of :func:`direction` and F the curvature of the retain set.
 
     At a minimum of the training loss, giving the forgotten examples no weight and the retained ones 1/n_r moves the
-    minimum by ``H^-1 v``; F stands for H: ``damping I + (1/n) sum_i g_i g_i^T`` (gram), or the damped Gauss-Newton
-    matrix (cg). Weights that are pruned or outside the update mask are constants of the problem: neither v nor F
-    has them. As released, F is :func:`released_step`, and the update mask only hides what it does to frozen weights.
+    minimum by ``H^-1 v``; F stands for H: ``damping I + (1/n) sum_i g_i g_i^T`` (gram), the damped Gauss-Newton matrix
+    (cg, lissa), or the latter with Kronecker factors for each layer (kfac, ekfac). Weights that are pruned or outside
+    the update mask are constants of the problem: neither v nor F has them, except that the eigenvectors of ekfac are
+    those of whole layers. As released, F is :func:`released_step`, and the update mask only hides what it does to
+    frozen weights.
 
     Everything depends on the forget set, so no part of it counts as preparation.
     """
@@ -102,14 +108,35 @@ def solve(
     images = sample(retain, config.samples, context.generator)
     if config.solver == "gram":
         return fisher_solve(network, images, v, config.damping, int(config.memory * 1e9), free)
+    operator, solver = system(network, images, free, config)
+    found = solver.solve(operator, v)
+    context.notes[config.solver] = {"iterations": found.iterations, "residual": found.residual}
+    return found.vector
+
+
+def system(network: Network, images: ImageSet, free: Vector, config: InfluenceConfig) -> tuple[Operator, Solver]:
+    """The damped curvature over the free weights as products, and what solves systems with it.
+
+    With Kronecker factors the inverse is known, and one iteration preconditioned by it is exact. Where weights are
+    held still, the inverse of the part of the matrix is not that part of the inverse: there iterations remain.
+    """
+
+    def within(operator: Operator) -> Operator:
+        return lambda vector: _only(operator(vector), free)
+
+    if config.solver in ("kfac", "ekfac"):
+        memory = int(config.memory * 1e9)
+        kronecker = factored(network, images, config.damping, config.solver, memory, config.batch_size)
+        solver = ConjugateGradient(config.tolerance, config.iterations, within(kronecker.inverse))
+        return within(kronecker.product), solver
 
     def damped(vector: Vector) -> Vector:
         product = gauss_newton_vector(network, images, vector, config.batch_size)
-        return {name: config.damping * vector[name] + each for name, each in _only(product, free).items()}
+        return {name: config.damping * vector[name] + each for name, each in product.items()}
 
-    found = conjugate_gradient(damped, v, config.tolerance, config.iterations)
-    context.notes["cg"] = {"iterations": found.iterations, "residual": found.residual}
-    return found.vector
+    if config.solver == "lissa":
+        return within(damped), Lissa(config.scale, config.iterations, config.tolerance)
+    return within(damped), ConjugateGradient(config.tolerance, config.iterations)
 
 
 def sample(images: ImageSet, count: int, generator: torch.Generator) -> ImageSet:
