@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from expunge import randomness
 from expunge.data.image_set import ImageSet
 from expunge.masks import Mask
 from expunge.rules import PerRole, Rule
+from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.store import VectorStore
 from expunge.updates import Precision, Progress, Stepper
 
 Make = Callable[[torch.Generator], dict[str, Tensor]]
@@ -26,6 +28,13 @@ class UnlearningData:
     retain: ImageSet
     validation: ImageSet | None
     num_classes: int
+
+    def everything(self) -> ImageSet:
+        """All training images in the order of their ids, which does not tell which are to be forgotten: a copy."""
+        parts = (self.forget, self.retain)
+        inputs, labels = torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts])
+        ids, order = torch.cat([part.ids for part in parts]).sort()
+        return replace(self.retain, inputs=inputs[order], labels=labels[order], ids=ids)
 
 
 @dataclass
@@ -45,6 +54,10 @@ class Context:
     """Called after every step; must not wait for the device."""
     keep: Callable[[str, object, Make], dict[str, Tensor]] | None = None
     """Keeps the tensors of an expensive stage where later runs find them; without it they are made each time."""
+    trajectory: Trajectory | None = None
+    """The recorded training of the original model, if it was recorded."""
+    vectors: Callable[[str], VectorStore] | None = None
+    """Finds the vectors that ``expunge precompute`` has kept, by the name of the run."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds per phase."""
     notes: dict[str, object] = field(default_factory=dict[str, object])

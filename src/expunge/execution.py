@@ -28,11 +28,18 @@ class Session:
     """Called with the run's id after each step."""
     retry: bool = False
     """Try failed runs again."""
+    memory: float = 0.25
+    """Gigabytes that work which can be cut into pieces may take for a piece."""
     _memory: dict[object, object] = field(default_factory=dict[object, object], init=False, repr=False, compare=False)
 
     def prepare(self, wanted: DataConfig) -> Prepared:
         """The split data, on the CPU."""
         return self.remember(("data", wanted), lambda: preparation.prepare(wanted))
+
+    def reporter(self, name: str) -> Callable[[Progress], None] | None:
+        """What a run of that name calls after each step; None where nobody watches."""
+        on_step = self.on_step
+        return None if on_step is None else lambda progress: on_step(name, progress)
 
     def remember(self, key: object, make: Callable[[], T]) -> T:
         """What ``make`` returned for this key before, or returns now; the four last used are kept."""

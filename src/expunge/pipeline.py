@@ -2,14 +2,25 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from expunge import checkpoints, masks, parameters, preparation, randomness, registry, training, unlearning
+from expunge import (
+    checkpoints,
+    masks,
+    parameters,
+    preparation,
+    randomness,
+    registry,
+    scoring,
+    training,
+    unlearning,
+    vectors,
+)
 from expunge.context import Context, UnlearningData
 from expunge.data.forgetting import partition
 from expunge.data.image_set import ImageSet
@@ -18,12 +29,14 @@ from expunge.errors import RequestError
 from expunge.evaluation import Predictions, Subject, evaluate, predict
 from expunge.execution import Session, once
 from expunge.masks import Mask
+from expunge.originals import check_data, load_sparse, load_trajectory
 from expunge.plans import (
     EvaluateConfig,
     ImportConfig,
-    Original,
+    PrecomputeConfig,
     PruneConfig,
     RunConfig,
+    ScoreConfig,
     StageConfig,
     TrainConfig,
     UnlearnConfig,
@@ -35,6 +48,8 @@ from expunge.preparation import Prepared
 from expunge.runs import Draft, Record, RunDirectory, Store
 from expunge.stages import Stages
 from expunge.training import Training
+
+Work = Callable[[Draft], Record]
 
 
 def run(wanted: RunConfig, store: Store, session: Session) -> RunDirectory:
@@ -50,26 +65,30 @@ def run(wanted: RunConfig, store: Store, session: Session) -> RunDirectory:
     before = {role: run(parent, store, session) for role, parent in parents(wanted).items()}
     match wanted:
         case TrainConfig():
-            return once(wanted, before, store, session, lambda draft: _train(wanted, draft, session))
+            work: Work = lambda draft: _train(wanted, draft, session)  # noqa: E731
         case PruneConfig():
-            return once(wanted, before, store, session, lambda draft: _prune(wanted, before, draft, session))
+            work = lambda draft: _prune(wanted, before, draft, session)  # noqa: E731
         case UnlearnConfig():
-            return once(wanted, before, store, session, lambda draft: _unlearn(wanted, before, draft, store, session))
+            work = lambda draft: _unlearn(wanted, before, draft, store, session)  # noqa: E731
         case EvaluateConfig():
-            return once(wanted, before, store, session, lambda draft: _evaluate(wanted, before, store, session))
+            work = lambda draft: _evaluate(wanted, before, store, session)  # noqa: E731
+        case PrecomputeConfig():
+            work = lambda draft: vectors.precompute(wanted, before["original"], draft, store, session)  # noqa: E731
+        case ScoreConfig():
+            work = lambda draft: scoring.score(wanted, before["original"], draft, session)  # noqa: E731
         case ImportConfig():
             return _imported(wanted, store)
         case StageConfig():
             raise RequestError("a stage is made by the run that needs it, not by itself")
+    return once(wanted, before, store, session, work)
 
 
 def _context(wanted: TrainConfig | PruneConfig | UnlearnConfig, session: Session, *purpose: str) -> Context:
-    name, report = run_id(wanted), session.on_step
     return Context(
         generator=randomness.generator(wanted.seed, *purpose, device=session.device),
         device=session.device,
         precision=wanted.precision,
-        on_step=None if report is None else lambda progress: report(name, progress),
+        on_step=session.reporter(run_id(wanted)),
     )
 
 
@@ -77,9 +96,12 @@ def _train(wanted: TrainConfig, draft: Draft, session: Session) -> Record:
     data = session.prepare(wanted.data)
     model = preparation.build(wanted, data.dataset).to(session.device)
     context = _context(wanted, session, "training")
-    plan = wanted.training
+    images = data.train.to(session.device)
     with context.phase("train"), context.seeded():
-        _fit(model, data.train.to(session.device), plan, context)
+        if wanted.training.record:
+            draft.tensors("trajectory", training.recorded(model, images, wanted.training, context).tensors())
+        else:
+            _fit(model, images, wanted.training, context)
     return {"data": data.train.fingerprint(), **_save(model, data, draft, context)}
 
 
@@ -93,7 +115,7 @@ def _fit(model: nn.Module, images: ImageSet, plan: Training, context: Context, f
 
 def _prune(wanted: PruneConfig, before: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     data = session.prepare(wanted.data)
-    _check_data(before["original"], data)
+    check_data(before["original"], data)
     context = _context(wanted, session, "pruning", before["original"].id)
     model, context.sparsity = load_sparse(wanted, before["original"], session)
     model.to(session.device)
@@ -155,13 +177,15 @@ def _unlearn(
     wanted: UnlearnConfig, before: Mapping[str, RunDirectory], draft: Draft, store: Store, session: Session
 ) -> Record:
     data = session.prepare(wanted.original.data)
-    _check_data(before["original"], data)
+    check_data(before["original"], data)
     ids = preparation.forget_set(wanted, data)
     forget, retain = partition(data.train.to(session.device), ids)
     seen = UnlearningData(forget, retain, data.validation.to(session.device), data.dataset.num_classes)
     context = _context(wanted, session, "unlearning")
     model, context.sparsity = load_sparse(wanted.original, before["original"], session)
     model.to(session.device)
+    context.trajectory = load_trajectory(wanted.original, before["original"])
+    context.vectors = lambda name: vectors.find(name, wanted.original, context, store)
     context.keep = stages = Stages(wanted, context, store, session)
     model = unlearning.unlearn(model, seen, wanted.unlearning, context)
     for role, mask in _by_role(context.update_masks).items():
@@ -174,25 +198,6 @@ def _by_role(given: Mask | Mapping[str, Mask] | None) -> dict[str, Mask]:
     if given is None:
         return {}
     return {"": given} if isinstance(given, Mask) else dict(given)
-
-
-def _check_data(original: RunDirectory, data: Prepared) -> None:
-    if original.record().get("data") != data.train.fingerprint():
-        raise RequestError(
-            f"the training images are not those that {original.id} was trained on: restore them, or train again"
-        )
-
-
-def load_model(wanted: Original, directory: RunDirectory, session: Session) -> nn.Module:
-    """The model of a run, on the CPU, in evaluation mode."""
-    return load_sparse(wanted, directory, session)[0]
-
-
-def load_sparse(wanted: Original, directory: RunDirectory, session: Session) -> tuple[nn.Module, Mask | None]:
-    """The model of a run, on the CPU, in evaluation mode; and its sparsity mask, if it is sparse."""
-    model, stored = preparation.build(wanted, session.prepare(wanted.data).dataset), directory.model()
-    parameters.load(model, stored.state, f"{directory.path / 'model.safetensors'}")
-    return model.eval(), Mask(stored.kept) if stored.kept else None
 
 
 def _save(

@@ -11,6 +11,7 @@ from expunge.data.poisoning import Poison
 from expunge.errors import RequestError
 from expunge.methods.retrain import RetrainConfig
 from expunge.training import Training
+from expunge.trajectory.store import StoreType
 from expunge.unlearning import Unlearning
 from expunge.updates import Precision
 
@@ -159,6 +160,50 @@ class StageConfig:
     """Seed of the stage."""
 
 
+@dataclass(frozen=True)
+class PrecomputeConfig:
+    """The vectors of a recorded training, for every example or for groups of them."""
+
+    original: TrainConfig
+    """The recorded training."""
+    dtype: StoreType = "float32"
+    """The precision in which they are kept."""
+    groups: tuple[tuple[int, ...], ...] = ()
+    """The ids of each group, such as all examples of one person; every example by itself by default."""
+    as_released: bool = False
+    """The vectors of the released recursion."""
+
+    def __post_init__(self) -> None:
+        """Check that there is a trajectory, and that no example is in two groups."""
+        if not self.original.training.record:
+            raise RequestError("the training was not recorded: train with `expunge train --record`")
+        ids = [example for group in self.groups for example in group]
+        if len(set(ids)) != len(ids) or not all(self.groups):
+            raise RequestError("groups must not be empty, and each example can be in one group only")
+
+    @property
+    def data(self) -> DataConfig:
+        """The images of the original."""
+        return self.original.data
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """A number for every training example of a model."""
+
+    original: Original
+    """The model."""
+    score: Annotated[object, Choice("scores")]
+    """What is computed of each example."""
+    seed: int = 0
+    """Seed of random choices within the score."""
+
+    @property
+    def data(self) -> DataConfig:
+        """The images of the original."""
+        return self.original.data
+
+
 def every_metric() -> tuple[object, ...]:
     """All metrics there are, each with its defaults."""
     return tuple(plugin.config() for plugin in registry.plugins("metrics").values())
@@ -197,7 +242,16 @@ def _forgotten(wanted: UnlearnConfig) -> tuple[object, ...]:
     return wanted.original.data, wanted.forget, wanted.forget_seed
 
 
-RunConfig = TrainConfig | PruneConfig | ImportConfig | UnlearnConfig | StageConfig | EvaluateConfig
+RunConfig = (
+    TrainConfig
+    | PruneConfig
+    | ImportConfig
+    | UnlearnConfig
+    | StageConfig
+    | EvaluateConfig
+    | PrecomputeConfig
+    | ScoreConfig
+)
 
 
 def run_id(wanted: RunConfig) -> str:
@@ -206,7 +260,7 @@ def run_id(wanted: RunConfig) -> str:
 
 
 def kind(wanted: RunConfig) -> str:
-    """``train``, ``prune``, ``import``, ``unlearn``, ``stage`` or ``evaluate``."""
+    """``train``, ``prune``, ``import``, ``unlearn``, ``stage``, ``evaluate``, ``precompute`` or ``score``."""
     return config.tag(type(wanted)).removesuffix("_config")
 
 
@@ -215,14 +269,12 @@ def _words(wanted: RunConfig) -> str:
         case TrainConfig() | ImportConfig():
             data = registry.of_config("data", wanted.data.source).name
             return f"{data}-{registry.of_config('models', wanted.model).name}-s{wanted.seed}"
-        case PruneConfig():
-            return f"{registry.of_config('pruning', wanted.pruner).name}-s{wanted.seed}"
-        case StageConfig():
-            return f"{wanted.name}-s{wanted.seed}"
-        case UnlearnConfig():
-            return f"{naming.label(wanted.unlearning)}-s{wanted.seed}"
+        case PrecomputeConfig():
+            return f"{'groups' if wanted.groups else 'examples'}-{wanted.dtype}"
         case EvaluateConfig():
             return _words(wanted.subject)
+        case PruneConfig() | UnlearnConfig() | StageConfig() | ScoreConfig():
+            return f"{label(wanted)}-s{wanted.seed}"
 
 
 def parents(wanted: RunConfig) -> dict[str, RunConfig]:
@@ -232,7 +284,7 @@ def parents(wanted: RunConfig) -> dict[str, RunConfig]:
             return {}
         case PruneConfig():
             return {"original": _round_before(wanted)} | _start(wanted)
-        case UnlearnConfig() | StageConfig():
+        case UnlearnConfig() | StageConfig() | PrecomputeConfig() | ScoreConfig():
             return {"original": wanted.original}
         case EvaluateConfig(subject, reference):
             found: dict[str, RunConfig] = {"original": subject.original, "subject": subject}
@@ -290,8 +342,10 @@ def scenario(original: Original) -> str:
 def label(wanted: RunConfig) -> str:
     """The word for a run in tables: that of its unlearning, the name of a stage, nothing for training."""
     match wanted:
-        case TrainConfig() | ImportConfig():
+        case TrainConfig() | ImportConfig() | PrecomputeConfig():
             return ""
+        case ScoreConfig():
+            return registry.of_config("scores", wanted.score).name
         case PruneConfig():
             return registry.of_config("pruning", wanted.pruner).name
         case StageConfig():

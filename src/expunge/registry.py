@@ -39,6 +39,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "metrics": Kind("expunge.metrics", "metric", ("subject", "config", "context")),
         "data": Kind("expunge.data.sources", "data source", ("config",)),
         "pruning": Kind("expunge.pruning", "pruner", ("model", "shape", "config", "context")),
+        "scores": Kind("expunge.scores", "score", ("model", "data", "config", "context")),
         "models": Kind("expunge.models", "model", ("config", "shape", "num_classes")),
     }
 )
@@ -56,6 +57,7 @@ class Mark:
     search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     roles: tuple[str, ...] = ("forget", "retain")
     trained: bool = True
+    trajectory: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def method(
     aliases: Iterable[str] = (),
     search: Mapping[str, tuple[float, float]] | None = None,
     roles: Iterable[str] = ("forget", "retain"),
+    trajectory: bool = False,
 ) -> Callable[[Function], Function]:
     """Mark ``f(model, data, config, context) -> nn.Module`` as an unlearning method.
 
@@ -84,8 +87,10 @@ def method(
         search: The options that ``expunge tune`` searches, as on the command line (``lr``, ``forget.lr``), each
             with its least and largest value; the search is even in the logarithm.
         roles: The roles that it steps on: ``forget``, ``retain``, or both.
+        trajectory: Whether it needs the recorded training of the model (``context.trajectory``).
     """
-    mark = Mark("methods", aliases=tuple(aliases), reference=reference, search=search or {}, roles=tuple(roles))
+    searched = dict(search or {})
+    mark = Mark("methods", tuple(aliases), reference, search=searched, roles=tuple(roles), trajectory=trajectory)
     return _marker(mark)
 
 
@@ -109,6 +114,19 @@ def source(*, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
 def architecture(*, reference: str = "", aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
     """Mark ``f(config, shape, num_classes) -> nn.Module`` as a model."""
     return _marker(Mark("models", aliases=tuple(aliases), reference=reference))
+
+
+def score(*, reference: str, aliases: Iterable[str] = (), trajectory: bool = False) -> Callable[[Function], Function]:
+    """Mark ``f(model, data, config, context) -> dict[str, Tensor]`` as a score of every training example.
+
+    ``data`` is a :class:`expunge.scoring.ScoreData`; each tensor (n,) has a number for each of its training images.
+
+    Args:
+        reference: Where it was published, as it should be cited.
+        aliases: Names that other code bases give to it.
+        trajectory: Whether it needs the recorded training of the model (``context.trajectory``).
+    """
+    return _marker(Mark("scores", aliases=tuple(aliases), reference=reference, trajectory=trajectory))
 
 
 def pruner(*, reference: str, aliases: Iterable[str] = (), trained: bool = True) -> Callable[[Function], Function]:

@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-from expunge import ranges
+from expunge import parameters, ranges
 from expunge.context import Context
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
 from expunge.losses import cross_entropy
 from expunge.rules import PerRole, Rule
+from expunge.trajectory.calculus import calculus
+from expunge.trajectory.plan import Trajectory, differentiable, draw
+from expunge.trajectory.steps import record
 
 
 def fit(
@@ -38,6 +42,33 @@ def fit(
     return model
 
 
+def recorded(model: nn.Module, images: ImageSet, plan: "Training", context: Context) -> Trajectory:
+    """Train ``model`` in place by a plan with ``record``, on all weights, and return what is kept of it.
+
+    Steps are those of :class:`expunge.trajectory.plan.Plan`: in evaluation mode, so that batch normalisation keeps the
+    statistics it has (of an untrained network: none, so that it only scales and shifts) and dropout does nothing.
+    Cost: T gradients of a batch.
+
+    Raises:
+        RunError: A gradient was not finite.
+    """
+    drawn = draw(
+        images.ids,
+        plan.rule,
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        fixed_order=plan.fixed_order,
+        generator=context.generator,
+    )
+    with calculus(model, images) as made:
+        trajectory, weights = record(made, drawn, context.on_step)
+        found = made.named(weights)
+    with torch.no_grad():
+        for name, weight in parameters.trainable(model).items():
+            weight.copy_(found[name])
+    return trajectory
+
+
 def check_schedule(epochs: int, batch_size: int) -> None:
     """Raise a RequestError unless there can be ``epochs`` passes in batches of ``batch_size``."""
     if epochs < 0:
@@ -56,6 +87,11 @@ class Training:
     """Examples per step."""
     rule: Rule = Rule(lr=0.1, schedule="cosine", warmup=0.05)
     """The update rule."""
+    record: bool = False
+    """Keep what is needed to walk along the training again, which hessian_free and trajectory_influence differentiate.
+    Such a training is of plain steps of SGD in evaluation mode, without augmentation, with the L2 term in the loss."""
+    fixed_order: bool = False
+    """With record: the same order of examples in every epoch, as published; else a new order in each."""
     stop_after: int | None = None
     """Stop after this many epochs, in the middle of the schedule: a point for pruned models to go back to."""
 
@@ -63,3 +99,9 @@ class Training:
         """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         ranges.between(0, self.epochs, stop_after=self.stop_after)
+        if self.record:
+            differentiable(self.rule)
+        if self.record and self.stop_after is not None:
+            raise RequestError("a recorded training goes to its end: leave out stop_after")
+        if self.fixed_order and not self.record:
+            raise RequestError("fixed_order is for recorded trainings: add record, or leave it out")

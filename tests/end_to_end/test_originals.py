@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from expunge import config, masks, pipeline, plans
+from expunge import config, masks, originals, pipeline, plans
 from expunge.cli import main
 from expunge.data.forgetting import PoisonedForget
 from expunge.data.poisoning import parse_poison
@@ -124,7 +124,7 @@ def test_every_method_keeps_the_sparsity_of_a_pruned_original(
     weights = run.weights()
     assert all(bool((weights[name][~part] == 0).all()) for name, part in kept.items())
     stored = run.tensors("predictions")
-    model = pipeline.load_model(wanted, run, Session())
+    model = originals.load_model(wanted, run, Session())
     images = Session().prepare(wanted.data).test
     torch.testing.assert_close(
         pipeline.predict(model, images, torch.device("cpu")).logits, stored["test.logits"], rtol=1e-5, atol=1e-5

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge import config, masks, naming, pipeline, plans, preparation, registry, unlearning
+from expunge import config, masks, naming, originals, pipeline, plans, preparation, registry, unlearning
 from expunge.data.forgetting import ClassForget, RandomForget
 from expunge.errors import RequestError, RunError
 from expunge.execution import Session
@@ -92,7 +92,7 @@ def test_a_run_holds_everything_and_is_made_once(tmp_path: Path) -> None:
 def test_stored_predictions_are_those_of_the_stored_model(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path), forgetting()
     run = pipeline.run(wanted, store, Session())
-    model = pipeline.load_model(wanted.original, run, Session())
+    model = originals.load_model(wanted.original, run, Session())
     data, stored = preparation.prepare(wanted.original.data), run.tensors("predictions")
     with torch.no_grad():
         logits = model(data.test.inputs / 255)

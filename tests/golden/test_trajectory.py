@@ -70,8 +70,11 @@ def test_weights_along_the_way(name: str) -> None:
 @pytest.mark.parametrize("kind", ["as_released", "additive"])
 def test_vectors_of_every_example(name: str, kind: str) -> None:
     with problem(name) as (case, made, trajectory):
-        made_of = tangents.Additive if kind == "additive" else tangents.AsReleased
-        tangent = made_of(made, trajectory, torch.arange(len(case.tensors["labels"])))
+        each = torch.arange(len(case.tensors["labels"]))
+        if kind == "additive":
+            tangent: tangents.Tangent = tangents.Additive(made, trajectory, each, whole=True)
+        else:
+            tangent = tangents.AsReleased(made, trajectory, each)
         end = tangents.carry(made, trajectory, [tangent])
         close(case, ordered(made, tangent.vectors), f"{kind}_vectors")
         close(case, ordered(made, end + tangent.vectors[case.tensors["forget"].long()].sum(dim=0)), kind)

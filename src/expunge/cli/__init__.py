@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-COMMANDS = ("demo", "train", "prune", "import", "unlearn", "evaluate", "bench", "tune", "report", "list")
+COMMANDS = (
+    *("demo", "train", "prune", "import", "precompute", "unlearn", "evaluate", "score"),
+    *("bench", "tune", "report", "list"),
+)
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 

@@ -121,8 +121,8 @@ def progress(quiet: bool) -> Iterator[Progress]:
 
 
 @contextmanager
-def session(options: Common) -> Iterator[Session]:
-    """A session whose runs show their progress."""
+def session(options: Common, memory: float = 0.25) -> Iterator[Session]:
+    """A session whose runs show their progress, and may take so many gigabytes for a piece of their work."""
     with progress(options.quiet or options.json) as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -131,7 +131,7 @@ def session(options: Common) -> Iterator[Session]:
                 tasks[name] = bars.add_task(name.rpartition("-")[0], total=state.steps)
             bars.update(tasks[name], completed=state.step)
 
-        yield Session(device(options.device), report, options.retry)
+        yield Session(device(options.device), report, options.retry, memory)
 
 
 def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, T]:

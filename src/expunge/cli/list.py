@@ -1,4 +1,4 @@
-"""List methods, metrics, data sources, models or recipes, with their options."""
+"""List methods, metrics, scores, data sources, models or recipes, with their options."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from expunge.sweeps import recipes
 class Arguments:
     """Options of `expunge list`."""
 
-    what: Annotated[Literal["methods", "metrics", "data", "models", "recipes"], tyro.conf.Positional]
+    what: Annotated[Literal["methods", "metrics", "scores", "data", "models", "recipes"], tyro.conf.Positional]
     """What to list."""
     json: bool = False
     """Print the result as JSON, for machines."""

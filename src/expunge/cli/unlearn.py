@@ -139,5 +139,5 @@ def _as_original(method: object, given: list[str]) -> object:
     if isinstance(method, RetrainConfig) and "--run" in given[:-1]:
         _, original = _console.open_original(Path(given[given.index("--run") + 1]))
         plan = original.training
-        return RetrainConfig(plan.epochs, plan.batch_size, plan.rule)
+        return RetrainConfig(plan.epochs, plan.batch_size, plan.rule, recorded=plan.record)
     return method

@@ -83,6 +83,23 @@ def _check(model: nn.Module) -> None:
             )
 
 
+def kept_bytes(network: Network, images: ImageSet) -> int:
+    """What autograd keeps of the forward pass of one image, in bytes, without the weights themselves; at least one."""
+    kept = 1
+    leaves = network.leaves()
+    weights = {weight.data_ptr() for weight in leaves.values()}
+
+    def note(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += 0 if tensor.data_ptr() in weights else tensor.nbytes
+        return tensor
+
+    first = next(network.batches(images, 1))
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network.losses(leaves, first.inputs, first.labels)
+    return kept
+
+
 def mean_gradient(network: Network, images: ImageSet, batch_size: int = 256) -> Vector:
     """``(1/n) sum_i grad CE_i`` over all n images; one forward and backward pass."""
     total = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}

@@ -152,18 +152,10 @@ def _attacker(
     attacker = Attacker(classifier.out_features).to(context.device)
 
     def make(generator: torch.Generator) -> dict[str, Tensor]:
-        return pretrained(model, classifier, everything(data), _validation(data), plan, generator)
+        return pretrained(model, classifier, data.everything(), _validation(data), plan, generator)
 
     attacker.load_state_dict(context.stage("attacker", plan, make))
     return attacker
-
-
-def everything(data: UnlearningData) -> ImageSet:
-    """All training images in the order of their ids, which does not tell which are to be forgotten."""
-    parts = (data.forget, data.retain)
-    inputs, labels = torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts])
-    ids, order = torch.cat([part.ids for part in parts]).sort()
-    return replace(data.retain, inputs=inputs[order], labels=labels[order], ids=ids)
 
 
 def _pairs(

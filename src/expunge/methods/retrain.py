@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from expunge import parameters, training
@@ -9,6 +10,8 @@ from expunge.context import Context, UnlearningData
 from expunge.errors import RequestError
 from expunge.registry import method
 from expunge.rules import PerRole, Rule
+from expunge.trajectory.calculus import calculus
+from expunge.trajectory.steps import Walk
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class RetrainConfig:
     """The update rule."""
     label_smoothing: float = 0.0
     """Share of each label spread evenly over all classes, in [0, 1)."""
+    recorded: bool = False
+    """Follow the recorded training of the original instead: its initial weights, its rule and its batches, each without
+    the forgotten examples. What stands above is then not used."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -33,7 +39,13 @@ class RetrainConfig:
 
 @method(reference="exact unlearning by definition", aliases=("retrained",), roles=("retain",))
 def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, context: Context) -> nn.Module:
-    """Draw all weights anew and train on the retain set alone; the forget set is never read."""
+    """Draw all weights anew and train on the retain set alone; the forget set is never read.
+
+    With ``recorded``, the mean of a batch is over the examples that are left in it; a batch that loses all of them
+    takes the step of the L2 term alone.
+    """
+    if config.recorded:
+        return _along(model, data, context)
     parameters.reinitialise(model)
     return training.fit(
         model,
@@ -44,3 +56,19 @@ def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, conte
         batch_size=config.batch_size,
         label_smoothing=config.label_smoothing,
     )
+
+
+@torch.no_grad()
+def _along(model: nn.Module, data: UnlearningData, context: Context) -> nn.Module:
+    """The recorded training without the forgotten examples."""
+    if context.trajectory is None:
+        raise RequestError("recorded needs the recorded training of the model: train it with `expunge train --record`")
+    plan = context.trajectory.plan
+    kept = torch.zeros(len(plan.ids), dtype=torch.bool)
+    kept[plan.positions(data.retain.ids)] = True
+    with calculus(model, data.retain) as made:
+        start = made.flat(dict(context.trajectory.initial))
+        found = made.named(Walk(made, plan, start, kept=kept, on_step=context.on_step).finish())
+    for name, weight in parameters.trainable(model).items():
+        weight.copy_(found[name])
+    return model

@@ -91,7 +91,7 @@ def entries(wanted: Comparison) -> list[Entry]:
 def retraining(wanted: Comparison) -> Unlearning:
     """Retraining as the original was trained: what everything is compared with."""
     plan = wanted.training
-    return Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule))
+    return Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule, recorded=plan.record))
 
 
 def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:

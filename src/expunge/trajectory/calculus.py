@@ -14,8 +14,17 @@ from torch.nn import functional
 
 from expunge import parameters
 from expunge.curvature import softmax_linear
-from expunge.curvature.network import Network, Vector, flat, forward_mode, frozen, shaped
+from expunge.curvature.network import Network, Vector, flat, forward_mode, frozen, kept_bytes, shaped
 from expunge.data.image_set import ImageSet
+
+BLOCK = 64
+"""Vectors whose closed form is computed at once."""
+
+MEMORY = 250_000_000
+"""Bytes that products with many vectors take by default."""
+
+TANGENT = 6
+"""A vector's product holds about so many times what autograd keeps of a forward pass."""
 
 MANY = 8
 """From so many vectors on, forward over reverse for all at once is faster than double backward for each."""
@@ -72,8 +81,12 @@ class Calculus(Protocol):
 
 
 @contextmanager
-def calculus(model: nn.Module, images: ImageSet, dtype: torch.dtype = torch.float32) -> Iterator[Calculus]:
+def calculus(
+    model: nn.Module, images: ImageSet, dtype: torch.dtype = torch.float32, memory: int = MEMORY
+) -> Iterator[Calculus]:
     """The calculus of a model on images; the model itself is not changed.
+
+    Products with many vectors take about ``memory`` bytes beside the vectors.
 
     Where all that is trainable is one linear layer at the end (a logistic model, the head of a frozen network), its
     inputs are computed once, and everything else is in closed form.
@@ -83,22 +96,24 @@ def calculus(model: nn.Module, images: ImageSet, dtype: torch.dtype = torch.floa
     """
     with frozen(model, dtype) as network:
         last = _only_linear(network, images)
-        yield NetworkCalculus(network, images) if last is None else LinearCalculus(network, images, last)
+        yield NetworkCalculus(network, images, memory) if last is None else LinearCalculus(network, images, last)
 
 
 class NetworkCalculus:
     """By autograd, of any network."""
 
-    def __init__(self, network: Network, images: ImageSet) -> None:
-        """Keep the network; nothing is computed yet."""
+    def __init__(self, network: Network, images: ImageSet, memory: int) -> None:
+        """Keep the network, and see on one image how much memory it takes."""
         self.network, self.images, self.dtype = network, images, network.dtype
         self.weights = self.flat(network.weights)
+        self._memory, self._kept = memory, kept_bytes(network, images)
 
     def point(self, weights: Tensor, positions: Tensor) -> "NetworkPoint":
         """See :class:`Calculus`."""
         found = self.images.select(positions)
         batch = next(self.network.batches(found, max(1, len(found))))
-        return NetworkPoint(self.network, weights, batch.inputs, batch.labels)
+        at_once = max(1, self._memory // (TANGENT * max(1, len(found)) * self._kept + 3 * weights.nbytes))
+        return NetworkPoint(self.network, weights, batch.inputs, batch.labels, at_once)
 
     def flat(self, vector: Vector) -> Tensor:
         """See :class:`Calculus`."""
@@ -116,9 +131,10 @@ class NetworkCalculus:
 class NetworkPoint:
     """A batch of a network; one forward and backward pass serves its gradient and single products."""
 
-    def __init__(self, network: Network, weights: Tensor, inputs: Tensor, labels: Tensor) -> None:
-        """Keep the batch; nothing is computed yet."""
+    def __init__(self, network: Network, weights: Tensor, inputs: Tensor, labels: Tensor, at_once: int) -> None:
+        """Keep the batch; nothing is computed yet. ``at_once``: how many vectors may share a product."""
         self.network, self.weights, self.inputs, self.labels = network, weights, inputs, labels
+        self.at_once = at_once
         self._leaf: Tensor | None = None
         self._slope: Tensor | None = None
 
@@ -142,8 +158,9 @@ class NetworkPoint:
 
     def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
         """See :class:`Point`. Cost: about 1.5 gradients of the batch a vector."""
-        found = self._many(vectors) if len(vectors) >= MANY else torch.stack([self._one(each) for each in vectors])
-        out.mul_(beta).add_(found, alpha=alpha)
+        for rows, given in zip(out.split(self.at_once), vectors.split(self.at_once), strict=True):
+            found = self._many(given) if len(given) >= MANY else torch.stack([self._one(each) for each in given])
+            rows.mul_(beta).add_(found, alpha=alpha)
 
     def slopes(self, vectors: Tensor) -> Tensor:
         """See :class:`Point`. Cost: a forward pass with tangents a vector."""
@@ -236,13 +253,15 @@ class LinearPoint:
         return torch.einsum("nk,nd->nkd", found, self.features).flatten(1)
 
     def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
-        """See :class:`Point`. Cost: two products of matrices, 4 count p b operations, and nothing of p numbers."""
-        rows, wide = out.view(-1, self.features.shape[1]), self.features.shape[1]
-        moved = (vectors.view(-1, wide) @ self.features.T).view(len(vectors), -1, self.count)
-        p = self.p.T.contiguous()
-        weighted = moved.mul_(p)
-        weighted -= p * weighted.sum(dim=1, keepdim=True)
-        rows.addmm_(weighted.view(-1, self.count), self.features, beta=beta, alpha=alpha / self.count)
+        """See :class:`Point`. Cost: two products of matrices, 4 count p b operations, and nothing of p numbers.
+
+        A block of vectors at a time, which stays in the cache between the two.
+        """
+        p, wide = self.p.T.contiguous(), self.features.shape[1]
+        for rows, given in zip(out.split(BLOCK), vectors.split(BLOCK), strict=True):
+            moved = (given.view(-1, wide) @ self.features.T).view(len(given), -1, self.count).mul_(p)
+            moved -= p * moved.sum(dim=1, keepdim=True)
+            rows.view(-1, wide).addmm_(moved.view(-1, self.count), self.features, beta=beta, alpha=alpha / self.count)
 
     def slopes(self, vectors: Tensor) -> Tensor:
         """See :class:`Point`."""

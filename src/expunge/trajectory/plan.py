@@ -117,6 +117,11 @@ class Trajectory:
     images: str
     """The fingerprint of the training images, in the order of their ids."""
 
+    @property
+    def clipped(self) -> int:
+        """How many steps were clipped."""
+        return 0 if self.plan.clip is None else int((self.norms > self.plan.clip).sum())
+
     def check_images(self, images: ImageSet) -> None:
         """Raise a RequestError unless these are the examples that were trained on, in the order of their ids."""
         if fingerprint(images) != self.images:

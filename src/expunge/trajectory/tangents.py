@@ -52,12 +52,12 @@ class Additive:
     ``a_k`` is the change of the trained weights when group k is left out: the Hessian is that of the whole batch, and
     the source ``-(sum_k g_i - u gbar) / (b - u)`` for the u examples of the group in a batch of b, ``gbar`` its mean
     gradient: leave-one-out for a group of one. What is left out of the sum of several vectors is how deletions act
-    on each other.
+    on each other. Without ``whole``, a group's vector is the sum of the vectors of its examples: b - 1 for b - u.
     """
 
-    def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor) -> None:
+    def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
         """Vectors of zeros for groups 0, 1, ...; ``groups`` (n,) says for each position which it is in, -1 for none."""
-        self.trajectory, self.groups = trajectory, groups
+        self.trajectory, self.groups, self.whole = trajectory, groups, whole
         count = int(groups.max()) + 1 if len(groups) else 0
         size = len(calculus.weights)
         self.vectors = torch.zeros(count, size, dtype=calculus.dtype, device=calculus.weights.device)
@@ -98,14 +98,15 @@ class Additive:
         gradients = step.point.gradients()
         sums = torch.zeros(len(rows), gradients.shape[1], dtype=gradients.dtype, device=device)
         sums.index_add_(0, which.to(device), gradients[(groups >= 0).to(device)])
-        sources = left_out(sums, gradients.mean(dim=0), torch.bincount(which).to(sums), step.point.count)
+        counts, size = torch.bincount(which).to(sums)[:, None], step.point.count
+        others = size - counts if self.whole else torch.full_like(counts, size - 1)
+        sources = left_out(sums, counts, gradients.mean(dim=0), others)
         return rows, sources if clip is None else clip(sources)
 
 
-def left_out(sums: Tensor, mean: Tensor, counts: Tensor, size: int) -> Tensor:
-    """How the mean gradient of a batch changes without some of it: ``-(sum - u gbar) / (b - u)``, ``-gbar`` for all."""
-    others = (size - counts)[:, None]
-    return torch.where(others > 0, (counts[:, None] * mean - sums) / others.clamp(min=1), -mean)
+def left_out(sums: Tensor, counts: Tensor, mean: Tensor, others: Tensor) -> Tensor:
+    """How the mean gradient of a batch changes without u of it: ``(u gbar - sum) / others``, ``-gbar`` without all."""
+    return torch.where(others > 0, (counts * mean - sums) / others.clamp(min=1), -mean)
 
 
 class AsReleased:

@@ -1,0 +1,109 @@
+"""The vectors of all examples, or of groups of them, a chunk at a time into a store."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.steps import Report, Walk
+from expunge.trajectory.store import Layout, StoreType, VectorStore
+from expunge.trajectory.tangents import Additive, AsReleased, carry, check_end
+from expunge.updates import Progress
+
+
+def layout(
+    calculus: Calculus,
+    trajectory: Trajectory,
+    *,
+    dtype: StoreType,
+    memory: int,
+    groups: Tensor | None = None,
+    as_released: bool = False,
+) -> Layout:
+    """What the store of all examples, or of all groups, will hold.
+
+    ``groups`` (n,) names for each of the plan's ids its group (any integers), -1 for none. A chunk has as many rows as
+    fit into half of ``memory`` bytes; the other half is for the products.
+    """
+    ids = trajectory.plan.ids
+    named = torch.arange(len(ids)) if groups is None else groups
+    rows = torch.unique(named[named >= 0], return_inverse=True)[1]
+    size = len(calculus.weights)
+    held = (2 if trajectory.plan.momentum else 1) * size * calculus.weights.element_size()
+    chunk = max(1, min(int(rows.max()) + 1, memory // 2 // held))
+    return Layout(size, tuple(ids[named >= 0].tolist()), tuple(rows.tolist()), dtype, chunk, as_released)
+
+
+def fill(
+    store: VectorStore,
+    calculus: Calculus,
+    trajectory: Trajectory,
+    on_step: Report | None = None,
+) -> VectorStore:
+    """Compute and write every chunk that is missing.
+
+    Cost: for each chunk a walk along the training, and T products of p numbers for each of its rows.
+
+    Raises:
+        RequestError: The trajectory does not lead to the model.
+        RunError: A vector is not finite.
+    """
+    steps, left = trajectory.plan.steps, store.missing
+    for turn, chunk in enumerate(left):
+        started = time.perf_counter()
+        tangent = _tangent(store.layout, calculus, trajectory, chunk)
+
+        def report(progress: Progress, before: int = turn * steps) -> None:
+            if on_step is not None:
+                on_step(Progress(before + progress.step, len(left) * steps))
+
+        check_end(calculus, carry(calculus, trajectory, [tangent], report))
+        vectors = calculus.in_order(tangent.vectors)
+        store = store.write(chunk, vectors, time.perf_counter() - started)
+    return store
+
+
+def _tangent(layout: Layout, calculus: Calculus, trajectory: Trajectory, chunk: int) -> Additive | AsReleased:
+    """The vectors of a chunk, at the beginning."""
+    first = chunk * layout.chunk
+    rows = torch.tensor(layout.rows)
+    here = (rows >= first) & (rows < first + layout.chunk)
+    groups = torch.full((len(trajectory.plan.ids),), -1)
+    groups[trajectory.plan.positions(torch.tensor(layout.ids)[here])] = rows[here] - first
+    if layout.as_released:
+        return AsReleased(calculus, trajectory, groups)
+    return Additive(calculus, trajectory, groups, whole=True)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a precomputation will take."""
+
+    rows: int
+    size: int
+    nbytes: int
+    seconds: float
+
+    @classmethod
+    def of(cls, layout: Layout, seconds: float) -> "Estimate":
+        """What a layout says of itself, and the time."""
+        return cls(layout.count, layout.size, layout.nbytes, seconds)
+
+
+def estimate(store: VectorStore, calculus: Calculus, trajectory: Trajectory, steps: int = 4) -> Estimate:
+    """The size of the store, and the time for what is missing, from a few steps of a first chunk."""
+    if not store.missing:
+        return Estimate.of(store.layout, 0.0)
+    tangent = _tangent(store.layout, calculus, trajectory, store.missing[0])
+    steps = min(steps, trajectory.plan.steps)
+    walk = Walk(calculus, trajectory.plan, calculus.flat(dict(trajectory.initial)), last=steps)
+    started = time.perf_counter()
+    for step in walk:
+        tangent.advance(step)
+    if calculus.weights.is_cuda:
+        torch.cuda.synchronize(calculus.weights.device)
+    each = (time.perf_counter() - started) / steps
+    return Estimate.of(store.layout, each * trajectory.plan.steps * len(store.missing))

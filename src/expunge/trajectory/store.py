@@ -1,0 +1,234 @@
+"""A file of vectors, one for each example or group, of which any deletion is a sum.
+
+``vectors.bin`` holds the rows one after the other and is mapped into memory, not read; ``vectors.json`` says what
+they are and which chunks of them have been written, so that an interrupted precomputation goes on where it was.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge import ranges
+from expunge.errors import RequestError, RunError
+
+StoreType = Literal["float32", "bfloat16", "float16"]
+DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(StoreType)}
+
+ROWS_AT_ONCE = 4096
+"""How many rows of a deletion are summed at a time: bounds its memory."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a store holds."""
+
+    size: int
+    """p, the numbers of a vector, in the order of the names of the trainable weights."""
+    ids: tuple[int, ...]
+    """The examples that have a vector, ascending."""
+    rows: tuple[int, ...]
+    """The row of each; examples of one group share theirs."""
+    dtype: StoreType
+    chunk: int
+    """Rows that are computed and written together."""
+    as_released: bool = False
+    """Whether they are of the released recursion."""
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        ranges.one_of(get_args(StoreType), dtype=self.dtype)
+        ranges.at_least(1, size=self.size, chunk=self.chunk)
+        whole = len(self.ids) == len(self.rows) > 0 and set(self.rows) == set(range(max(self.rows) + 1))
+        if not whole or list(self.ids) != sorted(set(self.ids)):
+            raise RequestError("a store needs ascending ids, each with a row, and no row without an example")
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return max(self.rows) + 1
+
+    @property
+    def chunks(self) -> int:
+        """The number of chunks."""
+        return math.ceil(self.count / self.chunk)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the file of vectors: count x p x 2 or 4 bytes."""
+        return self.count * self.size * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class VectorStore:
+    """An open store."""
+
+    folder: Path
+    layout: Layout
+    done: frozenset[int]
+    """The chunks that have been written."""
+    seconds: float = 0.0
+    """What it took to compute them, over all interruptions."""
+
+    @property
+    def path(self) -> Path:
+        """The file of vectors."""
+        return self.folder / "vectors.bin"
+
+    @property
+    def missing(self) -> list[int]:
+        """The chunks that have not been written yet."""
+        return [chunk for chunk in range(self.layout.chunks) if chunk not in self.done]
+
+    def write(self, chunk: int, vectors: Tensor, seconds: float) -> "VectorStore":
+        """Write a chunk's rows (rows, p) and then the note that it is there; the store with it.
+
+        ``seconds`` is what it took to compute them.
+
+        Raises:
+            RunError: A number is not finite in the precision of the store.
+        """
+        rounded = vectors.to("cpu", DTYPES[self.layout.dtype]).contiguous()
+        if not bool(torch.isfinite(rounded).all()):
+            raise RunError(
+                f"some vectors are not finite in {self.layout.dtype}: take float32 or bfloat16, whose range is larger"
+                if bool(torch.isfinite(vectors).all())
+                else "some vectors are not finite: train with a smaller lr, a larger weight_decay, or fewer epochs"
+            )
+        with self.path.open("r+b") as file:
+            file.seek(chunk * self.layout.chunk * self.layout.size * rounded.dtype.itemsize)
+            file.write(rounded.view(torch.uint8).numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        found = replace(self, done=self.done | {chunk}, seconds=self.seconds + seconds)
+        found._note()
+        return found
+
+    def _note(self) -> None:
+        layout = {key: getattr(self.layout, key) for key in ("size", "ids", "rows", "dtype", "chunk", "as_released")}
+        temporary = self.folder / f".vectors.json.{os.getpid()}"
+        temporary.write_text(json.dumps({**layout, "done": sorted(self.done), "seconds": self.seconds}))
+        temporary.replace(self.folder / "vectors.json")
+
+    def change(self, ids: Tensor) -> Tensor:
+        """The change of the weights when these examples are deleted: the sum of their rows, float32 (p,).
+
+        Cost: m p numbers are read for the rows of m examples or groups.
+
+        Raises:
+            RequestError: An id is unknown or twice there, a group is named in part, or a row is not there.
+        """
+        rows = self._rows(ids)
+        chunks = torch.unique(rows // self.layout.chunk).tolist()
+        missing = [chunk for chunk in chunks if chunk not in self.done]
+        if missing:
+            raise RequestError(
+                f"{self.path} lacks chunk {missing[0] + 1} of {self.layout.chunks}, with vectors of this deletion: "
+                "its precomputation was not finished; run `expunge precompute` again, which goes on where it was"
+            )
+        mapped = self._mapped()
+        total = torch.zeros(self.layout.size)
+        for part in rows.split(ROWS_AT_ONCE):
+            total += mapped[part].float().sum(dim=0)
+        return total
+
+    @cached_property
+    def _index(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.layout.ids), torch.tensor(self.layout.rows)
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        known, rows = self._index
+        wanted = ids.cpu().sort().values
+        if len(torch.unique(wanted)) != len(wanted):
+            raise RequestError("an id appears twice among those to delete: an example can be deleted once")
+        found = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
+        strangers = wanted[known[found] != wanted]
+        if len(strangers):
+            raise RequestError(f"{self.path} has no vector of example {int(strangers[0])}")
+        taken = torch.bincount(rows[found], minlength=self.layout.count)
+        partly = ((taken > 0) & (taken < torch.bincount(rows))).nonzero().flatten()
+        if len(partly):
+            names = known[rows == partly[0]].tolist()
+            raise RequestError(
+                f"{self.path} has vectors of groups, and the deletion names only a part of the group of examples "
+                f"{names[0]}..{names[-1]}: delete groups as a whole, or precompute without --groups"
+            )
+        return taken.nonzero().flatten()
+
+    def _mapped(self) -> Tensor:
+        layout = self.layout
+        try:
+            shape = (layout.count, layout.size)
+            if layout.dtype == "bfloat16":  # numpy does not know it
+                return torch.from_numpy(np.memmap(self.path, np.int16, "c", shape=shape)).view(torch.bfloat16)
+            return torch.from_numpy(np.memmap(self.path, np.dtype(layout.dtype), "c", shape=shape))
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{self.path} cannot be mapped ({error}): precompute again") from error
+
+
+def begin(folder: Path, layout: Layout) -> VectorStore:
+    """A store to write into: the one in the folder if it is of the same vectors, else a new one.
+
+    The file has its whole size from the beginning, so that a disk that is too full says so before the work.
+
+    Raises:
+        RequestError: The disk has no room for it.
+    """
+    try:
+        found = open_store(folder)
+        if replace(found.layout, chunk=layout.chunk) == layout:
+            return found
+    except RequestError:
+        pass
+    folder.mkdir(parents=True, exist_ok=True)
+    store = VectorStore(folder, layout, frozenset())
+    try:
+        with store.path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, layout.nbytes)
+            else:
+                file.truncate(layout.nbytes)
+    except OSError as error:
+        store.path.unlink(missing_ok=True)
+        raise RequestError(
+            f"there is no room for {layout.nbytes / 1e9:.2f} GB of vectors in {folder} ({error.strerror}): "
+            "free some, or take --dtype bfloat16 or --groups"
+        ) from error
+    store._note()  # pyright: ignore[reportPrivateUsage]
+    return store
+
+
+def open_store(folder: Path) -> VectorStore:
+    """The store in a folder.
+
+    Raises:
+        RequestError: There is none, or it is damaged.
+    """
+    path = folder / "vectors.json"
+    try:
+        found = json.loads(path.read_text())
+        done = frozenset(int(chunk) for chunk in found["done"])
+        layout = Layout(
+            int(found["size"]),
+            tuple(map(int, found["ids"])),
+            tuple(map(int, found["rows"])),
+            found["dtype"],
+            int(found["chunk"]),
+            bool(found["as_released"]),
+        )
+        size = (folder / "vectors.bin").stat().st_size
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RequestError(f"{path} cannot be read ({error}): precompute again") from error
+    if size != layout.nbytes:
+        raise RequestError(
+            f"{folder / 'vectors.bin'} has {size} bytes instead of {layout.nbytes}: it was cut off; precompute again"
+        )
+    return VectorStore(folder, layout, done, float(found["seconds"]))
