@@ -24,9 +24,10 @@ from rich.progress import (
 from rich.table import Table
 
 from expunge import config, updates
+from expunge.data.poisoning import Poison
 from expunge.errors import RequestError
 from expunge.execution import Session
-from expunge.plans import ImportConfig, Original, PruneConfig, RunConfig, TrainConfig, UnlearnConfig
+from expunge.plans import DataConfig, ImportConfig, Original, PruneConfig, RunConfig, TrainConfig, UnlearnConfig
 from expunge.runs import RunDirectory, Store
 
 T = TypeVar("T")
@@ -48,6 +49,29 @@ class Common:
     """Show no progress bars."""
     retry: bool = False
     """Try runs again that failed before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOfImages(Common):
+    """Options of commands that begin with images and an architecture."""
+
+    data: str
+    """The images it was trained on: a name or NAME:PATH, see `expunge list data`."""
+    model: str
+    """Its architecture, see `expunge list models`; options follow a colon: resnet18:width=64."""
+    limit: int | None = None
+    """Use a class-balanced part of this many training images."""
+    test_limit: int | None = None
+    """Use a class-balanced part of this many test images."""
+    validation: float = 0.1
+    """Share of each class that is set aside for validation."""
+    split_seed: int = 0
+    """Seed of the split and of the limits."""
+
+    def images(self, poison: Poison | None = None) -> DataConfig:
+        """The images and how they are split, with a backdoor if there is one."""
+        source = config.parse("data", self.data)
+        return DataConfig(source, self.limit, self.test_limit, self.validation, self.split_seed, poison)
 
 
 def parse(kind: type[T], command: str, help_text: str | None, arguments: Sequence[str]) -> T:

@@ -11,31 +11,19 @@ import tyro
 from expunge import config, pipeline
 from expunge.cli import _console
 from expunge.errors import RequestError
-from expunge.plans import DataConfig, ImportConfig
+from expunge.plans import ImportConfig
 from expunge.training import Training
 from expunge.updates import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments(_console.Common):
+class Arguments(_console.ModelOfImages):
     """Options of `expunge import`."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """The file (.pth.tar, .pt): a state dict, or a dictionary with one; dense or pruned. Nothing in it is executed."""
-    data: str
-    """The images it was trained on: a name or NAME:PATH, see `expunge list data`."""
-    model: str
-    """Its architecture, see `expunge list models`; options follow a colon: resnet18:width=64."""
     training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     """How it was trained, as far as you know: retraining repeats this."""
-    limit: int | None = None
-    """Use a class-balanced part of this many training images."""
-    test_limit: int | None = None
-    """Use a class-balanced part of this many test images."""
-    validation: float = 0.1
-    """Share of each class that is set aside for validation."""
-    split_seed: int = 0
-    """Seed of the split and of the limits."""
     seed: int = 0
     """A number to tell imports apart."""
     precision: Precision = "auto"
@@ -47,11 +35,8 @@ class Arguments(_console.Common):
 def run(arguments: Sequence[str]) -> int:
     """Import, or find the run that exists already."""
     given = _console.parse(Arguments, "import", __doc__, arguments)
-    data = DataConfig(
-        config.parse("data", given.data), given.limit, given.test_limit, given.validation, given.split_seed
-    )
     model = config.parse("models", given.model)
-    wanted = ImportConfig(data, model, _digest(given.checkpoint), given.training, given.precision, given.seed)
+    wanted = ImportConfig(given.images(), model, _digest(given.checkpoint), given.training, given.precision, given.seed)
     with _console.session(given) as session:
         directory = pipeline.take_in(wanted, given.checkpoint, _console.store(given.runs), session)
     _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")

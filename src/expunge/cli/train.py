@@ -8,13 +8,13 @@ import tyro
 from expunge import config, pipeline
 from expunge.cli import _console
 from expunge.data.poisoning import parse_poison
-from expunge.plans import DataConfig, TrainConfig
+from expunge.plans import TrainConfig
 from expunge.training import Training
 from expunge.updates import Precision
 
 
-@dataclass(frozen=True)
-class Arguments(_console.Common):
+@dataclass(frozen=True, kw_only=True)
+class Arguments(_console.ModelOfImages):
     """Options of `expunge train`."""
 
     data: str = "digits"
@@ -23,14 +23,6 @@ class Arguments(_console.Common):
     """The architecture, see `expunge list models`; options follow a colon: resnet18:width=16."""
     training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     """How to train."""
-    limit: int | None = None
-    """Use a class-balanced part of this many training images."""
-    test_limit: int | None = None
-    """Use a class-balanced part of this many test images."""
-    validation: float = 0.1
-    """Share of each class that is set aside for validation."""
-    split_seed: int = 0
-    """Seed of the split and of the limits."""
     poison: str | None = None
     """Put a backdoor into the training images, to see whether it can be unlearned: patch:size=4,target=0,share=10%,
     blend:alpha=0.2,count=500 or gaussian:sigma=0.1,count=500; forget it by --forget poisoned."""
@@ -46,9 +38,8 @@ def run(arguments: Sequence[str]) -> int:
     """Train, or find the run that exists already."""
     given = _console.parse(Arguments, "train", __doc__, arguments)
     poison = None if given.poison is None else parse_poison(given.poison)
-    source = config.parse("data", given.data)
-    data = DataConfig(source, given.limit, given.test_limit, given.validation, given.split_seed, poison)
-    wanted = TrainConfig(data, config.parse("models", given.model), given.training, given.precision, given.seed)
+    model = config.parse("models", given.model)
+    wanted = TrainConfig(given.images(poison), model, given.training, given.precision, given.seed)
     with _console.session(given) as session:
         directory = pipeline.run(wanted, _console.store(given.runs), session)
     _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
