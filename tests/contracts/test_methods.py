@@ -245,7 +245,10 @@ def test_bad_rules_and_masks_are_named(name: str) -> None:
     ids=["sharpness", "schedule", "dual", "first", "second", "both"],
 )
 def test_takes_every_rule(name: str, rule: Rule | PerRole) -> None:
-    assert run(short(name, rule=rule)) is not None
+    before = dict(problems.model().named_parameters())
+    after = run(short(name, rule=rule))
+    assert any(not torch.equal(weight, before[key]) for key, weight in after.named_parameters())
+    assert all(bool(torch.isfinite(weight).all()) for weight in after.parameters())
 
 
 @pytest.mark.parametrize("name", FROM_THE_MODEL)
