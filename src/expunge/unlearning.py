@@ -54,7 +54,7 @@ def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, cont
             for stepper in context.steppers:
                 stepper.check()
     _keep_sparse(unlearned, context.sparsity)
-    _check_finite(unlearned, plugin.name)
+    _check_finite(unlearned, plugin)
     return unlearned.eval()
 
 
@@ -95,7 +95,8 @@ def _keep_sparse(model: nn.Module, sparsity: Mask | None) -> None:
         weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
 
 
-def _check_finite(model: nn.Module, name: str) -> None:
+def _check_finite(model: nn.Module, plugin: registry.Plugin) -> None:
+    cure = "a smaller lr, or set clip" if plugin.mark.roles else "a smaller alpha, or more damping where it has one"
     for key, value in model.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise RunError(f"{name} left values in {key} that are not finite: try a smaller lr, or set clip")
+            raise RunError(f"{plugin.name} left values in {key} that are not finite: try {cure}")

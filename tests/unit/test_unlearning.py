@@ -1,0 +1,20 @@
+"""What every unlearning is checked for, whatever the method."""
+
+import pytest
+
+from expunge import naming, unlearning
+from expunge.errors import RunError
+from tests import problems
+
+
+@pytest.mark.parametrize(
+    ("method", "cure"),
+    [
+        ("finetune:epochs=1,batch_size=64,lr=1e300", "try a smaller lr, or set clip"),
+        ("influence:alpha=1e300", "try a smaller alpha, or more damping"),
+        ("fisher_forgetting:alpha=1e300", "try a smaller alpha, or more damping"),
+    ],
+)
+def test_weights_that_are_not_finite_fail_with_a_cure_that_the_method_has(method: str, cure: str) -> None:
+    with pytest.raises(RunError, match=rf"left values in \S+ that are not finite: {cure}"):
+        unlearning.unlearn(problems.model(), problems.data(), naming.named(method), problems.context())
