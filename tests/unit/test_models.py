@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from expunge import config, parameters, registry
+from expunge.errors import RequestError
 
 SMALL = {"resnet18": 4, "resnet34": 4, "resnet50": 2, "resnet20": 4, "resnet44": 4, "resnet56": 4, "small_cnn": 8}
 SMALL |= {"vgg16_bn": 4, "vgg16_bn_lth": 4}
@@ -73,3 +75,81 @@ def test_the_last_layer_is_kaiming_normal_in_cifar_resnets_and_as_torch_draws_it
     assert float(kaiming.std()) == pytest.approx((2 / 64) ** 0.5, rel=0.03)
     assert float(plain.std()) == pytest.approx((1 / (3 * 64)) ** 0.5, rel=0.03)
     assert float(plain.abs().max()) <= 1 / 8
+
+
+def size(text: str, shape: tuple[int, ...], classes: int = 10) -> int:
+    return sum(weight.numel() for weight in build(text, classes, shape).parameters())
+
+
+@pytest.mark.parametrize(("name", "count"), [("lenet", 61_706), ("cnn", 21_840), ("logistic", 7_850)])
+def test_sizes_on_mnist_are_the_published_ones(name: str, count: int) -> None:
+    assert size(name, (1, 28, 28)) == count
+
+
+@pytest.mark.parametrize(("inputs", "classes"), [(13, 3), (19, 7), (88, 2), (561, 6)])
+def test_a_perceptron_of_one_hidden_layer(inputs: int, classes: int) -> None:
+    assert size("mlp:hidden=64", (inputs,), classes) == 64 * inputs + 64 + 64 * classes + classes
+
+
+def weights(model: nn.Module) -> list[torch.Tensor]:
+    return [weight.detach() for weight in model.parameters()]
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 30), (2, 12, 13)])
+def test_lenet_by_its_layers(shape: tuple[int, ...]) -> None:
+    model, x = build("lenet", 10, shape), torch.randn(3, *shape)
+    w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights(model)
+    hidden = functional.max_pool2d(functional.conv2d(functional.pad(x, (2,) * 4), w1, b1).relu(), 2)
+    hidden = functional.max_pool2d(functional.conv2d(hidden, w2, b2).relu(), 2).flatten(1)
+    expected = ((hidden @ w3.T + b3).relu() @ w4.T + b4).relu() @ w5.T + b5
+    torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 30), (2, 16, 17)])
+def test_the_cnn_by_its_layers(shape: tuple[int, ...]) -> None:
+    model, x = build("cnn", 10, shape), torch.randn(3, *shape)
+    w1, b1, w2, b2, w3, b3, w4, b4 = weights(model)
+    hidden = functional.max_pool2d(functional.conv2d(x, w1, b1), 2).relu()
+    hidden = functional.max_pool2d(functional.conv2d(hidden, w2, b2), 2).relu().flatten(1)
+    torch.testing.assert_close(model(x), (hidden @ w3.T + b3).relu() @ w4.T + b4)
+
+
+def test_dropout_of_the_cnn_is_off_unless_asked_for_and_never_in_evaluation_mode() -> None:
+    x = torch.randn(3, 1, 28, 28)
+    for text, same in (("cnn", True), ("cnn:dropout=0.5", False)):
+        torch.manual_seed(0)
+        model = build(text, 10, (1, 28, 28))
+        evaluated = model.eval()(x)
+        assert torch.equal(model(x), evaluated)
+        assert torch.equal(model.train()(x), evaluated) == same
+
+
+def test_dropout_of_the_cnn_drops_whole_channels_and_units_at_its_rate() -> None:
+    torch.manual_seed(0)
+    model, seen = build("cnn:dropout=0.3", 10, (1, 28, 28)), {}
+    for module in model:  # type: ignore[union-attr]
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.register_forward_hook(
+                lambda module, inputs, output: seen.update({type(module): (inputs[0], output)})
+            )
+    model.train()(torch.randn(400, 1, 28, 28))
+    before, after = seen[nn.Dropout2d]
+    dropped = (after == 0).flatten(2).all(2)
+    assert dropped.shape == (400, 20)
+    assert float(dropped.float().mean()) == pytest.approx(0.3, abs=0.03)
+    torch.testing.assert_close(after[~dropped], before[~dropped] / 0.7)
+    before, after = seen[nn.Dropout]
+    assert float((after[before > 0] == 0).float().mean()) == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("rate", ["-0.1", "1"])
+def test_a_dropout_that_is_no_chance_is_refused(rate: str) -> None:
+    with pytest.raises(RequestError, match="dropout must be in"):
+        config.parse("models", f"cnn:dropout={rate}")
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 11), (1, 11, 28)])
+def test_images_too_small_for_two_convolutions_are_refused(shape: tuple[int, ...]) -> None:
+    for name, least in (("lenet", 12), ("cnn", 16)):
+        with pytest.raises(RequestError, match=f"of {least} pixels or more"):
+            build(name, 10, shape)

@@ -1,0 +1,33 @@
+"""LeNet-5 with ReLU and max pooling."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from expunge.models._check import Shape, image_shape
+from expunge.registry import architecture
+
+
+@dataclass(frozen=True)
+class LenetConfig:
+    """There is nothing to choose."""
+
+
+@architecture(reference="LeCun et al. 1998, doi:10.1109/5.726791", aliases=("lenet5",))
+def build(config: LenetConfig, shape: Shape, num_classes: int) -> nn.Module:
+    """LeNet-5 with ReLU and max pooling: two 5x5 convolutions, three linear layers.
+
+    The first convolution keeps the size of the image, so that the second leaves 5 x 5 of 28 x 28, as in the paper;
+    there it is the images that are padded. The last layer gives logits. 61,706 weights for one channel of 28 x 28 and
+    ten classes; images need 12 pixels on each side.
+    """
+    channels, height, width = image_shape(shape, least=12)
+    left = ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Flatten(),
+        *(nn.Linear(16 * left, 120), nn.ReLU()),
+        *(nn.Linear(120, 84), nn.ReLU()),
+        nn.Linear(84, num_classes),
+    )
