@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from expunge import config, registry
-from expunge.data import _pickled_arrays
+from expunge.data import _assemble, _pickled_arrays, _pictures
 from expunge.data.dataset import Dataset, channel_statistics
 from expunge.errors import RequestError
 
@@ -385,6 +386,7 @@ def test_npz(tmp_path: Path, names: tuple[str, ...], shape: tuple[int, ...]) -> 
     data = load(f"npz:{path}")
     assert data.train.shape == ((3, 6, 6) if 3 in shape else (1, 6, 6))
     assert data.test.labels.tolist() == [2, 0]
+    assert data.train.inputs.is_contiguous()
     first = data.train.inputs[0].permute(1, 2, 0).numpy() if shape == (6, 6, 3) else data.train.inputs[0].numpy()
     np.testing.assert_array_equal(first.reshape(arrays[0][0].shape), arrays[0][0])
 
@@ -463,6 +465,19 @@ def test_image_folders(tmp_path: Path) -> None:
     (tmp_path / "test" / "bird").mkdir()
     with pytest.raises(RequestError, match="lacks: bird"):
         load(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 3)])
+def test_many_pictures_are_decoded_into_the_memory_of_the_data_set(shape: tuple[int, ...]) -> None:
+    drawn = pixels(2 * _pictures.TOGETHER + 3, *shape)
+    named = [(str(index), partial(io.BytesIO, encoded(image))) for index, image in enumerate(drawn)]
+    images = _pictures.read(named, "here")
+    np.testing.assert_array_equal(images, drawn)
+    labels = np.zeros(len(drawn), np.int64)
+    data = _assemble.dataset((images, labels), (images, labels), "here")
+    assert np.shares_memory(data.train.inputs.numpy(), images)
+    with pytest.raises(RequestError, match="here: there are no images"):
+        _pictures.read([], "here")
 
 
 @pytest.mark.parametrize("name", ["idx", "parquet", "cifar_batches", "folder"])

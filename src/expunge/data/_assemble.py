@@ -16,6 +16,9 @@ Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, Array]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
+IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of ImageNet's images, which sets of photographs are published with."""
+
 
 def dataset(
     train: Arrays,
@@ -52,7 +55,7 @@ def _images(images: Array, labels: Array, augmentation: Augmentation | None) -> 
         raise RequestError("there are no images")
     if not np.issubdtype(labels.dtype, np.integer):
         raise RequestError(f"labels must be whole numbers, got {labels.dtype}")
-    pixels = torch.from_numpy(np.array(_channels_first(images), order="C"))
+    pixels = torch.from_numpy(np.require(_channels_first(images), requirements=("C", "W")))
     return make(pixels, torch.from_numpy(labels.astype(np.int64)), augmentation)
 
 

@@ -1,6 +1,6 @@
 """Encoded images (PNG, JPEG, ...) as one array: decoded by many threads, all of one size and kind."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -13,49 +13,77 @@ from expunge.errors import RequestError
 
 GREY = ("L", "1", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""The formats that are decoded, whatever a file is called: no others, some of which start programs."""
+TOGETHER = 64
+"""Images that a thread decodes before it takes the next ones."""
+
 Picture = tuple[str, Callable[[], Path | BinaryIO]]
 """What to call an image in messages, and what opens it."""
+Prepare = Callable[[Image.Image], Image.Image]
+"""What is done to an image of mode L or RGB: a crop, another size. What it raises reads on after the image's name."""
 
 
-def read(pictures: Iterable[Picture], where: str, size: int | None = None) -> Array:
+def read(pictures: Sequence[Picture], where: str, prepare: Prepare | None = None) -> Array:
     """Images as uint8: grey ones (n, height, width), coloured ones (n, height, width, 3).
 
-    Args:
-        pictures: The images, in order.
-        where: What they are all in, for messages.
-        size: Resize each to this many pixels on each side.
+    They are decoded into place, and lie channels first in memory, as a Dataset holds them: n x channels x height x
+    width bytes, and one decoded image per thread.
 
     Raises:
-        RequestError: An image is damaged or has more than 8 bits, or their sizes or kinds differ.
+        RequestError: There is none; an image is damaged, has more than 8 bits or too many pixels; or their sizes or
+            kinds differ.
     """
+    if not pictures:
+        raise RequestError(f"{where}: there are no images")
+    model = _pixels(pictures[0], prepare)
+    memory = np.empty((len(pictures), *model.shape[2:], *model.shape[:2]), np.uint8)
+    images = memory.transpose(0, 2, 3, 1) if model.ndim == 3 else memory
+
+    def fill(start: int) -> None:
+        for index, picture in enumerate(pictures[start : start + TOGETHER], start):
+            pixels = _pixels(picture, prepare)
+            if pixels.shape != model.shape:
+                raise RequestError(
+                    f"{where}: all images must have one size and kind, {pictures[0][0]} has {model.shape} and "
+                    f"{picture[0]} {pixels.shape}"
+                )
+            images[index] = pixels
+
     with ThreadPoolExecutor() as pool:
-        return _stack(list(pool.map(lambda picture: _pixels(picture, size), pictures)), where)
+        for _ in pool.map(fill, range(0, len(pictures), TOGETHER)):
+            pass
+    return images
 
 
-def _pixels(picture: Picture, size: int | None) -> Array:
+def resized(image: Image.Image, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    """The image with ``size`` pixels on each side."""
+    return image.resize((size, size), resampling)
+
+
+def _pixels(picture: Picture, prepare: Prepare | None) -> Array:
     name, content = picture
     try:
-        with Image.open(content()) as image:
-            return np.asarray(_plain(image, name, size))
-    except RequestError:
-        raise
+        with Image.open(content(), formats=FORMATS) as image:
+            plain = _plain(image)
+            return np.asarray(plain if prepare is None else prepare(plain))
+    except RequestError as error:
+        raise RequestError(f"{name} {error}") from error
     except Image.UnidentifiedImageError:
         raise RequestError(f"{name} is damaged, or no image of a known format") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RequestError(f"{name} {_TOO_LARGE}") from None
+    except (OSError, ValueError, SyntaxError) as error:
         raise RequestError(f"{name} is damaged: {error}") from error
 
 
-def _plain(image: Image.Image, name: str, size: int | None) -> Image.Image:
+def _plain(image: Image.Image) -> Image.Image:
     """As 8-bit grey or RGB; a mode that would lose its range in silence is refused."""
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise RequestError(_TOO_LARGE)
     if image.mode not in GREY + COLOUR:
-        raise RequestError(f"{name} has pixels of mode {image.mode}: convert it to 8-bit grey or RGB")
-    plain = image.convert("L" if image.mode in GREY else "RGB")
-    return plain if size is None else plain.resize((size, size), Image.Resampling.BICUBIC)
+        raise RequestError(f"has pixels of mode {image.mode}: convert it to 8-bit grey or RGB")
+    return image.convert("L" if image.mode in GREY else "RGB")
 
 
-def _stack(images: Sequence[Array], where: str) -> Array:
-    shapes = {image.shape for image in images}
-    if len(shapes) != 1:
-        found = " and ".join(map(str, sorted(shapes))) or "none"
-        raise RequestError(f"{where}: all images must have one size and kind, found {found}")
-    return np.stack(images)
+_TOO_LARGE = "has too many pixels to be decoded safely: make it smaller, or leave it out"

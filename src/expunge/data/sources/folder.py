@@ -60,5 +60,6 @@ def _read(root: Path, names: list[str], size: int | None) -> Arrays:
     ]
     if not files:
         raise RequestError(f"{root} holds no images: put them into one folder per class")
-    images = _pictures.read([(str(path), partial(Path, path)) for path, _ in files], str(root), size)
+    prepare = None if size is None else partial(_pictures.resized, size=size)
+    images = _pictures.read([(str(path), partial(Path, path)) for path, _ in files], str(root), prepare)
     return images, np.array([label for _, label in files])

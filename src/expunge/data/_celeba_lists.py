@@ -1,0 +1,121 @@
+"""The lists that come with CelebA, as .txt or .csv: who has which attribute, and which images are for training."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from expunge import registry
+from expunge.errors import RequestError
+
+T = TypeVar("T")
+
+ATTRIBUTES, PARTITIONS = "list_attr_celeba", "list_eval_partition"
+TRAINING, TEST = "0", "2"
+"""The partitions: 1, for validation, is not read."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The images of one partition in the order of its file, each with whether it has the attribute."""
+
+    images: tuple[str, ...]
+    has: tuple[bool, ...]
+
+    def first(self, count: int | None) -> "Listed":
+        """The first of them; all without a count."""
+        return Listed(self.images[:count], self.has[:count])
+
+
+def read(folder: Path, attribute: str) -> tuple[Listed, Listed]:
+    """The images for training and those for testing.
+
+    Raises:
+        RequestError: A list is missing, damaged, or of other images than the other list; or there is no such attribute.
+    """
+    has, partition = _attribute(_find(folder, ATTRIBUTES), attribute), _partitions(_find(folder, PARTITIONS))
+    _same_images(folder, has, partition)
+    return _listed(has, partition, TRAINING), _listed(has, partition, TEST)
+
+
+def _find(folder: Path, stem: str) -> Path:
+    for path in (folder / f"{stem}.txt", folder / f"{stem}.csv"):
+        if path.is_file():
+            return path
+    raise RequestError(f"{folder} holds no {stem}.txt and no {stem}.csv: put the file of CelebA there")
+
+
+def _attribute(path: Path, attribute: str) -> dict[str, bool]:
+    """Whether each image has the attribute.
+
+    Above the images, the .txt has two lines, their number and the attributes; the .csv has the names of its columns.
+    """
+    rows = _rows(path)
+    wanted = None if path.suffix == ".csv" else _header(rows)
+    names = _header(rows) if wanted is not None else _header(rows)[1:]
+    if not names:
+        raise RequestError(f"{path} names no attributes: fetch it again")
+    if attribute not in names:
+        raise RequestError(f"{path}: {registry.unknown('attribute', attribute, names)}")
+    column = 1 + names.index(attribute)
+    found: dict[str, bool] = {}
+    for where, fields in rows:
+        if len(fields) != 1 + len(names) or fields[column] not in ("-1", "1"):
+            raise RequestError(f"{where} should hold an image and {len(names)} values, each -1 or 1: fetch it again")
+        _add(found, fields[0], fields[column] == "1", where)
+    if wanted is not None and wanted != [str(len(found))]:
+        raise RequestError(f"{path} says {' '.join(wanted)} images and holds {len(found)}: fetch it again")
+    return found
+
+
+def _header(rows: Iterator[tuple[str, list[str]]]) -> list[str]:
+    """The fields of the next line; none where the file has ended."""
+    return next(rows, ("", []))[1]
+
+
+def _partitions(path: Path) -> dict[str, str]:
+    """The partition of each image; only the .csv has a line above."""
+    rows = _rows(path)
+    if path.suffix == ".csv":
+        _header(rows)
+    found: dict[str, str] = {}
+    for where, fields in rows:
+        if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
+            raise RequestError(f"{where} should hold an image and its partition, 0, 1 or 2: fetch it again")
+        _add(found, fields[0], fields[1], where)
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Where each line that is not blank is, and its fields."""
+    separator = "," if path.suffix == ".csv" else None
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}, line {number}", [field.strip() for field in line.split(separator)]
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} is no text in UTF-8: fetch it again") from None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _add(found: dict[str, T], image: str, value: T, where: str) -> None:
+    if image in found:
+        raise RequestError(f"{where}: {image} has been there before; fetch it again")
+    found[image] = value
+
+
+def _same_images(folder: Path, has: Mapping[str, bool], partition: Mapping[str, str]) -> None:
+    for given, found, missing_in in ((has, partition, PARTITIONS), (partition, has, ATTRIBUTES)):
+        lacking = [image for image in given if image not in found]
+        if lacking:
+            raise RequestError(
+                f"{folder}: {missing_in} lacks {len(lacking)} images of the other list, the first being {lacking[0]}; "
+                "fetch both lists again"
+            )
+
+
+def _listed(has: Mapping[str, bool], partition: Mapping[str, str], wanted: str) -> Listed:
+    images = tuple(image for image, found in partition.items() if found == wanted)
+    return Listed(images, tuple(has[image] for image in images))
