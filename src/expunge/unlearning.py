@@ -96,7 +96,7 @@ def _keep_sparse(model: nn.Module, sparsity: Mask | None) -> None:
 
 
 def _check_finite(model: nn.Module, plugin: registry.Plugin) -> None:
-    cure = "a smaller lr, or set clip" if plugin.mark.roles else "a smaller alpha, or more damping where it has one"
+    cure = "a smaller lr, or set clip" if plugin.mark.roles else "more damping or a smaller alpha, whichever it has"
     for key, value in model.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise RunError(f"{plugin.name} left values in {key} that are not finite: try {cure}")
