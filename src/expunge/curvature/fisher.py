@@ -1,23 +1,29 @@
 """Gradients of single examples, in chunks that fit into a memory budget, and the diagonals of the Fisher matrix."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from expunge.curvature.layers import recorded
 from expunge.curvature.network import Network, Vector
+from expunge.curvature.softmax_linear import residuals
 from expunge.data.image_set import Batch, ImageSet
 
-LARGEST_CHUNK = 256
-"""Beyond so many examples a larger chunk is not faster."""
+LARGEST_CHUNK = {"cpu": 64, "cuda": 512}
+"""Beyond so many examples a larger chunk is not faster: on a CPU it leaves the caches."""
+
+Slopes = Callable[[Tensor], Sequence[Tensor]]
+"""From logits (batch, classes) of a batch to several vectors in their place, of the same shape."""
 
 
 def chunk_size(network: Network, images: ImageSet, memory: int) -> int:
     """How many examples have their gradients computed at once within ``memory`` bytes; at least one.
 
-    An example needs its gradient and two more of that size for what is done with it, and twice what autograd keeps
-    of its forward pass, which is counted on the first image.
+    An example needs its gradient and two more of that size for what is done with it, what autograd keeps of its
+    forward pass, which is counted on the first image, and as much again for each class and one more: the slopes in
+    the outputs of all layers.
     """
     kept = 0
 
@@ -28,13 +34,21 @@ def chunk_size(network: Network, images: ImageSet, memory: int) -> int:
 
     first = next(network.batches(images, 1))
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        network.losses(network.leaves(), first.inputs, first.labels)
+        classes = network.logits(network.leaves(), first.inputs).shape[1]
     gradient = sum(weight.nbytes for weight in network.weights.values())
-    return max(1, min(LARGEST_CHUNK, int(memory) // (3 * gradient + 2 * kept)))
+    largest = LARGEST_CHUNK.get(images.device.type, 64)
+    return max(1, min(largest, int(memory) // (3 * gradient + (2 + classes) * kept)))
 
 
 def example_gradients(network: Network, inputs: Tensor, labels: Tensor) -> Vector:
-    """The gradient of the cross-entropy of each example, by weight: (batch, ...)."""
+    """The gradient of the cross-entropy of each example, by weight: (batch, ...).
+
+    Cost: a forward and a backward pass, where :func:`layers.recorded` knows the network; else by ``vmap``, which for
+    convolutions on a CPU is several times slower.
+    """
+    seen = recorded(network, inputs)
+    if seen is not None:
+        return seen.gradients(residuals(torch.softmax(seen.logits.detach(), dim=1), labels))
 
     def loss(weights: Vector, one: Tensor, label: Tensor) -> Tensor:
         return network.losses(weights, one[None], label[None])[0]
@@ -51,26 +65,59 @@ def gradients(network: Network, images: ImageSet, memory: int) -> Iterator[tuple
         yield batch, example_gradients(network, batch.inputs, batch.labels)
 
 
+def square_sums(network: Network, inputs: Tensor, slopes: Slopes) -> Vector:
+    """``sum_i sum_s g_is^2``, g_is the gradient of ``s_i . logits_i`` and s each of ``slopes(logits)``.
+
+    Cost: one forward pass and a backward pass for each s, and no gradient of single examples in linear layers, where
+    :func:`layers.recorded` knows the network; else a forward and a backward pass for each, by ``vmap``.
+    """
+    seen = recorded(network, inputs)
+    if seen is not None:
+        return seen.squares(slopes(seen.logits.detach()))
+
+    def along(weights: Vector, one: Tensor, slope: Tensor) -> Tensor:
+        return (network.logits(weights, one[None])[0] * slope).sum()
+
+    with torch.no_grad():
+        logits = network.logits(network.weights, inputs)
+    total = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
+    for each in slopes(logits):
+        found = vmap(grad(along), in_dims=(None, 0, 0))(network.weights, inputs, each)
+        for name, part in found.items():
+            total[name] += part.square().sum(dim=0)
+    return total
+
+
 def empirical_fisher(network: Network, images: ImageSet, memory: int) -> Vector:
     """``F_j = (1/n) sum_i (d_j log p(y_i | x_i))^2`` with the true labels y; one forward and backward pass."""
-    total = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
-    for _, found in gradients(network, images, memory):
-        for name, each in found.items():
-            total[name] += each.square().sum(dim=0)
-    return {name: sum_of / len(images) for name, sum_of in total.items()}
+
+    def of_labels(logits: Tensor, labels: Tensor) -> list[Tensor]:
+        return [residuals(torch.softmax(logits, dim=1), labels)]
+
+    return _mean_squares(network, images, memory, of_labels)
 
 
-@torch.no_grad()
 def true_fisher(network: Network, images: ImageSet, memory: int) -> Vector:
     """``F_j = (1/n) sum_i sum_c p(c | x_i) (d_j log p(c | x_i))^2``: the expectation over labels of the model, exactly.
 
-    Cost: a forward and backward pass over the images for each class.
+    Cost: a forward pass and a backward pass for each class over the images.
     """
+
+    def of_classes(logits: Tensor, labels: Tensor) -> list[Tensor]:
+        p = torch.softmax(logits, dim=1)
+        classes = range(p.shape[1])
+        return [p[:, each, None].sqrt() * residuals(p, torch.full_like(labels, each)) for each in classes]
+
+    return _mean_squares(network, images, memory, of_classes)
+
+
+def _mean_squares(
+    network: Network, images: ImageSet, memory: int, slopes: Callable[[Tensor, Tensor], list[Tensor]]
+) -> Vector:
+    """The squares of gradients along slopes, made from the logits and labels of a batch; mean over the images."""
     total = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
     for batch in network.batches(images, chunk_size(network, images, memory)):
-        p = torch.softmax(network.logits(network.weights, batch.inputs), dim=1)
-        for label in range(p.shape[1]):
-            found = example_gradients(network, batch.inputs, torch.full_like(batch.labels, label))
-            for name, each in found.items():
-                total[name] += torch.tensordot(p[:, label], each.square(), dims=1)
+        found = square_sums(network, batch.inputs, lambda logits, labels=batch.labels: slopes(logits, labels))
+        for name, each in found.items():
+            total[name] += each
     return {name: sum_of / len(images) for name, sum_of in total.items()}
