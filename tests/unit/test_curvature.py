@@ -124,9 +124,15 @@ def test_gauss_newton_vector_products() -> None:
 
 
 def test_derivatives_along_a_vector() -> None:
-    with frozen(trained(), DOUBLE) as network:
-        v = random_vector(network)
-        close(products.derivatives_along(network, IMAGES, v, 4), one_gradients(trained(), IMAGES) @ flat(v))
+    unknown = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.LayerNorm(5), nn.Linear(5, 3))
+    for model in (trained(), perceptron(), unknown):
+        g = one_gradients(model, IMAGES)
+        with frozen(model, DOUBLE) as network:
+            v, w = random_vector(network), random_vector(network, 1)
+            close(products.derivatives_along(network, IMAGES, v, 4), g @ flat(v))
+            both = {name: torch.stack([v[name], w[name]]) for name in v}
+            found = products.slopes_along(network, IMAGES, both, 4)
+        close(found, torch.stack([flat(v), flat(w)]) @ g.T)
 
 
 @pytest.mark.parametrize("memory", [1, 10**5, 10**8])
@@ -180,6 +186,34 @@ def test_gram_solves_leave_out_weights_that_do_not_move() -> None:
     part = g[:, kept]
     dense = 0.1 * torch.eye(part.shape[1], dtype=DOUBLE) + part.T @ part / len(g)
     torch.testing.assert_close(found[kept], torch.linalg.solve(dense, flat(v)[kept]), rtol=1e-7, atol=1e-8)
+    assert not bool(found[~kept].any())
+
+
+def perceptron() -> nn.Module:
+    """Linear layers alone, whose columns are not formed."""
+    generator = torch.Generator().manual_seed(7)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 3, bias=False))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) / 2)
+    return model
+
+
+@pytest.mark.parametrize("still", [None, "1.weight", "3.weight", "1.bias"])
+@pytest.mark.parametrize("memory", [1000, 10**8])
+def test_gram_solves_of_linear_layers_are_dense_solves(still: str | None, memory: int) -> None:
+    """Where some of the weights of one are still, the columns of that are formed."""
+    g = one_gradients(perceptron(), IMAGES)
+    with frozen(perceptron(), DOUBLE) as network:
+        free = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in network.weights.items()}
+        if still is not None:
+            free[still].view(-1)[::2] = False
+        kept = flat(free)
+        v = {name: each * free[name] for name, each in random_vector(network).items()}
+        found = flat(gram.fisher_solve(network, IMAGES, v, 0.03, memory, None if still is None else free))
+    part = g[:, kept]
+    dense = 0.03 * torch.eye(part.shape[1], dtype=DOUBLE) + part.T @ part / len(g)
+    torch.testing.assert_close(found[kept], torch.linalg.solve(dense, flat(v)[kept]), rtol=1e-8, atol=1e-9)
     assert not bool(found[~kept].any())
 
 

@@ -1,14 +1,20 @@
 """Solutions of systems whose matrix is a damped sum of outer products of gradients: by the Gram matrix of these."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from expunge.curvature.fisher import gradients
-from expunge.curvature.network import Network, Vector, flat, shaped
+from expunge.curvature.fisher import chunk_size, gradients
+from expunge.curvature.layers import recorded
+from expunge.curvature.network import Network, Vector, shaped
+from expunge.curvature.softmax_linear import residuals
 from expunge.curvature.solve import positive_solve
 from expunge.data.image_set import ImageSet
+
+Pair = tuple[Tensor, Tensor]
+"""D (n, out) and A (n, in) in float64: the gradient of a weight for example i is the outer product of their rows i."""
 
 
 def fisher_solve(
@@ -26,47 +32,92 @@ def fisher_solve(
     arXiv:2004.14340, section 3), whose n rank-one updates of the inverse come to the same. Where ``moving`` (bool by
     name) is false, weights do not exist for F: ``v`` must be zero there.
 
-    Cost: G is held as many columns at a time as half of ``memory`` bytes holds, so c = ceil(16 n p / memory) passes
-    of gradients over the images for the Gram matrix and as many for the result, one in all if c is 1; n^2 p and
-    n^3 / 3 multiplications; 24 n^2 bytes beside that memory. The gradients are in the precision of the network, all
-    else in float64: the difference loses about as many digits as the damping is small.
+    The columns of a linear layer are never formed: their part of ``G G^T`` is ``(D D^T) * (A A^T)``, entry by entry,
+    which takes n^2 (in + out) multiplications instead of n^2 in out. Where weights of the layer do not move, or a
+    weight is used in several places, as in a convolution, columns are formed.
+
+    Cost: of the p columns formed, as many are held at a time as half of ``memory`` bytes holds, so c = ceil(16 n p /
+    memory) passes of gradients over the images for the Gram matrix and as many for the result, one in all if c is 1,
+    and one more where there are linear layers; n^2 p and n^3 / 3 multiplications; 16 n^2 and 8 n (in + out) bytes for
+    each linear layer beside that memory. The gradients are in the precision of the network, all else in float64: the
+    difference loses about as many digits as the damping is small.
 
     Raises:
         RunError: A gradient is not finite, or rounding hides a damping so small.
     """
-    vector, count = flat(right).double(), len(images)
-    width = max(1, memory // 2 // (8 * count))
-    blocks = [(start, min(start + width, len(vector))) for start in range(0, len(vector), width)]
-    gram = torch.zeros(count, count, dtype=torch.float64, device=vector.device)
-    along = torch.zeros(count, dtype=torch.float64, device=vector.device)
-    held = torch.empty(0)
-    for start, stop in blocks:
-        held = _columns(network, images, start, stop, memory // 2, moving)
+    count = len(images)
+    gram = torch.zeros(count, count, dtype=torch.float64, device=images.device)
+    along = torch.zeros(count, dtype=torch.float64, device=images.device)
+    result = {name: each.double() for name, each in right.items()}
+    pairs = _pairs(network, images, memory, moving)
+    for name, (d, a) in pairs.items():
+        gram += (d @ d.T).mul_(a @ a.T)
+        along += (d @ result[name] * a).sum(dim=1)
+    rest = _without(network, pairs)
+    vector = torch.cat([along.new_zeros(0), *(result[name].flatten() for name in rest.weights)])
+    columns = _Columns(rest, images, moving, memory // 2, len(vector))
+    for place, held in columns:
         gram += held @ held.T
-        along += held @ vector[start:stop]
+        along += held @ vector[place]
     gram.diagonal().add_(count * damping)
     weights = positive_solve(gram, along)
-    result = vector.clone()
-    for start, stop in blocks:
-        if len(blocks) > 1:
-            held = _columns(network, images, start, stop, memory // 2, moving)
-        result[start:stop] -= held.T @ weights
-    return shaped((result / damping).to(network.dtype), right)
+    for name, (d, a) in pairs.items():
+        result[name] = result[name] - (d * weights[:, None]).T @ a
+    for place, held in columns:
+        vector[place] -= held.T @ weights
+    result |= shaped(vector, rest.weights)
+    return {name: (each / damping).to(network.dtype) for name, each in result.items()}
 
 
-def _columns(
-    network: Network, images: ImageSet, start: int, stop: int, memory: int, moving: Mapping[str, Tensor] | None
-) -> Tensor:
-    """Columns ``start`` to ``stop`` of G: float64 (n, stop - start)."""
-    held = torch.empty(len(images), stop - start, dtype=torch.float64, device=images.device)
-    row = 0
-    for batch, found in gradients(network, images, memory):
-        rows = held[row : row + len(batch.labels)]
-        for name, source, target in _overlaps(network.weights, start, stop):
-            each = found[name] if moving is None else found[name] * moving[name]
-            rows[:, target] = each.flatten(1)[:, source]
-        row += len(batch.labels)
-    return held
+def _pairs(network: Network, images: ImageSet, memory: int, moving: Mapping[str, Tensor] | None) -> dict[str, Pair]:
+    """For weights that all move and are used in one place of an example; one pass over the images."""
+    found: dict[str, list[Pair]] = {}
+    for batch in network.batches(images, chunk_size(network, images, memory)):
+        seen = recorded(network, batch.inputs)
+        if seen is None:
+            return {}
+        slopes = residuals(torch.softmax(seen.logits.detach(), dim=1), batch.labels)
+        for name, (d, a) in seen.pairs(slopes).items():
+            if moving is None or bool(moving[name].all()):
+                found.setdefault(name, []).append((d.double(), a.double()))
+    return {name: (torch.cat([d for d, _ in each]), torch.cat([a for _, a in each])) for name, each in found.items()}
+
+
+def _without(network: Network, names: Iterable[str]) -> Network:
+    """The network as a function of its other weights."""
+    constants = {**network.constants, **{name: network.weights[name] for name in names}}
+    weights = {name: weight for name, weight in network.weights.items() if name not in constants}
+    return replace(network, weights=weights, constants=constants)
+
+
+class _Columns:
+    """The columns of G, float64 (n, width), as many at a time as fit into the memory; if all do, made once."""
+
+    def __init__(
+        self, network: Network, images: ImageSet, moving: Mapping[str, Tensor] | None, memory: int, count: int
+    ) -> None:
+        self._network, self._images, self._moving, self._memory = network, images, moving, memory
+        width = max(1, memory // (8 * len(images)))
+        self._places = [slice(start, min(start + width, count)) for start in range(0, count, width)]
+        self._kept: Tensor | None = None
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        for place in self._places:
+            held = self._made(place) if self._kept is None else self._kept
+            self._kept = held if len(self._places) == 1 else None
+            yield place, held
+
+    def _made(self, place: slice) -> Tensor:
+        shape = len(self._images), place.stop - place.start
+        held = torch.empty(shape, dtype=torch.float64, device=self._images.device)
+        row = 0
+        for batch, found in gradients(self._network, self._images, self._memory):
+            rows = held[row : row + len(batch.labels)]
+            for name, source, target in _overlaps(self._network.weights, place.start, place.stop):
+                each = found[name] if self._moving is None else found[name] * self._moving[name]
+                rows[:, target] = each.flatten(1)[:, source]
+            row += len(batch.labels)
+        return held
 
 
 def _overlaps(weights: Mapping[str, Tensor], start: int, stop: int) -> Iterator[tuple[str, slice, slice]]:

@@ -54,6 +54,28 @@ class Layer:
         parts = [self._gradients(d, a) for d, a in self._blocks([slopes])]
         return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
+    def pair(self, slopes: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Slopes d (batch, out) and inputs a (batch, in), where the gradient of the weight is their outer product."""
+        first = self.patches(self.inputs[:1])
+        if self.weight is None or first.shape[1] * first.shape[3] > 1:
+            return None
+        return slopes.flatten(1), self.patches(self.inputs).flatten(1)
+
+    def along(self, slopes: Tensor, vectors: Vector) -> Tensor:
+        """The inner products (batch, count) of the gradients with vectors (count, ...)."""
+        flat = {name: each.flatten(1).T for name, each in vectors.items()}
+        pair = self.pair(slopes)
+        if self.weight is None or pair is None:
+            parts = [
+                {name: each.flatten(1) @ flat[name] for name, each in self._gradients(*block).items()}
+                for block in self._blocks([slopes])
+            ]
+            return torch.cat([torch.stack(list(part.values())).sum(dim=0) for part in parts])
+        d, a = pair  # no gradient is formed
+        moved = (a @ vectors[self.weight].flatten(2).flatten(0, 1).T).unflatten(1, (-1, d.shape[1]))
+        total = (moved * d[:, None]).sum(dim=2)
+        return total if self.bias is None else total + d @ flat[self.bias]
+
     def _squares(self, d: Tensor, a: Tensor) -> Vector:
         if self.weight is None or a.shape[1] * a.shape[3] > 1:
             return {name: each.square_().sum(dim=(0, 2)) for name, each in self._gradients(d, a).items()}
@@ -97,6 +119,16 @@ class Pass:
         """The gradients g_i of ``slopes_i . logits_i`` themselves, (batch, ...) by weight."""
         found = [layer.gradients(each) for layer, each in zip(self.layers, self._at_layers(slopes), strict=True)]
         return self._in_order(found, (len(slopes),))
+
+    def pairs(self, slopes: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """By weight, for those whose gradient g_i is ``d_i a_i^T``: d (batch, out) and a (batch, in)."""
+        found = [(layer.weight, layer.pair(d)) for layer, d in zip(self.layers, self._at_layers(slopes), strict=True)]
+        return {name: pair for name, pair in found if name is not None and pair is not None}
+
+    def along(self, slopes: Tensor, vectors: Vector) -> Tensor:
+        """``g_i . v`` (count, batch) for vectors whose tensors (count, ...) have a vector per row."""
+        found = [layer.along(d, vectors) for layer, d in zip(self.layers, self._at_layers(slopes), strict=True)]
+        return torch.stack(found).sum(dim=0).T
 
     def _in_order(self, found: list[Vector], batch: tuple[int, ...]) -> Vector:
         """What was found by layer, in the shapes and the order of the weights."""
@@ -227,7 +259,7 @@ def unfold(
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> Tensor:
-    """What ``functional.unfold`` gives, (batch, channels kernel, places), by one copy: faster on a CPU, up to 8 times."""
+    """What ``functional.unfold`` gives, (batch, channels kernel, places), by one copy: much faster on a CPU."""
     padded = functional.pad(images, (padding[1], padding[1], padding[0], padding[0])).contiguous()
     batch, channels, *sizes = padded.shape
     steps = padded.stride()

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
+from expunge.curvature.layers import recorded
 from expunge.curvature.network import Network, Vector, add, dot
+from expunge.curvature.softmax_linear import residuals
 from expunge.data.image_set import ImageSet
 
 Value = TypeVar("Value", Tensor, Vector)
@@ -90,15 +92,31 @@ def gauss_newton_vector(
 def derivatives_along(
     network: Network, images: ImageSet, vector: Mapping[str, Tensor], batch_size: int = 256
 ) -> Tensor:
-    """``g_i . v`` of every example (n,), g_i the gradient of its cross-entropy; one forward pass with tangents."""
-    tangent, found = dict(vector), list[Tensor]()
+    """``g_i . v`` of every example (n,), g_i the gradient of its cross-entropy."""
+    return slopes_along(network, images, {name: each[None] for name, each in vector.items()}, batch_size)[0]
+
+
+def slopes_along(network: Network, images: ImageSet, vectors: Mapping[str, Tensor], batch_size: int = 256) -> Tensor:
+    """``g_i . v`` (count, n) for vectors whose tensors (count, ...) have a vector per row.
+
+    Cost: a forward and a backward pass over the images for all vectors, and about half a forward pass for each, where
+    :func:`layers.recorded` knows the network; else a forward pass with tangents for each.
+    """
+    given, found = dict(vectors), list[Tensor]()
     for batch in network.batches(images, batch_size):
+        seen = recorded(network, batch.inputs)
+        if seen is not None:
+            p = torch.softmax(seen.logits.detach(), dim=1)
+            found.append(seen.along(residuals(p, batch.labels), given))
+            continue
 
         def losses(weights: Vector, inputs: Tensor = batch.inputs, labels: Tensor = batch.labels) -> Tensor:
             return network.losses(weights, inputs, labels)
 
-        found.append(_forward(losses, network.weights, tangent)[1])
-    return torch.cat(found)
+        count = len(next(iter(given.values())))
+        rows = [{name: each[row] for name, each in given.items()} for row in range(count)]
+        found.append(torch.stack([_forward(losses, network.weights, row)[1] for row in rows]))
+    return torch.cat(found, dim=1)
 
 
 def _forward(function: Callable[[Vector], Value], weights: Vector, tangent: Vector) -> tuple[Value, Value]:

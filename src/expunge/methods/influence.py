@@ -12,7 +12,7 @@ from expunge.curvature import moving
 from expunge.curvature.gram import fisher_solve
 from expunge.curvature.kronecker import factored
 from expunge.curvature.network import Network, Vector, frozen, mean_gradient
-from expunge.curvature.products import derivatives_along, gauss_newton_vector
+from expunge.curvature.products import gauss_newton_vector, slopes_along
 from expunge.curvature.solve import ConjugateGradient, Lissa, Operator, Solver
 from expunge.data.image_set import ImageSet
 from expunge.errors import RunError
@@ -157,23 +157,22 @@ def released_step(network: Network, retain: ImageSet, v: Vector, free: Vector, b
     ``s <- s N0 / (N0 + t)``. So no curvature but that of one direction enters: as published, influence
     unlearning is in effect a step along v.
 
-    Cost: two forward passes with tangents over at most 1,002 images, and 1,001 updates of two numbers.
+    Cost: about two forward passes and a backward pass over at most 1,002 images, and 1,001 updates of two numbers.
     """
     count = min(len(retain), RELEASED_COUNT + 2)
     first, later = retain.select(torch.arange(1)), retain.select(torch.arange(1, count))
     origin = _only(mean_gradient(network, first, batch_size), free)
     c, s = 0.0, 1.0
     if len(later):
-        pairs = [derivatives_along(network, later, along, batch_size) for along in (origin, v)]
-        for a, b in zip(*_host(pairs), strict=True):
+        both = {name: torch.stack([origin[name], v[name]]) for name in v}
+        for a, b in zip(*_host(slopes_along(network, later, both, batch_size)), strict=True):
             t = s * a
             c += s * (b - c * a) / (RELEASED_COUNT + t)
             s *= RELEASED_COUNT / (RELEASED_COUNT + t)
     return {name: v[name] - c * origin[name] for name in v}
 
 
-def _host(pairs: list[Tensor]) -> list[list[float]]:
-    both = torch.stack(pairs)
+def _host(both: Tensor) -> list[list[float]]:
     if not bool(torch.isfinite(both).all()):
         raise RunError("the gradients of some examples are not finite: the model or its images hold NaN or infinity")
     return both.double().tolist()
