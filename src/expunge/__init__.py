@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from expunge.data.augment import Augmentation
     from expunge.data.image_set import ImageSet
     from expunge.errors import RequestError, RunError
+    from expunge.recording import Recorded, train_recorded
     from expunge.rules import PerRole, Rule
     from expunge.unlearning import Unlearning
     from expunge.update_masks import UpdateMask
@@ -19,6 +20,7 @@ __all__ = [
     "ImageSet",
     "LowRank",
     "PerRole",
+    "Recorded",
     "RequestError",
     "Result",
     "Rule",
@@ -26,6 +28,7 @@ __all__ = [
     "Unlearning",
     "UpdateMask",
     "evaluate",
+    "train_recorded",
     "unlearn",
 ]
 
@@ -35,6 +38,7 @@ _HOMES = {
     "ImageSet": "data.image_set",
     "LowRank": "adapters",
     "PerRole": "rules",
+    "Recorded": "recording",
     "RequestError": "errors",
     "Result": "api",
     "Rule": "rules",
@@ -42,6 +46,7 @@ _HOMES = {
     "Unlearning": "unlearning",
     "UpdateMask": "update_masks",
     "evaluate": "api",
+    "train_recorded": "recording",
     "unlearn": "api",
 }
 

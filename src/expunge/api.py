@@ -16,6 +16,7 @@ from expunge.data.image_set import ImageSet, make
 from expunge.errors import RequestError
 from expunge.evaluation import Subject, predict
 from expunge.evaluation import evaluate as run_metrics
+from expunge.trajectory.plan import Trajectory
 from expunge.unlearning import Unlearning
 from expunge.updates import Precision
 
@@ -96,6 +97,7 @@ def unlearn(
     precision: Precision = "auto",
     augmentation: Augmentation | None = None,
     in_place: bool = False,
+    trajectory: Trajectory | None = None,
     **options: object,
 ) -> Result:
     """Make ``model`` forget.
@@ -112,6 +114,8 @@ def unlearn(
         precision: ``auto``, ``float32`` or ``bfloat16``.
         augmentation: Random crop and flip for training batches; none by default.
         in_place: Change ``model`` itself instead of a copy.
+        trajectory: The recorded training of the model, for the methods that need it (``expunge.train_recorded``);
+            ``forget`` and ``retain`` are then ImageSets with the ids of that training.
         **options: Hyperparameters of the method (``epochs=5``), of its update rule (``lr=0.1``), or of its
             update mask (``**{"mask.fraction": 0.3}``).
 
@@ -132,7 +136,7 @@ def unlearn(
     classes = _num_classes(student, kept, place)
     for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
         _check_images(name, images, kept.shape, classes)
-    context = Context(randomness.generator(seed, "unlearning", device=place), place, precision)
+    context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, trajectory=trajectory)
     data = UnlearningData(forgotten.to(place), kept.to(place), None if held is None else held.to(place), classes)
     unlearned = unlearning.unlearn(student, data, wanted, context)
     return Result(unlearned, dict(context.seconds), context.history(), context.steps(), dict(context.notes))

@@ -146,7 +146,8 @@ class NetworkPoint:
     def gradient(self) -> Tensor:
         """See :class:`Point`."""
         leaf = self.weights.detach().requires_grad_()
-        return torch.autograd.grad(self._loss(leaf), leaf)[0]
+        with torch.enable_grad():
+            return torch.autograd.grad(self._loss(leaf), leaf)[0]
 
     def gradients(self) -> Tensor:
         """See :class:`Point`. Cost: about one forward and backward pass, p numbers an example."""
@@ -181,7 +182,8 @@ class NetworkPoint:
         """``H v`` by double backward, on a graph that is built once."""
         if self._leaf is None or self._slope is None:
             self._leaf = self.weights.detach().requires_grad_()
-            self._slope = torch.autograd.grad(self._loss(self._leaf), self._leaf, create_graph=True)[0]
+            with torch.enable_grad():
+                self._slope = torch.autograd.grad(self._loss(self._leaf), self._leaf, create_graph=True)[0]
         return torch.autograd.grad(self._slope, self._leaf, vector, retain_graph=True)[0]
 
     def _many(self, vectors: Tensor) -> Tensor:
