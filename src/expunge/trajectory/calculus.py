@@ -10,12 +10,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
-from torch.nn import functional
 
-from expunge import parameters
-from expunge.curvature import softmax_linear
+from expunge.curvature import heads, softmax_linear
+from expunge.curvature.heads import Head
 from expunge.curvature.network import Network, Vector, flat, forward_mode, frozen, kept_bytes, shaped
 from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError
 
 BLOCK = 64
 """Vectors whose closed form is computed at once."""
@@ -95,8 +95,8 @@ def calculus(
         RequestError: Nothing is trainable, or examples are mixed even in evaluation mode.
     """
     with frozen(model, dtype) as network:
-        last = _only_linear(network, images)
-        yield NetworkCalculus(network, images, memory) if last is None else LinearCalculus(network, images, last)
+        head = _only_head(network, images)
+        yield NetworkCalculus(network, images, memory) if head is None else LinearCalculus(network, images, head)
 
 
 class NetworkCalculus:
@@ -203,14 +203,10 @@ class LinearCalculus:
     of matrices.
     """
 
-    def __init__(self, network: Network, images: ImageSet, last: nn.Linear) -> None:
-        """Compute the features of all images: n (d + 1) numbers, one forward pass."""
-        self.network, self.images, self.dtype = network, images, network.dtype
-        self.features = _features(network, images, last)
-        classes, wide = last.weight.shape
-        entries = torch.arange(classes * (wide + (_has_bias(last))), device=images.device).view(classes, -1)
-        weight = entries[:, :wide].flatten()
-        self._order = torch.cat([weight, entries[:, wide]]) if _has_bias(last) else weight
+    def __init__(self, network: Network, images: ImageSet, head: Head) -> None:
+        """Compute the features of all images: n d numbers, one forward pass."""
+        self.images, self.dtype, self._head = images, network.dtype, head
+        self.features = heads.features(network, head, images).to(network.dtype)
         self.weights = self.flat(network.weights)
 
     def point(self, weights: Tensor, positions: Tensor) -> "LinearPoint":
@@ -220,16 +216,18 @@ class LinearCalculus:
 
     def flat(self, vector: Vector) -> Tensor:
         """See :class:`Calculus`."""
-        plain = flat({name: vector[name].to(self.dtype) for name in self.network.weights})
-        return torch.empty_like(plain).index_copy_(0, self._order, plain)
+        return self._head.matrix(vector).to(self.dtype).flatten()
 
     def named(self, vector: Tensor) -> Vector:
         """See :class:`Calculus`."""
-        return shaped(vector[self._order], self.network.weights)
+        return self._head.vector(vector.view(-1, self.features.shape[1]))
 
     def in_order(self, vectors: Tensor) -> Tensor:
         """See :class:`Calculus`."""
-        return vectors[:, self._order]
+        if self._head.bias is None:
+            return vectors
+        matrices = vectors.view(len(vectors), -1, self.features.shape[1])
+        return torch.cat([matrices[:, :, :-1].flatten(1), matrices[:, :, -1]], dim=1)
 
 
 class LinearPoint:
@@ -271,45 +269,10 @@ class LinearPoint:
         return (moved * softmax_linear.residuals(self.p, self.labels)).sum(dim=2)
 
 
-@torch.no_grad()
-def _only_linear(network: Network, images: ImageSet) -> nn.Linear | None:
-    """The linear layer whose output the model returns, if nothing else is trainable."""
-    trained = {id(weight) for weight in parameters.trainable(network.model).values()}
-    layers = [module for module in network.model.modules() if type(module) is nn.Linear]
-    last = next((layer for layer in layers if {id(weight) for weight in layer.parameters()} == trained), None)
-    if last is None:
+def _only_head(network: Network, images: ImageSet) -> Head | None:
+    """The last linear layer, if nothing else is trainable."""
+    try:
+        head = heads.find(network, images)
+    except RequestError:  # there is none
         return None
-    outputs: list[Tensor] = []
-
-    def note(module: nn.Module, inputs: object, output: Tensor) -> None:
-        outputs.append(output)
-
-    handle = last.register_forward_hook(note)
-    try:
-        batch = next(network.batches(images.select(torch.arange(min(2, len(images)))), 2))
-        logits = network.logits(network.weights, batch.inputs)
-    finally:
-        handle.remove()
-    return last if len(outputs) == 1 and outputs[0] is logits and logits.ndim == 2 else None
-
-
-@torch.no_grad()
-def _features(network: Network, images: ImageSet, last: nn.Linear, batch_size: int = 1024) -> Tensor:
-    """What the layer is given for each image, with a column of ones where it has a bias: (n, d + 1)."""
-    found: list[Tensor] = []
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0])
-
-    handle = last.register_forward_pre_hook(note)
-    try:
-        for batch in network.batches(images, batch_size):
-            network.logits(network.weights, batch.inputs)
-    finally:
-        handle.remove()
-    features = torch.cat(found)
-    return functional.pad(features, (0, 1), value=1.0) if _has_bias(last) else features
-
-
-def _has_bias(layer: nn.Linear) -> bool:
-    return dict(layer.named_parameters()).get("bias") is not None
+    return head if set(head.names) == set(network.weights) else None
