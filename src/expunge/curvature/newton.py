@@ -30,7 +30,8 @@ class NewtonConfig:
     """Coefficient of l2/2 ||w||^2, over all weights, in the loss that the original was trained on: the weight_decay of
     its rule, for SGD. It belongs to the loss: without it the step is too long."""
     damping: float = 1e-3
-    """Added to the diagonal beside l2, to keep the step short where the loss hardly curves."""
+    """Added to the diagonal beside l2, to keep the step short where the loss hardly curves. Next to nothing will do for
+    one layer with a fair l2; a deep network needs 0.1 or more, or the step can be worse than none."""
     weights: Weights = "all"
     """all: every trainable weight. head: the last linear layer, on features that stay as they are, in float64."""
     curvature: Curvature = "gauss_newton"
@@ -190,7 +191,7 @@ def _closed_form(
 
 
 def move(model: nn.Module, change: Vector, allowed: Mapping[str, Tensor]) -> None:
-    """``theta <- theta + change`` where ``allowed``; weights of which ``change`` says nothing keep their bits."""
+    """``theta <- theta + change`` where ``allowed``; weights of which ``change`` says nothing stay as they are."""
     weights = parameters.trainable(model)
     whole = {name: change.get(name, torch.zeros_like(weight)) for name, weight in weights.items()}
-    moving.move(model, whole, {name: mask & (name in change) for name, mask in allowed.items()})
+    moving.move(model, whole, allowed)

@@ -30,7 +30,7 @@ class InfinitesimalJackknifeConfig(NewtonConfig):
 
 
 @method(
-    reference="Giordano et al. 2019, arXiv:1806.00550; Suriyakumar & Wilson 2022, arXiv:2201.07766",
+    reference="Giordano et al. 2019, arXiv:1806.00550",
     aliases=("IJ",),
     search={"damping": (1e-4, 1.0)},
     roles=(),

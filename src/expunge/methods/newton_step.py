@@ -37,11 +37,11 @@ class NewtonStepConfig(NewtonConfig):
     roles=(),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: NewtonStepConfig, context: Context) -> nn.Module:
-    """``w <- w + (C_r + (l2 + damping) I)^-1 v``, with C_r the curvature of the retain set and v of :func:`direction`.
+    """``w <- w + (C_r + (l2 + damping) I)^-1 v``, C_r the curvature of the retain set and v the pull of the forget set.
 
-    The loss is the mean cross-entropy with ``l2/2 ||w||^2``. Weights that are pruned or outside the update mask are
-    constants of the problem. Cost: a gradient of n examples, and a product with the curvature of the n_r retained
-    ones per iteration of cg, each about two forward and two backward passes; 5 p numbers.
+    The loss is the mean cross-entropy with ``l2/2 ||w||^2``; :func:`direction` has v. Weights that are pruned or
+    outside the update mask are constants of the problem. Cost: a gradient of n examples, and a product with the
+    curvature of the n_r retained ones per iteration of cg, each about two forward and two backward passes; 5 p numbers.
 
     Everything depends on the forget set, so no part of it counts as preparation.
     """

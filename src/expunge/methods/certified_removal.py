@@ -1,0 +1,166 @@
+"""Certified removal: Newton steps on the last linear layer, and noise that hides how far from retraining they end."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from expunge import certification, parameters, ranges
+from expunge.context import Context, UnlearningData
+from expunge.curvature import heads, moving, newton
+from expunge.curvature.heads import Head
+from expunge.curvature.network import Vector, frozen
+from expunge.curvature.newton import NewtonConfig
+from expunge.errors import RequestError
+from expunge.normalisation import InputNormalisation
+from expunge.registry import method
+
+RETRAINED = (
+    "weights at which the mean cross-entropy of the retain set with l2/2 ||w||^2 has a gradient of at most "
+    "reference_gradient_norm, and the same noise on them"
+)
+"""The model that the certificate compares with, in the words of the result."""
+
+
+@dataclass(frozen=True)
+class CertifiedRemovalConfig:
+    """Hyperparameters of certified removal."""
+
+    l2: float = 5e-4
+    """Coefficient of l2/2 ||w||^2 in the loss of the last layer: the weight_decay of the original's rule, for SGD. The
+    noise is proportional to 1/l2, so that certificates of use need far more than is usual for training."""
+    epsilon: float = 1.0
+    """Logarithm of the largest ratio of the probabilities of anything under the unlearned and the retrained model."""
+    delta: float = 1e-5
+    """The probability with which that may fail, in (0, 1)."""
+    budget: float | None = None
+    """Distance to the retrained weights that the noise hides. Set it before the deletions are known, and keep to it.
+    Without it the noise is as large as the bound that was found, and its size says something of the data."""
+    backbone_is_public: bool = False
+    """Take the features that the last layer sees, and which weights are pruned, as given. They may come from the forget
+    set: the certificate is then of the last layer alone. Models with such features are refused without this."""
+    reference_gradient_norm: float = 1e-6
+    """How far the retrained layer is trained: until its gradient has this norm. What is left to its minimum counts."""
+    steps: int = 1
+    """Newton steps: each about squares the distance where it is small."""
+    tolerance: float = 1e-8
+    """The residual, relative to the right side, to which each Newton step is solved."""
+    iterations: int = 2000
+    """The most iterations of conjugate gradient in each step."""
+    batch_size: int = 256
+    """Examples per pass; changes rounding alone."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        certification.check(self.l2, self.epsilon, self.delta)
+        ranges.above(0, budget=self.budget)
+        ranges.at_least(0, reference_gradient_norm=self.reference_gradient_norm)
+        ranges.between(0, 1, tolerance=self.tolerance)
+        ranges.at_least(1, steps=self.steps, iterations=self.iterations, batch_size=self.batch_size)
+
+
+@method(
+    reference="Guo et al. 2020, arXiv:1911.03030; noise: Balle & Wang 2018, arXiv:1805.06530",
+    search={"l2": (1e-3, 1.0)},
+    roles=(),
+)
+def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConfig, context: Context) -> nn.Module:
+    """``W <- W - H^-1 grad F(W) + sigma N(0, I)`` for the last layer W, F the loss of the retain set and H its Hessian.
+
+    The features X are computed once, in evaluation mode, and stay as they are, as do the constants of the input step.
+    F is strongly convex in W: the gradient that the steps leave bounds the distance to the retrained layer, whatever
+    the original was, and sigma hides that distance at (epsilon, delta). The result notes what is proven, in the words
+    of :class:`certification.Certificate`. All of it is in float64. The forget set is never read.
+
+    The noise is one draw per release. To forget more, start from the same original, which was not released, with the
+    longer forget set; the epsilons and deltas of all releases add up for whoever sees them all.
+
+    Cost: a forward pass of the retain set, and 4 n classes d multiplications per iteration of each step.
+
+    Raises:
+        RequestError: What the certificate supposes does not hold.
+        RunError: The bound exceeds the budget, or conjugate gradient does not converge.
+    """
+    with frozen(model, newton.precision(model)) as network:
+        head = heads.find(network, data.retain)
+        covers = _covered(model, head, config, context)
+        inputs = heads.features(network, head, data.retain, config.batch_size)
+        certification.check_features(inputs)
+        weights, free = head.matrix(network.weights).double(), head.matrix(moving.existing(model, context))
+    for _ in range(config.steps):
+        weights = weights + _newton(head, weights, inputs, data.retain.labels, free, config, context)
+    certificate = certification.certify(
+        weights,
+        inputs,
+        data.retain.labels,
+        l2=config.l2,
+        epsilon=config.epsilon,
+        delta=config.delta,
+        budget=config.budget,
+        reference_gradient_norm=config.reference_gradient_norm,
+        free=free,
+    )
+    context.notes["certificate"] = {**asdict(certificate), "covers": covers, "retrained": RETRAINED}
+    drawn = torch.randn(
+        weights.shape, generator=context.generator, dtype=weights.dtype, device=context.generator.device
+    )
+    _release(model, head.vector(torch.where(free, weights + certificate.sigma * drawn.to(weights.device), weights)))
+    return model
+
+
+def _covered(model: nn.Module, head: Head, config: CertifiedRemovalConfig, context: Context) -> str:
+    """What the certificate is of.
+
+    Raises:
+        RequestError: Something that does not move may keep what it learnt from the forget set.
+    """
+    existing, movable = moving.existing(model, context), moving.movable(model, context)
+    if any(not torch.equal(existing[name], movable[name]) for name in head.names):
+        raise RequestError(
+            "the update mask holds weights of the last layer at what they learnt from the forget set, and no noise on "
+            "the others hides that: do without an update mask here"
+        )
+    if not _learnt_elsewhere(model, head) and context.sparsity is None:
+        return "the whole model"
+    if not config.backbone_is_public:
+        raise RequestError(
+            "the features of the last layer, or which weights are pruned, were learnt too: if from the forget set, no "
+            "change of the last layer removes what they know of it. With backbone_is_public=true they are taken as "
+            "given, and the certificate is of the last layer alone: for features that were learnt from other data, or "
+            "that everyone may know"
+        )
+    return "the last linear layer, with its features and the pruned weights taken as given"
+
+
+def _learnt_elsewhere(model: nn.Module, head: Head) -> bool:
+    """Whether there are weights, or statistics as those of batch normalisation, outside the head."""
+    statistics = [
+        module
+        for module in model.modules()
+        if not isinstance(module, InputNormalisation) and any(True for _ in module.buffers(recurse=False))
+    ]
+    return bool(statistics) or any(name not in head.names for name, _ in model.named_parameters())
+
+
+def _newton(
+    head: Head,
+    weights: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    free: Tensor,
+    config: CertifiedRemovalConfig,
+    context: Context,
+) -> Tensor:
+    """``-H^-1 grad F(W)`` over the free weights, (classes, d)."""
+    loss = newton.of_head(head, weights, inputs, labels)
+    right = head.vector(-certification.gradient(weights, inputs, labels, config.l2))
+    system = NewtonConfig(l2=config.l2, damping=0.0, tolerance=config.tolerance, iterations=config.iterations)
+    return head.matrix(newton.step([(1.0, loss)], right, head.vector(free), system, context))
+
+
+@torch.no_grad()
+def _release(model: nn.Module, weights: Vector) -> None:
+    """Put the weights in place, each rounded once to the model's precision."""
+    for name, parameter in parameters.trainable(model).items():
+        if name in weights:
+            parameter.copy_(weights[name])
