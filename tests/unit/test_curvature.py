@@ -314,6 +314,13 @@ def test_an_exact_preconditioner_needs_one_iteration() -> None:
     torch.testing.assert_close(flat(found.vector), inverse @ flat(right), rtol=1e-7, atol=1e-7)
 
 
+def test_a_preconditioner_that_is_not_positive_definite_is_refused() -> None:
+    _, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
+    solver = solve.ConjugateGradient(1e-8, 50, lambda vector: {name: -each for name, each in vector.items()})
+    with pytest.raises(RunError, match="preconditions"):
+        solver.solve(apply, right)
+
+
 @pytest.mark.parametrize("depth", [1, 3])
 def test_the_neumann_series_is_cut_off_after_so_many_terms(depth: int) -> None:
     dense, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
@@ -329,7 +336,7 @@ def test_the_neumann_series_is_cut_off_after_so_many_terms(depth: int) -> None:
 def test_a_neumann_series_of_too_small_a_scale_is_refused_with_the_cure() -> None:
     _, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
     with pytest.raises(RunError, match="larger scale"):
-        solve.Lissa(scale=2.2, depth=500).solve(apply, right)
+        solve.Lissa(scale=2.2, depth=40).solve(apply, right)
 
 
 def test_a_dense_solve_of_many_unknowns_is_refused() -> None:

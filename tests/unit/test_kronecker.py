@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -187,6 +188,16 @@ def test_the_model_is_left_alone_and_the_weights_are_those_of_the_network(kind: 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with frozen(model) as network:
         factored(network, problems.images(9), DAMPING, kind, 10**8)
+        v = random_vector(network)
+        moved = replace(network, weights={name: weight + 0.1 for name, weight in network.weights.items()})
+        found = factored(moved, problems.images(9), DAMPING, kind, 10**8).product(v)
+    other = convolutional().float()
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.1)
+    with frozen(other) as network:
+        expected = factored(network, problems.images(9), DAMPING, kind, 10**8).product(v)
+    torch.testing.assert_close(flat(found), flat(expected))
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())

@@ -162,8 +162,8 @@ def conjugate_gradient(
         curvature = float(dot(direction, product))
         if not (curvature > 0 and along > 0):
             raise RunError(
-                f"conjugate gradient met a direction of curvature {curvature:.3g}: the matrix is not positive "
-                "definite; raise the damping"
+                f"conjugate gradient met a direction of curvature {curvature:.3g}: the matrix (or what preconditions "
+                "it) is not positive definite; raise the damping"
             )
         length = along / curvature
         for name in x:
