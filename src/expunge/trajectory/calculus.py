@@ -17,7 +17,7 @@ from expunge.curvature.network import Network, Vector, flat, forward_mode, froze
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
 
-BLOCK = 64
+BLOCK = 128
 """Vectors whose closed form is computed at once."""
 
 MEMORY = 250_000_000
@@ -110,10 +110,11 @@ class NetworkCalculus:
 
     def point(self, weights: Tensor, positions: Tensor) -> "NetworkPoint":
         """See :class:`Calculus`."""
-        found = self.images.select(positions)
-        batch = next(self.network.batches(found, max(1, len(found))))
-        at_once = max(1, self._memory // (TANGENT * max(1, len(found)) * self._kept + 3 * weights.nbytes))
-        return NetworkPoint(self.network, weights, batch.inputs, batch.labels, at_once)
+        found, size = self.images.select(positions), max(1, len(positions))
+        batch = next(self.network.batches(found, size), None)
+        at_once = max(1, self._memory // (TANGENT * size * self._kept + 3 * weights.nbytes))
+        inputs = found.inputs if batch is None else batch.inputs
+        return NetworkPoint(self.network, weights, inputs, found.labels, at_once)
 
     def flat(self, vector: Vector) -> Tensor:
         """See :class:`Calculus`."""
@@ -159,6 +160,10 @@ class NetworkPoint:
 
     def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
         """See :class:`Point`. Cost: about 1.5 gradients of the batch a vector."""
+        if not len(vectors):
+            return
+        if not len(vectors):
+            return
         for rows, given in zip(out.split(self.at_once), vectors.split(self.at_once), strict=True):
             found = self._many(given) if len(given) >= MANY else torch.stack([self._one(each) for each in given])
             rows.mul_(beta).add_(found, alpha=alpha)
@@ -257,11 +262,11 @@ class LinearPoint:
 
         A block of vectors at a time, which stays in the cache between the two.
         """
-        p, wide = self.p.T.contiguous(), self.features.shape[1]
+        p, count, wide = self.p.T.contiguous(), self.count, self.features.shape[1]
         for rows, given in zip(out.split(BLOCK), vectors.split(BLOCK), strict=True):
-            moved = (given.view(-1, wide) @ self.features.T).view(len(given), -1, self.count).mul_(p)
+            moved = (given.view(-1, wide) @ self.features.T).view(-1, *p.shape).mul_(p)
             moved -= p * moved.sum(dim=1, keepdim=True)
-            rows.view(-1, wide).addmm_(moved.view(-1, self.count), self.features, beta=beta, alpha=alpha / self.count)
+            rows.view(-1, wide).addmm_(moved.view(-1, count), self.features, beta=beta, alpha=alpha / count)
 
     def slopes(self, vectors: Tensor) -> Tensor:
         """See :class:`Point`."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from expunge.trajectory.calculus import Calculus
-from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.plan import Plan, Trajectory
 from expunge.trajectory.steps import Report, Walk
 from expunge.trajectory.store import Layout, StoreType, VectorStore
 from expunge.trajectory.tangents import Additive, AsReleased, carry, check_end
@@ -26,15 +26,26 @@ def layout(
     """What the store of all examples, or of all groups, will hold.
 
     ``groups`` (n,) names for each of the plan's ids its group (any integers), -1 for none. A chunk has as many rows as
-    fit into half of ``memory`` bytes; the other half is for the products.
+    fit into a third of ``memory`` bytes; the rest is for products and copies. Rows are in the order in which the
+    training first sees them, so that those of a chunk begin late together.
     """
     ids = trajectory.plan.ids
     named = torch.arange(len(ids)) if groups is None else groups
-    rows = torch.unique(named[named >= 0], return_inverse=True)[1]
+    rows = _as_seen(trajectory.plan, named)[named >= 0]
     size = len(calculus.weights)
     held = (2 if trajectory.plan.momentum else 1) * size * calculus.weights.element_size()
-    chunk = max(1, min(int(rows.max()) + 1, memory // 2 // held))
+    chunk = max(1, min(int(rows.max()) + 1, memory // 3 // held))
     return Layout(size, tuple(ids[named >= 0].tolist()), tuple(rows.tolist()), dtype, chunk, as_released)
+
+
+def _as_seen(plan: Plan, named: Tensor) -> Tensor:
+    """For each of the plan's ids the place of its group in the order in which groups are first seen; -1 for none."""
+    _, which = torch.unique(named, return_inverse=True)
+    seen, first = plan.batches.flatten(), torch.full((int(which.max()) + 1,), plan.batches.numel())
+    times = torch.arange(len(seen))
+    first.scatter_reduce_(0, which[seen[seen >= 0]], times[seen >= 0], "amin")
+    first[which[named < 0]] = plan.batches.numel()  # of no group: behind all
+    return torch.where(named >= 0, first.argsort().argsort()[which], -1)
 
 
 def fill(

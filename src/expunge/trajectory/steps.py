@@ -31,6 +31,8 @@ class Step:
     point: Point
     gradient: Tensor
     """``g = mean CE gradient + l2 w`` (p,)."""
+    move: Tensor
+    """``clip(g)`` (p,)."""
 
 
 @dataclass
@@ -62,10 +64,11 @@ class Walk:
                 positions = positions[self.kept[positions]]
             here = places[positions]
             point = self.calculus.point(self.weights, here)
-            gradient = objective_gradient(point, self.weights, plan.l2)
+            gradient, rate = objective_gradient(point, self.weights, plan.l2), float(plan.rates[number])
             self.norms.append(gradient.norm())
-            yield Step(number, float(plan.rates[number]), positions, here, self.weights, point, gradient)
-            self._take(gradient, float(plan.rates[number]))
+            move = clipped(gradient, self.norms[-1], plan.clip)
+            yield Step(number, rate, positions, here, self.weights, point, gradient, move)
+            self._take(move, rate)
             if self.on_step is not None:
                 self.on_step(Progress(number + 1, plan.steps))
 
@@ -75,8 +78,7 @@ class Walk:
         found = torch.searchsorted(ids, self.plan.ids).clamp(max=len(ids) - 1)
         return torch.where(ids[found] == self.plan.ids, order[found], -1)
 
-    def _take(self, gradient: Tensor, rate: float) -> None:
-        move = clipped(gradient, self.norms[-1], self.plan.clip)
+    def _take(self, move: Tensor, rate: float) -> None:
         if self.plan.momentum:
             self.momentum = move if self.momentum is None else self.plan.momentum * self.momentum + move
             move = self.momentum

@@ -58,33 +58,35 @@ class Additive:
     def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
         """Vectors of zeros for groups 0, 1, ...; ``groups`` (n,) says for each position which it is in, -1 for none."""
         self.trajectory, self.groups, self.whole = trajectory, groups, whole
-        count = int(groups.max()) + 1 if len(groups) else 0
-        size = len(calculus.weights)
-        self.vectors = torch.zeros(count, size, dtype=calculus.dtype, device=calculus.weights.device)
+        self.vectors = _zeros(calculus, groups)
         self._moments = torch.zeros_like(self.vectors) if trajectory.plan.momentum else None
+        self._begun = 0
 
     def advance(self, step: Step) -> None:
-        """Carry all vectors over one step. Cost: a product each, and the batch's gradients by example."""
+        """Carry all vectors over one step. Cost: a product each, and the batch's gradients by example.
+
+        Vectors behind the last group that has been seen are zero and cost nothing: number groups as they appear.
+        """
         clip, plan = clip_of(self.trajectory, step), self.trajectory.plan
         scale = 1.0 if clip is None else clip.scale
+        begun = self.vectors[: self._begun]
         rows, sources = self._sources(step, clip)
         if self._moments is None:
-            self._move(self.vectors, step, clip, alpha=-step.rate * scale, beta=1 - step.rate * scale * plan.l2)
+            self._move(begun, begun, step, clip, alpha=-step.rate * scale, beta=1 - step.rate * scale * plan.l2)
             self.vectors.index_add_(0, rows, sources, alpha=-step.rate)
             return
         moments = self._moments
-        self._move(moments, step, clip, alpha=scale, beta=plan.momentum)
+        self._move(moments[: len(begun)], begun, step, clip, alpha=scale, beta=plan.momentum)
         moments.add_(self.vectors, alpha=scale * plan.l2).index_add_(0, rows, sources)
         self.vectors.add_(moments, alpha=-step.rate)
 
-    def _move(self, out: Tensor, step: Step, clip: Clip | None, alpha: float, beta: float) -> None:
+    def _move(self, out: Tensor, vectors: Tensor, step: Step, clip: Clip | None, alpha: float, beta: float) -> None:
         """``out <- beta out + alpha (I - share u u^T) H v``, with the L2 term in what the clipping takes out."""
         if clip is None:
-            step.point.add_products(out, self.vectors, alpha, beta)
+            step.point.add_products(out, vectors, alpha, beta)
             return
-        curved = product(step, clip.unit, self.trajectory.plan.l2)
-        along = self.vectors @ curved
-        step.point.add_products(out, self.vectors, alpha, beta)
+        along = vectors @ product(step, clip.unit, self.trajectory.plan.l2)
+        step.point.add_products(out, vectors, alpha, beta)
         out.addr_(along, clip.unit, alpha=-alpha * clip.share)
 
     def _sources(self, step: Step, clip: Clip | None) -> tuple[Tensor, Tensor]:
@@ -92,9 +94,10 @@ class Additive:
         groups = self.groups[step.positions]
         rows, which = torch.unique(groups[groups >= 0], return_inverse=True)
         device = self.vectors.device
-        rows = rows.to(device)
         if not len(rows):
-            return rows, self.vectors[rows]
+            return rows.to(device), self.vectors[:0]
+        self._begun = max(self._begun, int(rows[-1]) + 1)
+        rows = rows.to(device)
         gradients = step.point.gradients()
         sums = torch.zeros(len(rows), gradients.shape[1], dtype=gradients.dtype, device=device)
         sums.index_add_(0, which.to(device), gradients[(groups >= 0).to(device)])
@@ -102,6 +105,11 @@ class Additive:
         others = size - counts if self.whole else torch.full_like(counts, size - 1)
         sources = left_out(sums, counts, gradients.mean(dim=0), others)
         return rows, sources if clip is None else clip(sources)
+
+
+def _zeros(calculus: Calculus, groups: Tensor) -> Tensor:
+    count = int(groups.max()) + 1 if len(groups) else 0
+    return torch.zeros(count, len(calculus.weights), dtype=calculus.dtype, device=calculus.weights.device)
 
 
 def left_out(sums: Tensor, counts: Tensor, mean: Tensor, others: Tensor) -> Tensor:
@@ -125,8 +133,7 @@ class AsReleased:
         if trajectory.plan.momentum:
             raise RequestError("the released recursion is of SGD without momentum: train with momentum=0")
         self.trajectory, self.groups = trajectory, groups
-        count = int(groups.max()) + 1 if len(groups) else 0
-        self.vectors = torch.zeros(count, len(calculus.weights), dtype=calculus.dtype, device=calculus.weights.device)
+        self.vectors = _zeros(calculus, groups)
 
     def advance(self, step: Step) -> None:
         """Carry all vectors over one step. Cost: a product each, and the batch's gradients by example."""
@@ -169,20 +176,18 @@ class SetAware:
         curved = plan.l2 * self.vectors
         if point.count:
             point.add_products(curved, self.vectors, 1.0, 1.0)
-        before, after = step.gradient.norm(), gradient.norm()
-        change = clipped(gradient, after, plan.clip) - clipped(step.gradient, before, plan.clip)
-        move = change + _through_clip(curved, gradient, after, plan.clip)
-        self._moments = plan.momentum * self._moments + move
+        move = self._clipped(gradient, curved, step.move)
+        self._moments = plan.momentum * self._moments + move if plan.momentum else move
         self.vectors = self.vectors - step.rate * self._moments
 
-
-def _through_clip(vectors: Tensor, gradient: Tensor, norm: Tensor, clip: float | None) -> Tensor:
-    """``D clip(g) v`` without asking the device whether the step was clipped."""
-    if clip is None:
-        return vectors
-    scale = (clip / (norm + EPSILON)).clamp(max=1)
-    share = torch.where(scale < 1, 1 / (norm * (norm + EPSILON)), 0.0)
-    return scale * (vectors - share * (vectors @ gradient)[:, None] * gradient)
+    def _clipped(self, gradient: Tensor, curved: Tensor, before: Tensor) -> Tensor:
+        """``clip(g_R) + D clip(g_R) v - clip(g)``, without asking the device whether the step was clipped."""
+        if self.plan.clip is None:
+            return gradient - before + curved
+        norm = gradient.norm()
+        scale = (self.plan.clip / (norm + EPSILON)).clamp(max=1)
+        share = torch.where(scale < 1, (curved @ gradient) / (norm * (norm + EPSILON)), 0.0)
+        return scale * (gradient + curved - share[:, None] * gradient) - before
 
 
 Tangent = Additive | AsReleased | SetAware
