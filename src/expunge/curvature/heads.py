@@ -90,17 +90,24 @@ def _head(network: Network, found: nn.Linear) -> Head:
 
 
 @torch.no_grad()
-def features(network: Network, head: Head, images: ImageSet, batch_size: int = 256) -> Tensor:
-    """The inputs X (n, d) of the head on the test transform, float64; one forward pass and 8 n d bytes.
+def features(
+    network: Network, head: Head, images: ImageSet, batch_size: int = 256, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """The inputs X (n, d) of the head on the test transform; one forward pass, and nothing of their size beside them.
 
     They are computed in the network's precision: these are the features that the network has when it is used.
     """
-    seen: list[Tensor] = []
-    hook = head.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double()))
+    wide = head.module.in_features + (head.bias is not None)
+    found, row = torch.ones(len(images), wide, dtype=dtype, device=images.device), 0
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found[row : row + len(inputs[0]), : head.module.in_features] = inputs[0]
+
+    hook = head.module.register_forward_pre_hook(note)
     try:
         for batch in network.batches(images, batch_size):
             network.logits(network.weights, batch.inputs)
+            row += len(batch.labels)
     finally:
         hook.remove()
-    found = torch.cat(seen)
-    return found if head.bias is None else torch.cat([found, found.new_ones(len(found), 1)], dim=1)
+    return found

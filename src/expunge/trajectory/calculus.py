@@ -211,7 +211,7 @@ class LinearCalculus:
     def __init__(self, network: Network, images: ImageSet, head: Head) -> None:
         """Compute the features of all images: n d numbers, one forward pass."""
         self.images, self.dtype, self._head = images, network.dtype, head
-        self.features = heads.features(network, head, images).to(network.dtype)
+        self.features = heads.features(network, head, images, dtype=network.dtype)
         self.weights = self.flat(network.weights)
 
     def point(self, weights: Tensor, positions: Tensor) -> "LinearPoint":
