@@ -1,5 +1,6 @@
 """Runs that keep the vectors of a recorded training: precomputed once, resumed after a kill."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ def precompute(
         done = fill(opened, made, trajectory, session.reporter(run_id(wanted)))
     for name in FILES:
         (opened.folder / name).replace(draft.path / name)
-    opened.folder.rmdir()
+    shutil.rmtree(opened.folder)  # with what a kill may have left in it
     return {"seconds": {"precompute": done.seconds}, "notes": {"bytes": done.layout.nbytes}}
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from expunge import ranges
+from expunge import parameters, ranges
 from expunge.context import Context, UnlearningData
 from expunge.curvature import moving
 from expunge.errors import RequestError
@@ -57,7 +57,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
     forget = trajectory.plan.positions(data.forget.ids)
     allowed = moving.movable(model, context)
     if config.vectors:
-        change = _stored(model, data, config, context)
+        change = _stored(model, data, trajectory, config, context)
     else:
         images = data.everything()
         trajectory.check_images(images)
@@ -81,7 +81,9 @@ def _tangent(made: Calculus, trajectory: Trajectory, forget: Tensor, config: Hes
     return SetAware(made, trajectory, together < 0)
 
 
-def _stored(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, context: Context) -> dict[str, Tensor]:
+def _stored(
+    model: nn.Module, data: UnlearningData, trajectory: Trajectory, config: HessianFreeConfig, context: Context
+) -> dict[str, Tensor]:
     """The sum of stored vectors, by the names of the weights."""
     if context.vectors is None:
         raise RequestError("there are no runs to find vectors in: expunge.trajectory.online deletes from a store")
@@ -91,9 +93,8 @@ def _stored(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
             f"the vectors of {config.vectors} are{'' if store.layout.as_released else ' not'} of the released "
             f"recursion: set as_released={str(store.layout.as_released).lower()}"
         )
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    if store.layout.size != sum(weight.numel() for weight in weights.values()):
-        raise RequestError(f"the vectors of {config.vectors} are of another model: precompute those of this one")
+    store.check_trajectory(trajectory.digest())
+    weights = parameters.trainable(model)
     change = store.change(data.forget.ids).to(context.device)
     pieces = change.split([weight.numel() for weight in weights.values()])
     return {name: piece.view(weights[name].shape) for name, piece in zip(weights, pieces, strict=True)}

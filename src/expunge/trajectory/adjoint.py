@@ -61,15 +61,16 @@ def _without_each(slopes: Tensor) -> Tensor:
 class _Backwards:
     """The steps of a training from its last to its first.
 
-    Their weights and gradients are kept if ``memory`` bytes hold them all; else those of sqrt(T) points of the way,
-    from which a piece of sqrt(T) steps at a time is walked again.
+    They are kept, each with its images, if ``memory`` bytes hold them all; else the weights of sqrt(T) points of the
+    way, from which a piece of sqrt(T) steps at a time is walked again.
     """
 
     def __init__(self, calculus: Calculus, trajectory: Trajectory, memory: int) -> None:
         """Choose how many points of the way to keep."""
         self.calculus, self.plan = calculus, trajectory.plan
         self.start = self.end = calculus.flat(dict(trajectory.initial))
-        fits = self.plan.steps * 3 * self.start.nbytes <= memory
+        batch = self.plan.batches.shape[1] * math.prod(calculus.images.shape) * self.start.element_size()
+        fits = self.plan.steps * (3 * self.start.nbytes + batch) <= memory
         self.piece = self.plan.steps if fits else math.isqrt(self.plan.steps)
 
     def __iter__(self) -> Iterator[Step]:

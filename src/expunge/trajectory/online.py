@@ -29,6 +29,14 @@ class Deletions:
     _change: Tensor | None = None
     _since: int = 0
 
+    def __post_init__(self) -> None:
+        """Check that the vectors are of this training.
+
+        Raises:
+            RequestError: They are of another.
+        """
+        self.store.check_trajectory(self.trajectory.digest())
+
     def delete(self, ids: Tensor) -> Tensor:
         """Delete examples: the flat weights (p,) afterwards, in the order of the weights' names.
 

@@ -1,5 +1,6 @@
 """The plan of a recorded training: which examples each step saw, and by which rule it moved."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,6 +129,14 @@ class Trajectory:
             raise RequestError(
                 "the trajectory is of other images: forget and retain set must be together those it was recorded on"
             )
+
+    def digest(self) -> str:
+        """SHA-256 of all of it: tells whether vectors are of this trajectory. O(bytes)."""
+        sha = hashlib.sha256()
+        for name, value in self.tensors().items():
+            sha.update(name.encode())
+            sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
 
     def tensors(self) -> dict[str, Tensor]:
         """What :func:`read` reads: the trajectory as tensors."""

@@ -35,7 +35,8 @@ def layout(
     size = len(calculus.weights)
     held = (2 if trajectory.plan.momentum else 1) * size * calculus.weights.element_size()
     chunk = max(1, min(int(rows.max()) + 1, memory // 3 // held))
-    return Layout(size, tuple(ids[named >= 0].tolist()), tuple(rows.tolist()), dtype, chunk, as_released)
+    known, places = tuple(ids[named >= 0].tolist()), tuple(rows.tolist())
+    return Layout(size, known, places, dtype, chunk, trajectory.digest(), as_released)
 
 
 def _as_seen(plan: Plan, named: Tensor) -> Tensor:

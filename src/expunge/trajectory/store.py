@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,8 +23,8 @@ from expunge.errors import RequestError, RunError
 StoreType = Literal["float32", "bfloat16", "float16"]
 DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(StoreType)}
 
-ROWS_AT_ONCE = 4096
-"""How many rows of a deletion are summed at a time: bounds its memory."""
+AT_ONCE = 64_000_000
+"""Bytes of the rows of a deletion that are summed at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Layout:
     dtype: StoreType
     chunk: int
     """Rows that are computed and written together."""
+    trajectory: str
+    """The digest of the recorded training that they are of."""
     as_released: bool = False
     """Whether they are of the released recursion."""
 
@@ -113,10 +115,14 @@ class VectorStore:
         return found
 
     def _note(self) -> None:
-        layout = {key: getattr(self.layout, key) for key in ("size", "ids", "rows", "dtype", "chunk", "as_released")}
         temporary = self.folder / f".vectors.json.{os.getpid()}"
-        temporary.write_text(json.dumps({**layout, "done": sorted(self.done), "seconds": self.seconds}))
+        temporary.write_text(json.dumps({**asdict(self.layout), "done": sorted(self.done), "seconds": self.seconds}))
         temporary.replace(self.folder / "vectors.json")
+
+    def check_trajectory(self, digest: str) -> None:
+        """Raise a RequestError unless the vectors are of the recorded training with this digest."""
+        if self.layout.trajectory != digest:
+            raise RequestError(f"the vectors in {self.folder} are of another model: precompute those of this one")
 
     def change(self, ids: Tensor) -> Tensor:
         """The change of the weights when these examples are deleted: the sum of their rows, float32 (p,).
@@ -136,7 +142,7 @@ class VectorStore:
             )
         mapped = self._mapped()
         total = torch.zeros(self.layout.size)
-        for part in rows.split(ROWS_AT_ONCE):
+        for part in rows.split(max(1, AT_ONCE // total.nbytes)):
             total += mapped[part].float().sum(dim=0)
         return total
 
@@ -222,13 +228,14 @@ def open_store(folder: Path) -> VectorStore:
             tuple(map(int, found["rows"])),
             found["dtype"],
             int(found["chunk"]),
+            str(found["trajectory"]),
             bool(found["as_released"]),
         )
-        size = (folder / "vectors.bin").stat().st_size
+        seconds, size = float(found["seconds"]), (folder / "vectors.bin").stat().st_size
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RequestError(f"{path} cannot be read ({error}): precompute again") from error
     if size != layout.nbytes:
         raise RequestError(
             f"{folder / 'vectors.bin'} has {size} bytes instead of {layout.nbytes}: it was cut off; precompute again"
         )
-    return VectorStore(folder, layout, done, float(found["seconds"]))
+    return VectorStore(folder, layout, done, seconds)

@@ -9,7 +9,7 @@ where s is what the deletion changes in the move itself, at the same weights. Qi
 one such vector for each example; the recursions here differ from the released one as ``docs/fidelity.md`` says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,9 @@ from expunge.errors import RequestError, RunError
 from expunge.trajectory.calculus import Calculus
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.steps import EPSILON, Report, Step, Walk, clipped, objective_gradient
+
+GRADIENTS = 32_000_000
+"""Bytes that gradients of single examples take at a time."""
 
 
 @dataclass(frozen=True)
@@ -57,27 +60,26 @@ class Additive:
 
     def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
         """Vectors of zeros for groups 0, 1, ...; ``groups`` (n,) says for each position which it is in, -1 for none."""
-        self.trajectory, self.groups, self.whole = trajectory, groups, whole
+        self.calculus, self.trajectory, self.groups, self.whole = calculus, trajectory, groups, whole
         self.vectors = _zeros(calculus, groups)
         self._moments = torch.zeros_like(self.vectors) if trajectory.plan.momentum else None
         self._begun = 0
 
     def advance(self, step: Step) -> None:
-        """Carry all vectors over one step. Cost: a product each, and the batch's gradients by example.
+        """Carry all vectors over one step. Cost: a product each, and the gradient of each example of the groups.
 
         Vectors behind the last group that has been seen are zero and cost nothing: number groups as they appear.
         """
         clip, plan = clip_of(self.trajectory, step), self.trajectory.plan
         scale = 1.0 if clip is None else clip.scale
-        begun = self.vectors[: self._begun]
-        rows, sources = self._sources(step, clip)
-        if self._moments is None:
+        begun, moments = self.vectors[: self._begun], self._moments
+        if moments is None:
             self._move(begun, begun, step, clip, alpha=-step.rate * scale, beta=1 - step.rate * scale * plan.l2)
-            self.vectors.index_add_(0, rows, sources, alpha=-step.rate)
+            self._add_sources(self.vectors, step, clip, alpha=-step.rate)
             return
-        moments = self._moments
         self._move(moments[: len(begun)], begun, step, clip, alpha=scale, beta=plan.momentum)
-        moments.add_(self.vectors, alpha=scale * plan.l2).index_add_(0, rows, sources)
+        moments.add_(self.vectors, alpha=scale * plan.l2)
+        self._add_sources(moments, step, clip, alpha=1.0)
         self.vectors.add_(moments, alpha=-step.rate)
 
     def _move(self, out: Tensor, vectors: Tensor, step: Step, clip: Clip | None, alpha: float, beta: float) -> None:
@@ -89,32 +91,36 @@ class Additive:
         step.point.add_products(out, vectors, alpha, beta)
         out.addr_(along, clip.unit, alpha=-alpha * clip.share)
 
-    def _sources(self, step: Step, clip: Clip | None) -> tuple[Tensor, Tensor]:
-        """The groups in this step's batch, and what leaving each out changes in the move: (k,), (k, p)."""
+    def _add_sources(self, out: Tensor, step: Step, clip: Clip | None, alpha: float) -> None:
+        """Add what leaving out each group of this step's batch changes in the move, example by example.
+
+        Each gives ``(gbar - g_i) / (b - u)``; where its group is the whole batch, a share of ``-gbar``.
+        """
         groups = self.groups[step.positions]
-        rows, which = torch.unique(groups[groups >= 0], return_inverse=True)
-        device = self.vectors.device
-        if not len(rows):
-            return rows.to(device), self.vectors[:0]
-        self._begun = max(self._begun, int(rows[-1]) + 1)
-        rows = rows.to(device)
-        gradients = step.point.gradients()
-        sums = torch.zeros(len(rows), gradients.shape[1], dtype=gradients.dtype, device=device)
-        sums.index_add_(0, which.to(device), gradients[(groups >= 0).to(device)])
-        counts, size = torch.bincount(which).to(sums)[:, None], step.point.count
-        others = size - counts if self.whole else torch.full_like(counts, size - 1)
-        sources = left_out(sums, counts, gradients.mean(dim=0), others)
-        return rows, sources if clip is None else clip(sources)
+        present = groups[groups >= 0]
+        if not len(present):
+            return
+        self._begun = max(self._begun, int(present.max()) + 1)
+        counts = torch.bincount(present).to(out)
+        others = len(groups) - (counts if self.whole else torch.ones_like(counts))
+        mean = step.gradient - self.trajectory.plan.l2 * step.weights
+        for rows, gradients in gradients_of(self.calculus, step, groups):
+            left = others[rows, None] > 0
+            sources = torch.where(left, mean - gradients, -mean)
+            sources /= torch.where(left, others[rows, None], counts[rows, None])
+            out.index_add_(0, rows, sources if clip is None else clip(sources), alpha=alpha)
+
+
+def gradients_of(calculus: Calculus, step: Step, groups: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The gradients of the examples of a step that are in a group, a piece at a time: the groups (k,), and (k, p)."""
+    at_once = max(1, GRADIENTS // step.weights.nbytes)
+    for part in (groups >= 0).nonzero().flatten().split(at_once):
+        yield groups[part].to(step.weights.device), calculus.point(step.weights, step.places[part]).gradients()
 
 
 def _zeros(calculus: Calculus, groups: Tensor) -> Tensor:
     count = int(groups.max()) + 1 if len(groups) else 0
     return torch.zeros(count, len(calculus.weights), dtype=calculus.dtype, device=calculus.weights.device)
-
-
-def left_out(sums: Tensor, counts: Tensor, mean: Tensor, others: Tensor) -> Tensor:
-    """How the mean gradient of a batch changes without u of it: ``(u gbar - sum) / others``, ``-gbar`` without all."""
-    return torch.where(others > 0, (counts * mean - sums) / others.clamp(min=1), -mean)
 
 
 class AsReleased:
@@ -132,16 +138,16 @@ class AsReleased:
         """
         if trajectory.plan.momentum:
             raise RequestError("the released recursion is of SGD without momentum: train with momentum=0")
-        self.trajectory, self.groups = trajectory, groups
+        self.calculus, self.trajectory, self.groups = calculus, trajectory, groups
         self.vectors = _zeros(calculus, groups)
 
     def advance(self, step: Step) -> None:
-        """Carry all vectors over one step. Cost: a product each, and the batch's gradients by example."""
-        plan, device = self.trajectory.plan, self.vectors.device
-        groups = self.groups[step.positions].to(device)
-        found = step.point.gradients()[groups >= 0] + plan.l2 * step.weights
-        found = clipped(found, found.norm(dim=1, keepdim=True), plan.clip)
-        self.vectors.index_add_(0, groups[groups >= 0], found, alpha=step.rate / step.point.count)
+        """Carry all vectors over one step. Cost: a product each, and the gradient of each example of the groups."""
+        plan = self.trajectory.plan
+        for rows, gradients in gradients_of(self.calculus, step, self.groups[step.positions]):
+            found = gradients + plan.l2 * step.weights
+            found = clipped(found, found.norm(dim=1, keepdim=True), plan.clip)
+            self.vectors.index_add_(0, rows, found, alpha=step.rate / step.point.count)
         norm = float(self.trajectory.norms[step.number])
         if plan.clip is None or norm <= plan.clip:
             step.point.add_products(self.vectors, self.vectors, -step.rate, 1 - step.rate * plan.l2)
