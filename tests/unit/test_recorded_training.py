@@ -1,0 +1,377 @@
+"""Trainings that are recorded: plain SGD on a plan of batches, and unlearning from them for each architecture."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from expunge import config, parameters, registry, training, unlearning
+from expunge.context import Context, UnlearningData
+from expunge.data.augment import Augmentation
+from expunge.data.image_set import ImageSet, make
+from expunge.errors import RequestError, RunError
+from expunge.methods.hessian_free import HessianFreeConfig
+from expunge.methods.retrain import RetrainConfig
+from expunge.normalisation import with_normalisation
+from expunge.rules import PerRole, Rule
+from expunge.training import Training
+from expunge.trajectory.plan import Trajectory, draw, fingerprint, read
+from expunge.unlearning import Unlearning
+from tests import problems
+
+MODELS = ["logistic", "logistic:bias=false", "mlp:hidden=(6,)", "cnn:dropout=0.5", "lenet", "small_cnn:width=2"]
+
+
+def pictures(count: int = 12, side: int = 16) -> ImageSet:
+    """Images of three classes, in which a corner is bright, in no order of their ids."""
+    draws = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 120, (count, 1, side, side), dtype=torch.uint8, generator=draws)
+    labels = torch.arange(count) % 3
+    for place, label in enumerate(labels):
+        pixels[place, :, 5 * int(label) : 5 * int(label) + 5, :5] += 120
+    return make(pixels, labels, first_id=40).select(torch.randperm(count, generator=draws))
+
+
+def network(text: str, shape: tuple[int, ...] = (1, 16, 16)) -> nn.Module:
+    wanted = config.parse("models", text)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return with_normalisation(registry.of_config("models", wanted).function(wanted, shape, 3), (0.3,), (0.25,))
+
+
+def plan(**changes: object) -> Training:
+    rule = Rule(lr=0.05, momentum=0.0, weight_decay=0.01, schedule="exponential")
+    given = {key: changes.pop(key) for key in [*changes] if key in {field.name for field in dataclasses.fields(Rule)}}
+    return Training(2, 5, dataclasses.replace(rule, **given), record=True, **changes)  # type: ignore[arg-type]
+
+
+def trained(
+    model: nn.Module, images: ImageSet, wanted: Training, seed: int = 0, **more: object
+) -> tuple[nn.Module, Trajectory]:
+    """A copy that was trained, and the trajectory."""
+    found = copy.deepcopy(model)
+    return found, training.recorded(found, images, wanted, problems.context(seed, **more))
+
+
+def by_torch(model: nn.Module, images: ImageSet, trajectory: Trajectory) -> nn.Module:
+    """The same batches by ``torch.optim.SGD``, its weight decay and its clipping."""
+    followed, wanted = copy.deepcopy(model).eval(), trajectory.plan
+    ordered = images.select(images.ids.argsort())
+    optimizer = torch.optim.SGD(
+        followed.parameters(), lr=1.0, momentum=wanted.momentum, weight_decay=0 if wanted.clip else wanted.l2
+    )
+    for number in range(wanted.steps):
+        batch = wanted.batch(number)
+        optimizer.param_groups[0]["lr"] = float(wanted.rates[number])
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(followed(ordered.inputs[batch] / 255), ordered.labels[batch])
+        if wanted.clip:  # the L2 term is in the loss, and so in what is clipped
+            loss = loss + wanted.l2 / 2 * squared_norm(followed)
+        loss.backward()
+        if wanted.clip:
+            nn.utils.clip_grad_norm_(followed.parameters(), wanted.clip)
+        optimizer.step()
+    return followed
+
+
+def squared_norm(model: nn.Module) -> Tensor:
+    return torch.stack([weight.square().sum() for weight in model.parameters()]).sum()
+
+
+def close(first: nn.Module, second: nn.Module, **more: float) -> None:
+    for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, msg=lambda text, name=name: f"{name}: {text}", **more)
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("text", MODELS)
+@pytest.mark.parametrize(("momentum", "clip"), [(0.0, None), (0.9, None), (0.0, 0.3), (0.9, 0.3)])
+def test_it_is_what_torch_does(text: str, momentum: float, clip: float | None) -> None:
+    model, images = network(text), pictures()
+    found, trajectory = trained(model, images, plan(momentum=momentum, clip=clip))
+    close(found, by_torch(model, images, trajectory), rtol=2e-4, atol=2e-5)
+    assert not same(found, model)
+    assert trajectory.plan.steps == 6
+    assert (trajectory.clipped > 0) == (clip is not None)
+
+
+def test_weight_decay_is_in_what_is_clipped_unlike_in_other_trainings() -> None:
+    model, images = network("logistic"), pictures(5)
+    wanted = plan(clip=0.1, weight_decay=1.0)
+    other = copy.deepcopy(model)
+    training.fit(other, images, wanted.rule, problems.context(), epochs=1, batch_size=5)
+    found, trajectory = trained(model, images, dataclasses.replace(wanted, epochs=1))
+    close(found, by_torch(model, images, trajectory), rtol=1e-5, atol=1e-7)
+    assert float((weights(found) - weights(other)).norm()) > 1e-3
+
+
+@pytest.mark.parametrize("text", MODELS)
+def test_the_same_seed_gives_the_same_bytes(text: str) -> None:
+    images = pictures()
+    first, one = trained(network(text), images, plan(clip=1.0))
+    second, other = trained(network(text), images, plan(clip=1.0))
+    third, _ = trained(network(text), images, plan(clip=1.0), seed=1)
+    assert same(first, second)
+    assert one.digest() == other.digest()
+    assert not same(first, third)
+
+
+def test_the_order_of_the_images_does_not_matter() -> None:
+    images = pictures()
+    first, one = trained(network("cnn"), images, plan())
+    second, other = trained(network("cnn"), images.select(torch.arange(12).flip(0)), plan())
+    assert same(first, second)
+    assert one.digest() == other.digest()
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_batches_are_passes_over_all_examples_with_a_short_one_at_the_end(fixed: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.tensor([8, 3, 11, 5, 9, 20, 1])
+    rule = Rule(lr=0.1, momentum=0.5, weight_decay=0.2, clip=3.0, schedule="exponential", decay=0.5)
+    found = draw(ids, rule, epochs=3, batch_size=3, fixed_order=fixed, generator=generator)
+    assert found.ids.tolist() == [1, 3, 5, 8, 9, 11, 20]
+    assert [len(found.batch(step)) for step in range(found.steps)] == [3, 3, 1] * 3
+    orders = [torch.cat([found.batch(step) for step in range(first, first + 3)]) for first in (0, 3, 6)]
+    assert all(torch.equal(order.sort().values, torch.arange(7)) for order in orders)
+    assert torch.equal(orders[0], orders[1]) == torch.equal(orders[1], orders[2]) == fixed
+    assert not torch.equal(orders[0], torch.arange(7))
+    torch.testing.assert_close(found.rates, 0.1 * 0.5 ** torch.arange(9, dtype=torch.float64))
+    assert (found.l2, found.clip, found.momentum) == (0.2, 3.0, 0.5)
+    whole = draw(ids, rule, epochs=1, batch_size=50, fixed_order=fixed, generator=generator)
+    assert whole.batches.shape == (1, 7)
+
+
+def test_positions_are_found_by_id() -> None:
+    generator = torch.Generator().manual_seed(0)
+    known = torch.tensor([8, 3, 20])
+    found = draw(known, Rule(), epochs=1, batch_size=3, fixed_order=False, generator=generator)
+    assert found.positions(torch.tensor([20, 3])).tolist() == [2, 0]
+    assert found.positions(torch.tensor([], dtype=torch.int64)).tolist() == []
+    for ids, message in (
+        ([3, 3], "twice"),
+        ([3, 4], "1 of 2 ids were not trained on, 4 among"),
+        ([21], "21"),
+        ([-1], "-1"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            found.positions(torch.tensor(ids))
+
+
+@pytest.mark.parametrize(("epochs", "count"), [(0, 3), (1, 0)])
+def test_a_training_of_nothing_is_refused(epochs: int, count: int) -> None:
+    with pytest.raises(RequestError, match="at least one example and one epoch"):
+        draw(torch.arange(count), Rule(), epochs=epochs, batch_size=3, fixed_order=False, generator=torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rule": Rule(optimizer="adamw")}, "set optimizer=sgd"),
+        ({"rule": Rule(optimizer="lion")}, "set optimizer=sgd"),
+        ({"rule": Rule(nesterov=True)}, "set nesterov=false"),
+        ({"rule": Rule(rho=0.1)}, "set rho=0"),
+        ({"rule": Rule(optimizer="adamw", rho=0.1)}, "set optimizer=sgd, rho=0"),
+        ({"rule": PerRole(Rule(), Rule())}, "one rule, not one for each role"),
+        ({"stop_after": 1}, "leave out stop_after"),
+        ({"record": False, "fixed_order": True}, "add record"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_with_the_cure(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Training(**({"record": True} | changes))  # type: ignore[arg-type]
+
+
+def test_it_is_in_evaluation_mode_on_the_test_transform() -> None:
+    """Statistics of batch normalisation stay, dropout and augmentation do nothing, and modes come back."""
+    images = pictures()
+    model = network("small_cnn:width=2").train()
+    model[1][0].eval()  # type: ignore[index]
+    modes = [module.training for module in model.modules()]
+    found, _ = trained(model, images, plan())
+    assert [module.training for module in found.modules()] == modes
+    assert all(torch.equal(value, dict(model.named_buffers())[name]) for name, value in found.named_buffers())
+    augmented = dataclasses.replace(images, augmentation=Augmentation())
+    assert same(found, trained(model, augmented, plan())[0])
+    assert same(trained(network("cnn:dropout=0.9"), images, plan())[0], trained(network("cnn"), images, plan())[0])
+
+
+def test_frozen_weights_stay() -> None:
+    model = network("mlp:hidden=(6,)")
+    frozen = next(iter(parameters.trainable(model)))
+    model.get_parameter(frozen).requires_grad_(False)
+    found, trajectory = trained(model, pictures(), plan())
+    assert torch.equal(found.get_parameter(frozen), model.get_parameter(frozen))
+    assert set(trajectory.initial) == set(parameters.trainable(model))
+
+
+def test_the_trajectory_is_what_was_there_before() -> None:
+    model, images, seen = network("cnn"), pictures(), list[tuple[int, int]]()
+    _, trajectory = trained(
+        model, images, plan(), on_step=lambda progress: seen.append((progress.step, progress.steps))
+    )
+    assert all(torch.equal(value, model.get_parameter(name)) for name, value in trajectory.initial.items())
+    assert trajectory.images == fingerprint(images)
+    assert seen == [(step, 6) for step in range(1, 7)]
+    again = read(trajectory.tensors())
+    assert again.digest() == trajectory.digest()
+    assert dataclasses.replace(again.plan, ids=None, batches=None, rates=None) == dataclasses.replace(  # type: ignore[arg-type]
+        trajectory.plan,
+        ids=None,  # type: ignore[arg-type]
+        batches=None,  # type: ignore[arg-type]
+        rates=None,  # type: ignore[arg-type]
+    )
+
+
+def test_damaged_tensors_are_no_trajectory() -> None:
+    whole = trained(network("logistic"), pictures(), plan())[1].tensors()
+    for name in whole:
+        if not name.startswith("initial."):
+            with pytest.raises(RequestError, match=r"not a recorded trajectory.*train again with --record"):
+                read({key: value for key, value in whole.items() if key != name})
+    broken: dict[str, Tensor] = {
+        "norms": whole["norms"][:-1],
+        "plan.rates": whole["plan.rates"][:-1],
+        "plan.ids": whole["plan.ids"][:3],
+    }
+    for name, value in broken.items():
+        with pytest.raises(RequestError, match="parts do not fit together; train again"):
+            read(whole | {name: value})
+    with pytest.raises(RequestError, match="parts do not fit together"):
+        read({key: value for key, value in whole.items() if not key.startswith("initial.")})
+    with pytest.raises(RequestError, match="not a recorded trajectory"):
+        read(whole | {"header": whole["header"][:-4]})
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_that_names_the_step() -> None:
+    images = pictures()
+    nan = dataclasses.replace(images, inputs=torch.full(images.inputs.shape, float("nan")))
+    with pytest.raises(RunError, match="not finite at step 1 of 6: try a smaller lr, or set clip"):
+        trained(network("logistic"), nan, plan())
+    with pytest.raises(RunError, match=r"not finite at step [2-6] of 6"):
+        trained(network("mlp:hidden=(6,)"), images, plan(lr=1e30))
+
+
+# Unlearning of each architecture.
+
+
+def split(images: ImageSet, *gone: int) -> UnlearningData:
+    out = images.contains(torch.tensor(gone))
+    return UnlearningData(images.select(out), images.select(~out), None, 3)
+
+
+def unlearned(model: nn.Module, trajectory: Trajectory, data: UnlearningData, method: object) -> nn.Module:
+    context = Context(torch.Generator().manual_seed(0), trajectory=trajectory)
+    return unlearning.unlearn(copy.deepcopy(model), data, Unlearning(method), context)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return parameters.vector(model)
+
+
+@pytest.mark.parametrize("text", MODELS)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_tangents_of_every_architecture_lead_to_the_retrained_model(text: str, momentum: float) -> None:
+    """In steps so small that no unit and no maximum of a pool changes sides, where first order is all there is."""
+    model, trajectory = trained(network(text), pictures(), plan(lr=0.001 * (1 - momentum), momentum=momentum))
+    data = split(pictures(), 41, 47)
+    wanted = weights(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
+    nothing = float((weights(model) - wanted).norm())
+    assert nothing > 0
+    for method in (HessianFreeConfig(), HessianFreeConfig("additive")):
+        found = unlearned(model, trajectory, data, method)
+        assert float((weights(found) - wanted).norm()) < 0.02 * nothing
+        assert all(torch.equal(value, dict(model.named_buffers())[name]) for name, value in found.named_buffers())
+
+
+@pytest.mark.parametrize("text", MODELS)
+def test_retraining_along_the_recorded_batches_is_training_without_the_examples(text: str) -> None:
+    images = pictures()
+    model, trajectory = trained(network(text), images, plan(momentum=0.5))
+    gone = (43, 44, 45)
+    found = unlearned(model, trajectory, split(images, *gone), RetrainConfig(recorded=True))
+    kept = ~torch.isin(trajectory.plan.ids, torch.tensor(gone))
+    batches = trajectory.plan.batches
+    less = torch.where((batches >= 0) & kept[batches.clamp(min=0)], batches, -1)
+    without = dataclasses.replace(trajectory, plan=dataclasses.replace(trajectory.plan, batches=less))
+    close(found, by_torch(network(text), images, without), rtol=2e-4, atol=2e-5)
+
+
+def test_retraining_without_examples_of_no_batch_is_the_recorded_training_bit_for_bit() -> None:
+    """Whatever the order of the images that are left."""
+    images = pictures()
+    model, trajectory = trained(network("cnn"), images, plan(clip=0.5, momentum=0.5))
+    stranger = dataclasses.replace(images.select(torch.arange(1)), ids=torch.tensor([99]))
+    data = UnlearningData(
+        stranger, images.select(torch.randperm(12, generator=torch.Generator().manual_seed(4))), None, 3
+    )
+    found = unlearned(model, trajectory, data, RetrainConfig(recorded=True))
+    assert same(found, model)
+
+
+def test_retraining_does_not_read_the_forget_set_or_the_trained_weights() -> None:
+    images = pictures()
+    model, trajectory = trained(network("cnn"), images, plan())
+    data = split(images, 41, 47)
+    first = unlearned(model, trajectory, data, RetrainConfig(recorded=True))
+    black = dataclasses.replace(data.forget, inputs=torch.zeros_like(data.forget.inputs))
+    other = unlearned(network("cnn"), trajectory, dataclasses.replace(data, forget=black), RetrainConfig(recorded=True))
+    assert same(first, other)
+
+
+@pytest.mark.parametrize("variant", ["set_aware", "additive"])
+def test_a_whole_batch_may_be_forgotten(variant: str) -> None:
+    images = pictures()
+    model, trajectory = trained(network("cnn"), images, plan(fixed_order=True, lr=0.01))
+    gone = trajectory.plan.ids[trajectory.plan.batch(1)]
+    data = split(images, *gone.tolist())
+    wanted = weights(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
+    assert bool(torch.isfinite(wanted).all())
+    found = weights(unlearned(model, trajectory, data, HessianFreeConfig(variant)))  # type: ignore[arg-type]
+    assert float((found - wanted).norm()) < float((weights(model) - wanted).norm())
+
+
+def test_hessian_free_refuses_other_images_and_other_models() -> None:
+    images = pictures()
+    model, trajectory = trained(network("logistic"), images, plan())
+    data, wanted = split(images, 41), HessianFreeConfig()
+    brighter = dataclasses.replace(data.retain, inputs=data.retain.inputs // 2)
+    fewer = data.retain.select(torch.arange(5))
+    cases = [
+        ("of other images", model, dataclasses.replace(data, retain=brighter)),
+        ("together those it was recorded on", model, dataclasses.replace(data, retain=fewer)),
+        ("does not lead to this model", network("logistic"), data),
+    ]
+    for message, given, seen in cases:
+        with pytest.raises(RequestError, match=message):
+            unlearned(given, trajectory, seen, wanted)
+    with pytest.raises(RequestError, match="1 of 1 ids were not trained on"):
+        unlearned(model, trajectory, dataclasses.replace(data, forget=problems.images(1, first_id=90)), wanted)
+
+
+def test_methods_that_need_a_trajectory_say_so() -> None:
+    data = split(pictures(), 41)
+    for method in (HessianFreeConfig(), RetrainConfig(recorded=True)):
+        with pytest.raises(RequestError, match="expunge train --record"):
+            unlearning.unlearn(network("logistic"), data, Unlearning(method), problems.context())
+
+
+def test_vectors_are_for_the_additive_variant() -> None:
+    with pytest.raises(RequestError, match="variant=additive"):
+        HessianFreeConfig(vectors="somewhere")
+    model, trajectory = trained(network("logistic"), pictures(), plan())
+    with pytest.raises(RequestError, match="no runs to find vectors in"):
+        unlearned(model, trajectory, split(pictures(), 41), HessianFreeConfig("additive", vectors="somewhere"))
+
+
+def test_hessian_free_notes_what_it_walked_along() -> None:
+    model, trajectory = trained(network("logistic"), pictures(), plan(clip=0.3))
+    context = problems.context(trajectory=trajectory)
+    unlearning.unlearn(model, split(pictures(), 41), Unlearning(HessianFreeConfig()), context)
+    assert context.notes["trajectory"] == {"steps": 6, "clipped": 6}
