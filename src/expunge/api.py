@@ -162,7 +162,7 @@ def evaluate(
         retain: What it was to keep.
         test: Images that it never saw.
         reference: A model retrained without the forget set; gaps and distances are measured to it.
-        original: The model before unlearning, for the distance that its weights moved.
+        original: The model before unlearning: how far weights and losses moved is measured from it.
         metrics: Names or configurations; all by default (``expunge list metrics``).
         seed: Seed of random choices within metrics.
         device: Where to compute; where the model is, by default.
@@ -178,10 +178,10 @@ def evaluate(
         "test": as_image_set(test),
     }
     chosen = _metrics(metrics)
-    before = None if original is None else _weights(original)
+    before = None if original is None else _subject(original, splits, place)
     judged: Subject | None = None
     if reference is not None:
-        judged = _subject(reference, splits, place, before, None)
+        judged = _subject(reference, splits, place, before)
         run_metrics(judged, chosen, Context(randomness.generator(seed, "evaluation"), place))
     subject = _subject(model, splits, place, before, judged)
     return Audit(run_metrics(subject, chosen, Context(randomness.generator(seed, "evaluation"), place)))
@@ -283,8 +283,8 @@ def _subject(
     model: nn.Module,
     splits: Mapping[str, ImageSet],
     device: torch.device,
-    original: Mapping[str, Tensor] | None,
-    reference: Subject | None,
+    original: Subject | None = None,
+    reference: Subject | None = None,
 ) -> Subject:
     model.to(device)
     predictions = {name: predict(model, images, device) for name, images in splits.items()}

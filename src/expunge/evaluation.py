@@ -1,5 +1,6 @@
 """Predictions of a model on every split, made once, and the metrics computed from them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -41,9 +42,53 @@ class Predictions:
         """Top-1 accuracy in percent; NaN for an empty split."""
         return 100.0 * float(self.correct().double().mean())
 
+    def losses(self) -> Tensor:
+        """Cross-entropy of each example, in nats: float64 (n,)."""
+        if not len(self):
+            return torch.empty(0, dtype=torch.float64)
+        return torch.nn.functional.cross_entropy(self.logits.double(), self.labels, reduction="none")
+
+    def log_odds(self) -> Tensor:
+        """``log p_y - log(1 - p_y)`` of the label y: float64 (n,), from the logits, so that neither end overflows.
+
+        Confidence on this scale keeps apart what lies near 0 and 1 (Carlini et al. 2022, arXiv:2112.03570).
+        """
+        if not len(self):
+            return torch.empty(0, dtype=torch.float64)
+        logits = self.logits.double()
+        true = torch.nn.functional.one_hot(self.labels, logits.shape[1]).bool()
+        return logits[true] - logits.masked_fill(true, -math.inf).logsumexp(dim=1)
+
     def select(self, kept: Tensor) -> "Predictions":
         """The examples where ``kept`` (bool or positions) says so."""
         return Predictions(self.logits[kept], self.labels[kept], self.ids[kept])
+
+
+@dataclass(frozen=True)
+class Shadows:
+    """What models that were trained on random halves of the training set say of its examples, and of held-out ones.
+
+    For an attacker who knows how a model behaves that has seen an example, and one that has not.
+    """
+
+    ids: Tensor
+    """The examples: int64 (n,), each once."""
+    log_odds: Tensor
+    """``Predictions.log_odds`` of every shadow model: float64 (shadows, n)."""
+    inside: Tensor
+    """Which examples each was trained on: bool (shadows, n)."""
+
+    def of(self, ids: Tensor) -> "Shadows":
+        """What they say of these examples, in this order.
+
+        Raises:
+            RequestError: They were not shown one of them.
+        """
+        order = self.ids.argsort()
+        found = order[torch.searchsorted(self.ids[order], ids).clamp(max=len(order) - 1)]
+        if not torch.equal(self.ids[found], ids):
+            raise RequestError("the shadow models were not shown these examples: make them for the same data")
+        return Shadows(ids, self.log_odds[:, found], self.inside[:, found])
 
 
 @dataclass(frozen=True)
@@ -57,7 +102,8 @@ class Subject:
 
     splits: Mapping[str, Predictions]
     weights: Mapping[str, Tensor]
-    original_weights: Mapping[str, Tensor] | None = None
+    original: "Subject | None" = None
+    """The model before unlearning, on the same splits."""
     sparsity: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Which weights are kept, bool by name, where the model is sparse."""
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -66,6 +112,8 @@ class Subject:
     """Values of the metrics computed so far, by full name."""
     scores: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Numbers per example that need the model itself, (n,) each: ``gaussian_poison`` (expunge.poison_score)."""
+    shadows: Shadows | None = None
+    """Models to compare with, trained on random halves of the training set."""
 
     def predictions(self, split: str) -> Predictions:
         """The predictions on ``forget``, ``retain``, ``validation``, ``test`` or ``triggered``.

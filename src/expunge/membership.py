@@ -1,8 +1,11 @@
-"""Features of outputs that tell members from non-members, and the SVC attack on them."""
+"""Features of outputs that tell members from non-members, the SVC attack on them, and how good an attack is."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.metrics import auc, roc_curve
 from sklearn.svm import SVC
 from torch import Tensor
 
@@ -83,3 +86,25 @@ def share_of_members(classifier: SVC, values: Floats) -> float:
     """The share of examples (n, d) that the classifier takes for members; each distinct value is judged once."""
     distinct, counts = np.unique(values, axis=0, return_counts=True)
     return float(np.average(classifier.predict(distinct), weights=counts))
+
+
+def roc(targets: Floats, others: Floats, at: Sequence[float]) -> dict[str, float]:
+    """How well a score, higher for ``targets`` (n,), tells them from ``others`` (m,); NaN where one has none.
+
+    ``auc`` is the probability that a target's is higher than another's, ties counting half. For each false positive
+    rate in percent, ``tpr_at_1_percent`` (``tpr_at_0_1_percent``, ...) is the largest true positive rate in percent
+    that a threshold has without exceeding it; with few others, that allows no false positive at all.
+
+    Raises:
+        RunError: Some score is not finite.
+    """
+    names = [f"tpr_at_{rate:g}_percent".replace(".", "_") for rate in at]
+    if not (len(targets) and len(others)):
+        return dict.fromkeys(["auc", *names], float("nan"))
+    scores = np.concatenate([targets, others])
+    if not np.isfinite(scores).all():
+        raise RunError("the scores of an attack are not finite: some model gives outputs that mean nothing")
+    members = np.repeat([1, 0], [len(targets), len(others)])
+    false, true, _ = roc_curve(members, scores, drop_intermediate=False)
+    rates = [100 * float(true[100 * false <= rate + 1e-9].max()) for rate in at]
+    return {"auc": float(auc(false, true)), **dict(zip(names, rates, strict=True))}

@@ -44,6 +44,12 @@ def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
+def norm(weights: Mapping[str, Tensor]) -> float:
+    """The Euclidean norm of named weights, summed in float64."""
+    squares = [weight.double().square().sum() for weight in weights.values()]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
 def clone(model: nn.Module) -> nn.Module:
     """A deep copy that shares no storage with ``model``."""
     return copy.deepcopy(model)

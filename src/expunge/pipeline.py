@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +26,7 @@ from expunge.data.forgetting import partition
 from expunge.data.image_set import ImageSet
 from expunge.data.poisoning import GaussianPoison, noise_of
 from expunge.errors import RequestError
-from expunge.evaluation import Predictions, Subject, evaluate, predict
+from expunge.evaluation import Predictions, Shadows, Subject, evaluate, predict
 from expunge.execution import Session, once
 from expunge.masks import Mask
 from expunge.originals import check_data, load_sparse, load_trajectory
@@ -42,6 +42,7 @@ from expunge.plans import (
     UnlearnConfig,
     parents,
     run_id,
+    shadows,
 )
 from expunge.poison_score import gaussian_poison_scores
 from expunge.preparation import Prepared
@@ -228,42 +229,89 @@ def _poison_scores(model: nn.Module, data: Prepared, device: torch.device) -> di
 
 
 def _evaluate(wanted: EvaluateConfig, before: Mapping[str, RunDirectory], store: Store, session: Session) -> Record:
-    reference = None
+    reference, seen = None, _shadows(wanted, store, session)
     if wanted.reference is not None:
         judged = dataclasses.replace(wanted, subject=wanted.reference, reference=None)
-        key = (store.root, run_id(judged), before["reference"].record()["finished"])
-        reference = session.remember(key, lambda: _judge(judged, None, store, session)[0])
-    subject, values = _judge(wanted, reference, store, session)
+        key = (store.root, run_id(judged), before["original"].id, before["reference"].record()["finished"])
+        reference = session.remember(key, lambda: _judge(judged, None, seen, store, session)[0])
+    subject, values = _judge(wanted, reference, seen, store, session)
     metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
     return {"metrics": metrics, "seconds": dict(subject.seconds)}
 
 
 def _judge(
-    wanted: EvaluateConfig, reference: Subject | None, store: Store, session: Session
+    wanted: EvaluateConfig, reference: Subject | None, seen: Shadows | None, store: Store, session: Session
 ) -> tuple[Subject, dict[str, float]]:
     """The subject with its metrics: no model is run, and no image read."""
-    original = store.directory(run_id(wanted.subject.original)).weights()
-    subject = subject_of(store.directory(run_id(wanted.subject)), original, reference)
+    original = store.directory(run_id(wanted.subject.original))
+    subject = subject_of(store.directory(run_id(wanted.subject)), original, reference, seen)
     context = Context(randomness.generator(wanted.seed, "evaluation"), session.device)
     return subject, evaluate(subject, wanted.metrics, context)
 
 
-def subject_of(directory: RunDirectory, original: Mapping[str, Tensor], reference: Subject | None = None) -> Subject:
-    """What the metrics judge, read from an unlearn run."""
-    stored, model = directory.tensors("predictions"), directory.model()
+def _shadows(wanted: EvaluateConfig, store: Store, session: Session) -> Shadows | None:
+    """What the shadow models of an evaluation say of the training and validation examples, if there are any."""
+    runs = [store.directory(run_id(shadow)) for shadow in shadows(wanted)]
+    if not runs:
+        return None
+    finished = [run.record()["finished"] for run in runs]
+    return session.remember((store.root, runs[0].id, *finished), lambda: _joined([_seen_by(run) for run in runs]))
+
+
+def _seen_by(directory: RunDirectory) -> Shadows:
+    """One shadow model; of its logits, only what is asked for is kept."""
+    splits, stored = _predictions(directory)
+    parts = [splits[name] for name in ("train", "validation") if len(splits[name])]
+    ids, log_odds = torch.cat([part.ids for part in parts]), torch.cat([part.log_odds() for part in parts])
+    inside = torch.isin(ids, splits["train"].ids) & ~torch.isin(ids, stored["forget.ids"])
+    return Shadows(ids, log_odds[None], inside[None])
+
+
+def _joined(seen: Sequence[Shadows]) -> Shadows:
+    """Shadow models of the same examples."""
+    return Shadows(seen[0].ids, torch.cat([one.log_odds for one in seen]), torch.cat([one.inside for one in seen]))
+
+
+def subject_of(
+    directory: RunDirectory,
+    original: RunDirectory | None = None,
+    reference: Subject | None = None,
+    seen: Shadows | None = None,
+) -> Subject:
+    """What the metrics judge, read from an unlearn run and from that of the model before it."""
+    splits, stored = _predictions(directory)
+    model, forgotten = directory.model(), stored["forget.ids"]
+    return Subject(
+        splits=_parted(splits, forgotten),
+        weights=model.weights,
+        original=None if original is None else _before(original, forgotten),
+        sparsity=model.kept,
+        seconds=directory.seconds(),
+        scores={key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")},
+        reference=reference,
+        shadows=seen,
+    )
+
+
+def _before(original: RunDirectory, forgotten: Tensor) -> Subject:
+    """The model that is to forget these examples."""
+    return Subject(_parted(_predictions(original)[0], forgotten), original.weights())
+
+
+def _predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
+    """The predictions of a run by split; and all that is in their file."""
+    stored = directory.tensors("predictions")
     found = {
         name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
         for name in ("train", "validation", "test", "triggered")
         if f"{name}.logits" in stored
     }
-    train = found.pop("train")
-    forgotten = torch.isin(train.ids, stored["forget.ids"])
-    return Subject(
-        splits={"forget": train.select(forgotten), "retain": train.select(~forgotten), **found},
-        weights=model.weights,
-        sparsity=model.kept,
-        original_weights=original,
-        seconds=directory.seconds(),
-        scores={key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")},
-        reference=reference,
-    )
+    return found, stored
+
+
+def _parted(splits: Mapping[str, Predictions], ids: Tensor) -> dict[str, Predictions]:
+    """Splits of which the training set is parted in what is forgotten and what is retained."""
+    train = splits["train"]
+    forgotten = torch.isin(train.ids, ids)
+    rest = {name: part for name, part in splits.items() if name != "train"}
+    return {"forget": train.select(forgotten), "retain": train.select(~forgotten), **rest}

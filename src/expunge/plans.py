@@ -6,7 +6,7 @@ from typing import Annotated
 
 from expunge import config, naming, registry
 from expunge.config import Choice, Later
-from expunge.data.forgetting import Forget
+from expunge.data.forgetting import Forget, RandomForget
 from expunge.data.poisoning import Poison
 from expunge.errors import RequestError
 from expunge.methods.retrain import RetrainConfig
@@ -221,9 +221,12 @@ class EvaluateConfig:
     """Which metrics; by default all there are, each by name, so that a new metric makes a new evaluation."""
     seed: int = 0
     """Seed of random choices within metrics."""
+    shadows: int = 0
+    """How many shadow models are trained, if they are not there, for the attack ``lira``; none by default."""
 
     def __post_init__(self) -> None:
         """A model is compared with one of its kind that was retrained without the same examples."""
+        check_shadows(self.shadows)
         if self.reference is None:
             return
         if not isinstance(self.reference.unlearning.method, RetrainConfig):
@@ -238,8 +241,37 @@ class EvaluateConfig:
             raise RequestError("the reference is of another architecture than the model to evaluate: retrain that one")
 
 
+def check_shadows(count: int) -> None:
+    """Raise a RequestError unless there can be so many shadow models.
+
+    With fewer than four, no spread could be told for many examples.
+    """
+    if count and count < 4:
+        raise RequestError(f"shadows must be 0 or at least 4 (16 is usual), got {count}")
+
+
 def _forgotten(wanted: UnlearnConfig) -> tuple[object, ...]:
     return wanted.original.data, wanted.forget, wanted.forget_seed
+
+
+SHADOW_SEED = 1_000_000
+"""The first seed of shadow models, far from those of comparisons: at one seed, smaller forget sets lie in larger."""
+
+
+def shadows(wanted: EvaluateConfig) -> list[UnlearnConfig]:
+    """The shadow models of an evaluation: the original's training, without a random half of its examples each.
+
+    They depend on the original alone, so that all methods and forget sets share them.
+    """
+    original = wanted.subject.original
+    half, again = RandomForget(percent=50.0), retraining(original.training)
+    seeds = range(SHADOW_SEED, SHADOW_SEED + wanted.shadows)
+    return [UnlearnConfig(original, half, again, seed, original.precision, seed) for seed in seeds]
+
+
+def retraining(plan: Training) -> Unlearning:
+    """Retraining as the original was trained."""
+    return Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule, recorded=plan.record))
 
 
 RunConfig = (
@@ -288,7 +320,8 @@ def parents(wanted: RunConfig) -> dict[str, RunConfig]:
             return {"original": wanted.original}
         case EvaluateConfig(subject, reference):
             found: dict[str, RunConfig] = {"original": subject.original, "subject": subject}
-            return found if reference is None else found | {"reference": reference}
+            found |= {} if reference is None else {"reference": reference}
+            return found | {f"shadow.{number}": shadow for number, shadow in enumerate(shadows(wanted))}
 
 
 def _round_before(wanted: PruneConfig) -> Original:

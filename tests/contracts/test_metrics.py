@@ -8,8 +8,9 @@ import torch
 
 from expunge import registry
 from expunge.context import Context
-from expunge.evaluation import Predictions, Subject, evaluate
+from expunge.evaluation import Predictions, Shadows, Subject, evaluate
 
+CHANGED = ("forget", "retain", "test")
 METRICS = registry.plugins("metrics")
 
 
@@ -32,9 +33,20 @@ def subject(reference: Subject | None = None, lead: float = 3.0) -> Subject:
     weights = {"w": torch.full((3,), lead)}
     seconds = {"precompute": 0.5, "unlearn": 2.0}
     scores = {"gaussian_poison": torch.linspace(-2, 2 + lead, 25, dtype=torch.float64)}
-    original = {"w": torch.zeros(3)}
+    before = {name: replace(part, logits=part.logits.flip(0) + part.logits) for name, part in splits.items()}
+    original = Subject(before, {"w": torch.zeros(3)})
     sparsity = {"w": torch.tensor([True, False, True])}
-    return Subject(splits, weights, original, sparsity, seconds, reference, scores=scores)
+    shown = [splits[name] for name in ("forget", "retain", "validation")]
+    return Subject(splits, weights, original, sparsity, seconds, reference, scores=scores, shadows=shadows(shown))
+
+
+def shadows(shown: list[Predictions]) -> Shadows:
+    """Eight models, each of which is surer of the half of the training examples that it has seen."""
+    generator = torch.Generator().manual_seed(9)
+    ids = torch.cat([part.ids for part in shown])
+    inside = torch.rand(8, len(ids), generator=generator).argsort(dim=0) < 4
+    inside[:, -len(shown[-1]) :] = False
+    return Shadows(ids, torch.randn(8, len(ids), generator=generator, dtype=torch.float64) + 2 * inside, inside)
 
 
 def context(seed: int = 0) -> Context:
@@ -74,8 +86,31 @@ def test_without_a_reference_only_comparisons_are_absent() -> None:
         "tow",
         "tow.tow_mia",
         "weight_distance.to_reference",
+        "weight_distance.relative_to_reference",
+        "weight_distance.nothing_to_reference",
+        "weight_distance.nothing_relative_to_reference",
         "weight_distance.relative_to_nothing",
+        *(f"change_correlation.{split}_{kind}" for split in CHANGED for kind in ("pearson", "spearman")),
     }
+
+
+def test_without_the_original_only_comparisons_with_it_are_absent() -> None:
+    whole, reference = subject(), subject(lead=2.0)
+    everything(reference)
+    alone = everything(replace(whole, original=None, reference=reference, values={}))
+    assert {name.partition(".")[0] for name in set(everything(replace(whole, reference=reference))) - set(alone)} == {
+        "unlearning_attack",
+        "change_correlation",
+        "weight_distance",
+    }
+    assert "weight_distance.relative_to_reference" in alone
+    assert "weight_distance.to_original" not in alone
+
+
+def test_without_shadow_models_only_their_attack_is_absent() -> None:
+    whole = subject()
+    alone = everything(replace(whole, shadows=None, values={}))
+    assert {name.partition(".")[0] for name in set(everything(whole)) - set(alone)} == {"lira"}
 
 
 def test_a_reference_has_no_gap_to_itself() -> None:
@@ -84,7 +119,8 @@ def test_a_reference_has_no_gap_to_itself() -> None:
     found = everything(subject(reference))
     assert found["average_gap"] == 0
     assert found["tow"] == found["tow.tow_mia"] == 1
-    assert found["weight_distance.to_reference"] == 0
+    assert found["weight_distance.to_reference"] == found["weight_distance.relative_to_reference"] == 0
+    assert all(found[f"change_correlation.{split}_pearson"] == pytest.approx(1) for split in CHANGED)
 
 
 def test_without_poisoned_data_only_its_metrics_are_absent() -> None:

@@ -149,17 +149,27 @@ def test_an_empty_forget_set_is_refused() -> None:
 
 
 def test_distances_and_times() -> None:
-    reference = Subject({}, {"w": torch.tensor([3.0, 0.0])})
+    reference, original = Subject({}, {"w": torch.tensor([3.0, 0.0])}), Subject({}, {"w": torch.tensor([0.0, 1.0])})
     seconds = {"precompute": 1.0, "unlearn": 2.5}
-    subject = Subject({}, {"w": torch.tensor([0.0, 4.0])}, {"w": torch.zeros(2)}, seconds=seconds, reference=reference)
+    subject = Subject({}, {"w": torch.tensor([0.0, 4.0])}, original, seconds=seconds, reference=reference)
     assert measure(subject, "weight_distance", "run_time") == {
-        "weight_distance.to_original": 4.0,
+        "weight_distance.to_original": 3.0,
         "weight_distance.to_reference": 5.0,
-        "weight_distance.relative_to_nothing": pytest.approx(5 / 3),
+        "weight_distance.relative_to_reference": pytest.approx(5 / 3),
+        "weight_distance.nothing_to_reference": pytest.approx(10**0.5),
+        "weight_distance.nothing_relative_to_reference": pytest.approx(10**0.5 / 3),
+        "weight_distance.relative_to_nothing": pytest.approx(5 / 10**0.5),
         "run_time.precompute": 1.0,
         "run_time.unlearn": 2.5,
         "run_time.total": 3.5,
     }
+
+
+def test_shares_of_nothing_are_not_defined() -> None:
+    zeros = Subject({}, {"w": torch.zeros(2)})
+    found = measure(Subject({}, {"w": torch.ones(2)}, zeros, reference=zeros), "weight_distance")
+    assert math.isnan(found["weight_distance.relative_to_reference"])
+    assert math.isnan(found["weight_distance.relative_to_nothing"])
 
 
 def test_predict_runs_in_evaluation_mode_and_leaves_the_mode_alone() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge.evaluation import Predictions
 from expunge.report import histograms, losses, sparsity, tables, tradeoff
 from expunge.report.drawing import GapScale, distinct
 from expunge.report.results import Losses, Results, Row
@@ -16,21 +15,6 @@ from expunge.report.results import Losses, Results, Row
 
 def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
-
-
-def test_log_odds_are_those_of_the_true_labels_probability():
-    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 3
-    labels = torch.arange(50) % 7
-    p = logits.double().softmax(1)[torch.arange(50), labels]
-    found = histograms.log_odds(Predictions(logits, labels, torch.arange(50)))
-    torch.testing.assert_close(found, torch.log(p / (1 - p)))
-
-
-def test_log_odds_of_certain_models_do_not_overflow():
-    found = histograms.log_odds(
-        Predictions(torch.tensor([[900.0, 0.0], [0.0, 900.0]]), torch.zeros(2).long(), torch.arange(2))
-    )
-    assert found.tolist() == [900.0, -900.0]
 
 
 def test_shares_are_percent_and_the_outermost_bins_take_what_lies_beyond():

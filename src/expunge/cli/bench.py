@@ -24,6 +24,8 @@ class Arguments(_console.Common):
     """Repeat everything with this many seeds; what the recipe says by default."""
     methods: tuple[str, ...] = ()
     """Only these methods, as NAME or NAME:key=value,...; those of the recipe by default."""
+    shadows: int | None = None
+    """Attack every model by lira with this many shadow models of each original; what the recipe says by default."""
     jobs: int | None = None
     """How many processes to use; one per core by default, at most four, and one alone on a GPU."""
 
@@ -33,6 +35,9 @@ def run(arguments: Sequence[str]) -> int:
     given = _console.parse(Arguments, "bench", __doc__, arguments)
     wanted = recipes.find(given.recipe)
     wanted = dataclasses.replace(
-        wanted, seeds=wanted.seeds if given.seeds is None else given.seeds, methods=given.methods or wanted.methods
+        wanted,
+        seeds=wanted.seeds if given.seeds is None else given.seeds,
+        methods=given.methods or wanted.methods,
+        shadows=wanted.shadows if given.shadows is None else given.shadows,
     )
     return _bench.run(wanted, given.out or Path(f"bench-{wanted.name}"), given, given.jobs)

@@ -21,6 +21,8 @@ class Arguments(_console.Common):
     """Only these metrics, see `expunge list metrics`; options follow a colon: membership_svc:exact=true."""
     seed: int = 0
     """Seed of random choices within metrics."""
+    shadows: int = 0
+    """Attack the model by lira with this many shadow models, 16 say; the first time, each takes half a training."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -29,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     store, subject = _console.open_unlearned(given.run)
     reference = None if given.reference is None else _console.open_unlearned(given.reference)[1]
     metrics = tuple(config.parse("metrics", text) for text in given.metrics) or every_metric()
-    wanted = EvaluateConfig(subject, reference, metrics, given.seed)
+    wanted = EvaluateConfig(subject, reference, metrics, given.seed, given.shadows)
     with _console.session(given) as session:
         directory = pipeline.run(wanted, store, session)
     record = directory.record()

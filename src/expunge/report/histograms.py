@@ -12,26 +12,14 @@ import altair as alt
 import torch
 from torch import Tensor
 
-from expunge.evaluation import Predictions
 from expunge.report.drawing import BLUE, INK, ORANGE, Series, curve, inline, svg
 
 SPLITS = (Series("retain", BLUE), Series("test", INK, (4, 3)), Series("forget", ORANGE, filled=True))
 """The splits of a histogram, the one that matters most on top."""
 
 
-def log_odds(predictions: Predictions) -> Tensor:
-    """``log(p / (1 - p))`` of the probability p of the true label: float64 (n,), without overflow.
-
-    Confidence on this scale keeps apart what lies near 0 and 1 (Carlini et al. 2022, arXiv:2112.03570).
-    """
-    logits = predictions.logits.double()
-    true = torch.nn.functional.one_hot(predictions.labels, logits.shape[1]).bool()
-    others = logits.masked_fill(true, -math.inf).logsumexp(dim=1)
-    return logits[true] - others
-
-
 Scores = Mapping[str, Tensor]
-"""Log-odds (n,) by split."""
+"""``Predictions.log_odds`` (n,) by split."""
 
 
 Name = TypeVar("Name", bound=Hashable)

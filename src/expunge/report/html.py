@@ -141,7 +141,7 @@ def _charts(
 ) -> dict[str, object]:
     """Every chart of the page, by the name that the template has for it."""
     shown = ("forget", "retain", "test")
-    scores = {key: {name: histograms.log_odds(by[name]) for name in shown} for key, by in outputs.items()}
+    scores = {key: {name: by[name].log_odds() for name in shown} for key, by in outputs.items()}
     wide, narrow = _over_sparsity(summary) if summary.several else _tradeoff(summary)
     return {
         "wide": _image(wide) if wide else None,

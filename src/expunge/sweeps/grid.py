@@ -10,7 +10,6 @@ from expunge.config import Choice
 from expunge.data.forgetting import parse_forget
 from expunge.errors import RequestError
 from expunge.methods.original import OriginalConfig
-from expunge.methods.retrain import RetrainConfig
 from expunge.plans import DENSE, DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
 from expunge.training import Training
 from expunge.unlearning import Unlearning
@@ -40,6 +39,8 @@ class Comparison:
     """Precision of the forward passes."""
     prunings: tuple[str, ...] = (DENSE,)
     """Everything is done for each of these: ``dense``, or ``PRUNER:key=value,...[,rewind=EPOCH]``."""
+    shadows: int = 0
+    """How many shadow models of every original are trained for the attack ``lira``; none by default."""
 
     def __post_init__(self) -> None:
         """Check the ranges and every name, before any work."""
@@ -52,6 +53,7 @@ class Comparison:
             naming.named(labelled(method)[0])
         for pruning in self.prunings:
             plans.pruned(self.original(0), pruning)
+        plans.check_shadows(self.shadows)
 
     def original(self, seed: int) -> TrainConfig:
         """The original model of a seed."""
@@ -74,7 +76,7 @@ class Entry:
 
 def entries(wanted: Comparison) -> list[Entry]:
     """Every evaluation of a comparison: for each pruning and seed retraining, the original, then the methods."""
-    retrain = retraining(wanted)
+    retrain = plans.retraining(wanted.training)
     cells = _labelled(retrain, wanted.methods)
     forget = parse_forget(wanted.forget)
     found: list[Entry] = []
@@ -84,14 +86,8 @@ def entries(wanted: Comparison) -> list[Entry]:
             reference = UnlearnConfig(original, forget, retrain, seed, wanted.precision, seed)
             for label, cell in cells:
                 subject = dataclasses.replace(reference, unlearning=cell)
-                found.append(Entry(label, seed, EvaluateConfig(subject, reference)))
+                found.append(Entry(label, seed, EvaluateConfig(subject, reference, shadows=wanted.shadows)))
     return found
-
-
-def retraining(wanted: Comparison) -> Unlearning:
-    """Retraining as the original was trained: what everything is compared with."""
-    plan = wanted.training
-    return Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule, recorded=plan.record))
 
 
 def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:

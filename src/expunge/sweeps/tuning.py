@@ -20,7 +20,7 @@ from expunge.metrics.average_gap import AverageGapConfig
 from expunge.plans import UnlearnConfig
 from expunge.runs import Store
 from expunge.sweeps import local
-from expunge.sweeps.grid import Comparison, labelled, retraining
+from expunge.sweeps.grid import Comparison, labelled
 from expunge.sweeps.local import Board, Watcher
 
 
@@ -105,7 +105,7 @@ def _check_reference(store: Store, reference: UnlearnConfig) -> None:
 
 def _run_of(wanted: Comparison, text: str | None, seed: int) -> UnlearnConfig:
     """The unlearning by this text at the seed of the search; without a text, retraining."""
-    chosen = retraining(wanted) if text is None else naming.named(text)
+    chosen = plans.retraining(wanted.training) if text is None else naming.named(text)
     return UnlearnConfig(wanted.original(seed), parse_forget(wanted.forget), chosen, seed, wanted.precision, seed)
 
 
@@ -118,7 +118,7 @@ def _gap(store: Store, subject: UnlearnConfig, reference: Subject, seed: int) ->
 
 def _judge(store: Store, wanted: UnlearnConfig, reference: Subject | None, seed: int) -> Subject:
     """A run with its metrics, where validation images are what it is tested on."""
-    found = pipeline.subject_of(store.directory(plans.run_id(wanted)), {}, reference)
+    found = pipeline.subject_of(store.directory(plans.run_id(wanted)), reference=reference)
     splits = {"forget": found.splits["forget"], "retain": found.splits["retain"], "test": found.splits["validation"]}
     if not len(splits["test"]):
         raise RequestError("the search needs a validation split: give the data a validation share above 0")

@@ -1,0 +1,54 @@
+"""Whether unlearning changes each example's loss as retraining does."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from expunge.context import Context
+from expunge.errors import RequestError
+from expunge.evaluation import Subject
+from expunge.membership import Floats
+from expunge.registry import metric
+
+SPLITS = ("forget", "retain", "test")
+
+
+@dataclass(frozen=True)
+class ChangeCorrelationConfig:
+    """There is nothing to choose."""
+
+
+@metric(better="higher")
+def measure(subject: Subject, config: ChangeCorrelationConfig, context: Context) -> dict[str, float]:
+    """Correlation of each example's change of loss, from the original to this model and to the retrained one.
+
+    The change that an unlearning method predicts beside the one that happens: ``pearson`` for its size, ``spearman``
+    for its order, on forgotten, retained and test examples; 1 is best. Not defined for fewer than two examples, or
+    where a model changes all by the same: doing nothing has no correlation.
+    """
+    if subject.original is None or subject.reference is None:
+        return {}
+    found: dict[str, float] = {}
+    for split in SPLITS:
+        now, before, retrained = (each.predictions(split) for each in (subject, subject.original, subject.reference))
+        if not (now.ids.equal(before.ids) and now.ids.equal(retrained.ids)):
+            raise RequestError(f"the {split} examples of the three models differ: predict the same ones, in one order")
+        predicted, actual = (part.losses() - before.losses() for part in (now, retrained))
+        found |= {f"{split}_{name}": value for name, value in correlations(predicted.numpy(), actual.numpy()).items()}
+    return found
+
+
+def correlations(first: Floats, second: Floats) -> dict[str, float]:
+    """``pearson`` and ``spearman`` (Pearson's of ranks, ties sharing their mean) of two series (n,).
+
+    NaN if one of them is constant, or has fewer than two values.
+    """
+    return {"pearson": _pearson(first, second), "spearman": _pearson(rankdata(first), rankdata(second))}
+
+
+def _pearson(first: Floats, second: Floats) -> float:
+    if len(first) < 2 or not (np.ptp(first) > 0 and np.ptp(second) > 0):
+        return float("nan")
+    a, b = ((values - values.mean()) / np.ptp(values) for values in (first, second))
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))

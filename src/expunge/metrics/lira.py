@@ -1,0 +1,103 @@
+"""The likelihood-ratio attack (LiRA)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from expunge import membership
+from expunge.context import Context
+from expunge.evaluation import Predictions, Shadows, Subject
+from expunge.membership import Floats
+from expunge.registry import metric
+
+Score = Callable[[Tensor, Shadows, bool], Tensor]
+
+MANY = 64
+"""From so many shadow models on, each example has a variance of its own; Carlini et al. advise one for all with fewer."""
+LEAST = 1e-12
+"""The least variance, where all shadow models say the same."""
+
+
+@dataclass(frozen=True)
+class LiraConfig:
+    """Options of the attack."""
+
+    variance: Literal["auto", "each", "pooled"] = "auto"
+    """The spread of an example's log odds over shadow models: its own (each), or one for all (pooled); auto takes
+    its own from 64 shadow models on."""
+
+
+@metric(better="reference")
+def measure(subject: Subject, config: LiraConfig, context: Context) -> dict[str, float]:
+    """How well an attacker with shadow models tells retained (members) from forgotten examples (Carlini et al. 2022).
+
+    ``auc`` and the percent of members found at 1% and at 0.1% false alarms, by the online attack
+    (:func:`likelihood_ratio`) with true labels. The retrained model gives the values to aim at: forgotten examples
+    are then those it never saw. A model that remembers them has a lower ``auc``. With a validation split,
+    ``offline_auc`` and ``offline_tpr_at_1_percent`` tell forgotten from unseen examples by the offline attack
+    (:func:`surprise`): 0.5 and 1 where they cannot be told apart.
+
+    Only where there are shadow models (``--shadows 16``): retrained like the original, without a random half of the
+    training set each. The judged model, which decides the thresholds, is none of them. An example counts if some of
+    them have seen it and some have not; among 16, one in 30,000 does not.
+    """
+    if subject.shadows is None:
+        return {}
+    each = config.variance == "each" or (config.variance == "auto" and len(subject.shadows.inside) >= MANY)
+    forget, retain = subject.predictions("forget"), subject.predictions("retain")
+    forgotten, members = _scored(likelihood_ratio, (forget, retain), subject.shadows, each)
+    found = membership.roc(members, forgotten, (1.0, 0.1))
+    if not len(subject.splits.get("validation", ())):
+        return found
+    forgotten, unseen = _scored(surprise, (forget, subject.predictions("validation")), subject.shadows, each)
+    offline = membership.roc(forgotten, unseen, (1.0,))
+    return found | {f"offline_{name}": value for name, value in offline.items()}
+
+
+def _scored(score: Score, parts: Sequence[Predictions], shadows: Shadows, each: bool) -> list[Floats]:
+    """The scores of the examples of each part, all by the same shadow models, where there is one."""
+    log_odds = torch.cat([part.log_odds() for part in parts])
+    found = score(log_odds, shadows.of(torch.cat([part.ids for part in parts])), each)
+    return [scores[~scores.isnan()].numpy() for scores in found.split([len(part) for part in parts])]
+
+
+def likelihood_ratio(log_odds: Tensor, shadows: Shadows, each: bool) -> Tensor:
+    """The score of the online attack (n,), higher for members: ``log N(x; in) - log N(x; out)``.
+
+    Carlini et al. 2022 (arXiv:2112.03570), algorithm 1. x is the ``log p_y - log(1 - p_y)`` that the judged model
+    gives an example, ``in`` the normal distribution of x over the shadow models that have seen it, ``out`` over those
+    that have not. Cost: O(shadows * n). NaN where either is not known.
+    """
+    inside, outside = (gaussian(shadows.log_odds, seen, each) for seen in (shadows.inside, ~shadows.inside))
+    return _log_density(log_odds, *inside) - _log_density(log_odds, *outside)
+
+
+def surprise(log_odds: Tensor, shadows: Shadows, each: bool) -> Tensor:
+    """The score of the offline attack (n,), higher for members: ``(x - mean) / std`` of ``out``.
+
+    It orders examples as the paper's ``Pr[Z <= x]`` for Z ~ ``out`` does, which would be 1 in floats for many.
+    """
+    mean, variance = gaussian(shadows.log_odds, ~shadows.inside, each)
+    return (log_odds - mean) / variance.sqrt()
+
+
+def gaussian(log_odds: Tensor, counted: Tensor, each: bool) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance (n,) of what the shadow models that are ``counted`` (shadows, n) say of each example.
+
+    A variance for all, unless ``each`` has its own, is pooled: squared deviations from the mean of their own example.
+    NaN where too few are counted: no mean of none, and no variance of one's own of one.
+    """
+    count = counted.sum(dim=0)
+    mean = torch.where(counted, log_odds, 0.0).sum(dim=0) / count
+    squares = torch.where(counted, (log_odds - mean).square(), 0.0).sum(dim=0)
+    free = (count - 1).clamp(min=0)
+    variance = squares / free if each else (squares.sum() / free.sum()).expand(len(mean))
+    return mean, variance.clamp(min=LEAST)
+
+
+def _log_density(values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """The logarithm of the normal density, without its constant."""
+    return -0.5 * (variance.log() + (values - mean).square() / variance)

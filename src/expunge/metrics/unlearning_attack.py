@@ -1,0 +1,126 @@
+"""The attack on unlearning itself: who was forgotten, told from the models before and after."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from expunge import membership, randomness, ranges
+from expunge.context import Context
+from expunge.evaluation import Subject
+from expunge.membership import Floats
+from expunge.registry import metric
+
+Rows = npt.NDArray[np.int64]
+Answers = npt.NDArray[np.bool_]
+FALSE_ALARMS = (1.0,)
+"""Rates in percent at which the share of forgotten examples found is told."""
+SMALL = 40
+"""From so few rows, none are held back to see when the network has learned enough."""
+Feature = Literal["direct_diff", "sorted_diff", "direct_concat", "sorted_concat", "l2_distance"]
+
+
+@dataclass(frozen=True)
+class UnlearningAttackConfig:
+    """Options of the attack."""
+
+    feature: Feature = "direct_diff"
+    """What the attacker looks at, of the posteriors p before and q after: direct_diff p - q; sorted_diff, the same
+    with classes in descending order of p; direct_concat and sorted_concat, both side by side; l2_distance |p - q|."""
+    attacker: Literal["logistic", "mlp"] = "logistic"
+    """Logistic regression, or a network with one hidden layer."""
+    folds: int = 5
+    """The attacker is tested on each of so many parts, after learning from the others."""
+    as_released: bool = False
+    """Learn from and test on the same rows, with all retained examples, as the published code does."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        ranges.at_least(2, folds=self.folds)
+
+
+@metric(better="reference")
+def measure(subject: Subject, config: UnlearningAttackConfig, context: Context) -> dict[str, float]:
+    """How well an attacker with the posteriors before and after tells forgotten from retained examples (MIAU).
+
+    Chen et al. 2021 (arXiv:2005.02205), with an attacker who knows the answer for the examples he learns from, so an
+    upper bound of theirs. ``auc`` is 0.5 if nothing shows; ``tpr_at_1_percent`` is the percent of forgotten examples
+    found at 1% false alarms. As many retained examples as forgotten are drawn, and both numbers are means over folds.
+    The retrained model gives the values to aim at: what retraining itself gives away.
+
+    Cost: ``folds`` fits on up to 2m rows for m forgotten examples.
+    """
+    if subject.original is None:
+        return {}
+    forgotten, retained = (
+        _features(subject, subject.original, split, config.feature) for split in ("forget", "retain")
+    )
+    if not config.as_released:
+        count = min(len(forgotten), len(retained))
+        forgotten, retained = (_drawn(part, count, context.generator) for part in (forgotten, retained))
+    values = torch.cat([forgotten, retained]).numpy()
+    answers = np.repeat([True, False], [len(forgotten), len(retained)])
+    seed = randomness.draw_seed(context.generator)
+    found = [
+        membership.roc(scores[answers[tested]], scores[~answers[tested]], FALSE_ALARMS)
+        for learned, tested in _parts(answers, config, seed)
+        for scores in [_attack(values[learned], answers[learned], config, seed)(values[tested])]
+    ]
+    found = found or [membership.roc(np.empty(0), np.empty(0), FALSE_ALARMS)]
+    return {name: fmean(part[name] for part in found) for name in found[0]}
+
+
+def _features(subject: Subject, original: Subject, split: str, feature: Feature) -> Tensor:
+    return features(original.predictions(split).probabilities(), subject.predictions(split).probabilities(), feature)
+
+
+def features(before: Tensor, after: Tensor, feature: Feature) -> Tensor:
+    """The feature (n, d) of posteriors (n, classes) of the original and of the unlearned model."""
+    if feature.startswith("sorted"):
+        order = before.argsort(dim=1, descending=True, stable=True)
+        before, after = before.gather(1, order), after.gather(1, order)
+    if feature.endswith("concat"):
+        return torch.cat([before, after], dim=1)
+    return before - after if feature.endswith("diff") else (before - after).norm(dim=1, keepdim=True)
+
+
+def _drawn(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    chosen = torch.randperm(len(rows), generator=generator, device=generator.device)[:count]
+    return rows[chosen.to(rows.device)]
+
+
+def _parts(answers: Answers, config: UnlearningAttackConfig, seed: int) -> list[tuple[Rows, Rows]]:
+    """The rows to learn from and those to test on, again and again; none where a side has fewer than two examples."""
+    fewest = int(min(answers.sum(), (~answers).sum()))
+    if fewest < 2:
+        return []
+    if config.as_released:
+        every = np.arange(len(answers))
+        return [(every, every)]
+    folds = StratifiedKFold(min(config.folds, fewest), shuffle=True, random_state=seed)
+    return list(folds.split(answers, answers))
+
+
+def _attack(values: Floats, answers: Answers, config: UnlearningAttackConfig, seed: int) -> Callable[[Floats], Floats]:
+    """An attacker who has learned these rows: what he gives others, higher for those that he thinks forgotten."""
+    if config.attacker == "logistic":
+        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=400)).fit(values, answers).decision_function
+    stopping = len(answers) > SMALL
+    network = MLPClassifier(learning_rate_init=0.01, early_stopping=stopping, random_state=seed)
+    attacker = network if config.as_released else make_pipeline(StandardScaler(), network)
+    with warnings.catch_warnings():  # that it could have learned longer is no fault of the request
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        attacker.fit(values, answers)
+    return lambda asked: np.asarray(attacker.predict_proba(asked))[:, 1]
