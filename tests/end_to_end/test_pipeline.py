@@ -409,6 +409,68 @@ def test_an_evaluation_needs_neither_images_nor_models(tmp_path: Path, monkeypat
     assert record["metrics"]["weight_distance.to_original"] > 0  # type: ignore[index]
 
 
+def test_shadow_models_are_shared_runs_and_attack_the_model(tmp_path: Path) -> None:
+    """Trained on few images for long, a model that was retrained shows which of them it has seen."""
+    store, session = Store(tmp_path), Session()
+    first = original(
+        data=DataConfig(config.parse("data", "digits"), limit=100, test_limit=20),
+        training=Training(40, 64, Rule(lr=0.2)),
+    )
+    retrained = UnlearnConfig(first, RandomForget(percent=30.0), plans.retraining(first.training))
+    wanted = EvaluateConfig(retrained, shadows=8)
+    found = pipeline.run(wanted, store, session).record()
+    assert 0.5 < found["metrics"]["lira.auc"] <= 1  # type: ignore[index]
+    assert {f"shadow.{number}" for number in range(8)} < set(found["parents"])  # type: ignore[call-overload]
+    before = {run.id for run in store.all()}
+    others = EvaluateConfig(forgetting("finetune:epochs=1", original=first), retrained_of(first), shadows=8)
+    compared = pipeline.run(others, store, session).record()
+    assert len({run.id for run in store.all()} - before) == 3, "retraining, fine-tuning and their evaluation"
+    assert math.isfinite(compared["metrics"]["change_correlation.forget_pearson"])  # type: ignore[index]
+
+
+def retrained_of(first: TrainConfig) -> UnlearnConfig:
+    return forgetting("retrain", original=first, unlearning=plans.retraining(first.training))
+
+
+def test_what_shadow_models_have_seen_is_what_they_were_trained_on(tmp_path: Path) -> None:
+    """Against each run, read by itself: halves of the training set, and no validation image."""
+    store, wanted = Store(tmp_path), EvaluateConfig(forgetting("original"), shadows=4)
+    pipeline.run(wanted, store, Session())
+    found = pipeline._shadows(wanted, store, Session())
+    assert found is not None
+    data = preparation.prepare(wanted.subject.original.data)
+    assert torch.equal(found.ids, torch.cat([data.train.ids, data.validation.ids]))
+    for row, shadow in enumerate(plans.shadows(wanted)):
+        stored = store.directory(plans.run_id(shadow)).tensors("predictions")
+        learned = set(data.train.ids.tolist()) - set(forget_of(shadow).tolist())
+        assert set(found.ids[found.inside[row]].tolist()) == learned
+        assert len(learned) == -(-len(data.train) // 2)
+        p = stored["validation.logits"].double().softmax(1).gather(1, stored["validation.labels"][:, None])[:, 0]
+        torch.testing.assert_close(found.log_odds[row, len(data.train) :], torch.logit(p), rtol=1e-6, atol=1e-6)
+    assert len({tuple(row.tolist()) for row in found.inside}) == 4, "each has a half of its own"
+
+
+def test_shadow_models_do_not_depend_on_what_is_forgotten() -> None:
+    evaluated = [
+        EvaluateConfig(forgetting("finetune:epochs=1"), shadows=4),
+        EvaluateConfig(forgetting("scrub", forget=ClassForget((3,)), seed=7, forget_seed=5), shadows=8),
+    ]
+    few, many = map(plans.shadows, evaluated)
+    assert many[:4] == few
+    assert plans.shadows(EvaluateConfig(forgetting())) == []
+
+
+@pytest.mark.parametrize("count", [-1, 1, 3])
+def test_too_few_shadow_models_are_refused(count: int) -> None:
+    for make in (lambda: EvaluateConfig(forgetting(), shadows=count), lambda: comparison(shadows=count)):
+        with pytest.raises(RequestError, match="shadows must be 0 or at least 4"):
+            make()
+
+
+def test_a_comparison_gives_its_shadow_models_to_every_evaluation() -> None:
+    assert {entry.run.shadows for entry in entries(comparison(shadows=16))} == {16}
+
+
 def test_an_evaluation_names_its_metrics() -> None:
     data = config.to_data(EvaluateConfig(forgetting()))
     named = [metric["name"] for metric in data["metrics"]]  # type: ignore[attr-defined]

@@ -69,6 +69,19 @@ def test_the_example_of_the_readme() -> None:
         audit["test_acuracy"]
 
 
+def test_changes_are_measured_from_the_original() -> None:
+    model, sets = trained(), {"forget": OwnDataset(10, 1), "retain": OwnDataset(50, 2)}
+    moved = expunge.unlearn(model, **sets, method="finetune", epochs=1).model  # type: ignore[arg-type]
+    retrained = expunge.unlearn(model, **sets, method="retrain", epochs=3).model  # type: ignore[arg-type]
+    given = {**sets, "test": OwnDataset(30, 3), "metrics": ["change_correlation", "unlearning_attack"]}
+    audit = expunge.evaluate(moved, **given, reference=retrained, original=model)  # type: ignore[arg-type]
+    assert -1 <= audit["change_correlation.test_pearson"] <= 1
+    assert 0 <= audit["unlearning_attack.auc"] <= 1
+    itself = expunge.evaluate(retrained, **given, reference=retrained, original=model)  # type: ignore[arg-type]
+    assert itself["change_correlation.forget_spearman"] == pytest.approx(1)
+    assert not len(expunge.evaluate(moved, **given))  # type: ignore[arg-type]
+
+
 def test_in_place_changes_the_model_given() -> None:
     model = trained()
     result = expunge.unlearn(

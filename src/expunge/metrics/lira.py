@@ -9,6 +9,7 @@ from torch import Tensor
 
 from expunge import membership
 from expunge.context import Context
+from expunge.errors import RunError
 from expunge.evaluation import Predictions, Shadows, Subject
 from expunge.membership import Floats
 from expunge.registry import metric
@@ -16,8 +17,8 @@ from expunge.registry import metric
 Score = Callable[[Tensor, Shadows, bool], Tensor]
 
 MANY = 64
-"""From so many shadow models on, each example has a variance of its own; Carlini et al. advise one for all with fewer."""
-LEAST = 1e-12
+"""From so many shadow models on, each example has a variance of its own: Carlini et al. take one for all of few."""
+LEAST = 1e-6
 """The least variance, where all shadow models say the same."""
 
 
@@ -46,6 +47,8 @@ def measure(subject: Subject, config: LiraConfig, context: Context) -> dict[str,
     """
     if subject.shadows is None:
         return {}
+    if not bool(subject.shadows.log_odds.isfinite().all()):
+        raise RunError("a shadow model gives outputs that are not finite: choose a training that does not diverge")
     each = config.variance == "each" or (config.variance == "auto" and len(subject.shadows.inside) >= MANY)
     forget, retain = subject.predictions("forget"), subject.predictions("retain")
     forgotten, members = _scored(likelihood_ratio, (forget, retain), subject.shadows, each)

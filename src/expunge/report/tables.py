@@ -66,6 +66,31 @@ KNOWN = (
     SPARSITY,
     Measure("gaussian_poison.mean", "Poison score", "mean Gaussian-poison score", "", True, False, 2),
     Measure("gaussian_poison.true_positive_rate", "Poison TPR", "Gaussian-poison detection rate", "%", True, False, 1),
+    Measure("lira.auc", "LiRA AUC", "likelihood-ratio attack, retained or forgotten: AUC", "", True, False, 3),
+    Measure("lira.tpr_at_1_percent", "LiRA TPR", "members found by LiRA at 1% false alarms", "%", True, False, 1),
+    Measure("lira.tpr_at_0_1_percent", "LiRA TPR at 0.1%", "members found by LiRA at 0.1% false alarms", "%", True,
+            False, 1),
+    Measure("lira.offline_auc", "Offline LiRA AUC", "offline LiRA, forgotten or unseen: AUC", "", True, False, 3),
+    Measure("lira.offline_tpr_at_1_percent", "Offline LiRA TPR", "forgotten examples found by offline LiRA at 1% false "
+            "alarms", "%", True, False, 1),
+    Measure("unlearning_attack.auc", "MIAU AUC", "attack on the models before and after: AUC", "", True, False, 3),
+    Measure("unlearning_attack.tpr_at_1_percent", "MIAU TPR", "forgotten examples found from the models before and "
+            "after at 1% false alarms", "%", True, False, 1),
+    *(
+        Measure(f"change_correlation.{split}_{word.lower()}", f"{word}, {split}", f"{word} correlation of the changes "
+                f"of loss by unlearning and by retraining, on {split} examples", decimals=3)
+        for split in ("forget", "retain", "test")
+        for word in ("Pearson", "Spearman")
+    ),
+    Measure("weight_distance.to_reference", "Distance", "distance of the weights to the retrained model's"),
+    Measure("weight_distance.nothing_to_reference", "Distance of nothing", "that distance, had nothing been done"),
+    Measure("weight_distance.relative_to_reference", "Relative distance", "distance of the weights to the retrained "
+            "model's, as a share of their norm"),
+    Measure("weight_distance.nothing_relative_to_reference", "Relative distance of nothing", "that share, had nothing "
+            "been done"),
+    Measure("weight_distance.relative_to_nothing", "Share of nothing", "distance to the retrained model's weights as a "
+            "share of that of doing nothing"),
+    Measure("weight_distance.to_original", "Moved", "distance of the weights to the original's"),
 )  # fmt: skip
 """The metrics that have a name of their own in the field, in the order of columns; others follow by name."""
 
