@@ -66,6 +66,16 @@ def test_evaluate_prints_a_table_and_takes_metrics(trained: Path, capsys: pytest
     assert "membership" not in printed
 
 
+def test_evaluate_makes_shadow_models_where_asked(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = unlearn(trained, capsys, "original")
+    assert main(["evaluate", "--run", str(run), "--metrics", "lira", "--shadows", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 <= found["metrics"]["lira.auc"] <= 1
+    assert len(list(trained.parent.glob("unlearn-retrain-s1000*"))) == 4
+    assert main(["evaluate", "--run", str(run), "--shadows", "2"]) == 2
+    assert "shadows must be 0 or at least 4" in capsys.readouterr().err
+
+
 def test_rules_per_role_and_update_masks_from_the_command_line(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

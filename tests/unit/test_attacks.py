@@ -78,6 +78,12 @@ def test_a_rate_that_is_met_exactly_counts() -> None:
     }
 
 
+def test_a_threshold_between_ties_counts() -> None:
+    """Points of the curve on one line: those in the middle are thresholds too."""
+    found = membership.roc(np.arange(4.0), np.arange(4.0), (50.0,))
+    assert found == {"auc": 0.5, "tpr_at_50_percent": 50.0}
+
+
 def test_roc_of_nobody_is_not_defined_and_of_infinity_refused() -> None:
     assert all(math.isnan(value) for value in membership.roc(np.empty(0), np.zeros(3), (1.0,)).values())
     with pytest.raises(RunError, match="not finite"):
@@ -116,9 +122,9 @@ def of_all(part: Predictions, **more: object) -> Subject:
 
 
 def test_predicted_and_actual_changes_by_hand() -> None:
-    """Losses of 1 become 2, 3, 4 by unlearning and 2, 3, 10 by retraining."""
-    original, retrained = of_all(of_losses([1.0, 1.0, 1.0])), of_all(of_losses([2.0, 3.0, 10.0]))
-    found = measure(of_all(of_losses([2.0, 3.0, 4.0]), original=original, reference=retrained), "change_correlation")
+    """Losses of 1, 5 and 2 rise by 1, 2, 3 by unlearning and by 1, 2, 9 by retraining."""
+    original, retrained = of_all(of_losses([1.0, 5.0, 2.0])), of_all(of_losses([2.0, 7.0, 11.0]))
+    found = measure(of_all(of_losses([2.0, 7.0, 5.0]), original=original, reference=retrained), "change_correlation")
     assert found["forget_pearson"] == pytest.approx(np.corrcoef([1, 2, 3], [1, 2, 9])[0, 1], abs=1e-6)
     assert found["retain_spearman"] == pytest.approx(1)
     assert len(found) == 6
@@ -219,6 +225,9 @@ def test_as_released_is_its_definition() -> None:
 def test_retained_examples_are_drawn() -> None:
     draws = [measure(attacked(20, 300, 0.3, noise=0.5), "unlearning_attack", seed) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
+    rows = unlearning_attack._drawn(torch.arange(300)[:, None], 20, generator())[:, 0]
+    assert len(set(rows.tolist())) == 20
+    assert rows.max() > 100, "not only the first"
 
 
 @pytest.mark.parametrize(("forgotten", "retained", "defined"), [(1, 50, False), (2, 50, True), (50, 2, True)])

@@ -111,6 +111,24 @@ def test_numbers_are_rounded_as_people_read_them(name, mean, std, expected):
     assert tables.spread(tables.Cell(2, mean, std, None), tables.measure(name)) == expected
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"lira.{key}" for key in ("auc", "tpr_at_1_percent", "tpr_at_0_1_percent")),
+        *(f"lira.offline_{key}" for key in ("auc", "tpr_at_1_percent")),
+        *(f"unlearning_attack.{key}" for key in ("auc", "tpr_at_1_percent")),
+        *(f"change_correlation.{s}_{k}" for s in ("forget", "retain", "test") for k in ("pearson", "spearman")),
+        *(f"weight_distance.{key}" for key in ("to_original", "to_reference", "relative_to_reference")),
+        *(f"weight_distance.{key}" for key in ("nothing_to_reference", "nothing_relative_to_reference")),
+        "weight_distance.relative_to_nothing",
+    ],
+)
+def test_attacks_and_distances_have_a_name_of_their_own(name):
+    found = tables.measure(name)
+    assert found in tables.KNOWN
+    assert found.compared == name.startswith(("lira.", "unlearning_attack.")), "judged by the retrained model's value"
+
+
 def test_csv_has_unrounded_numbers_and_empty_fields_for_missing_ones():
     text = tables.csv(tables.summarise(folder(*COMPARED.rows, row('a "b", c', 0, "failed", "first\nsecond, third"))))
     found = {record["method"]: record for record in csv.DictReader(io.StringIO(text))}
