@@ -222,6 +222,16 @@ def test_as_released_is_its_definition() -> None:
     assert found["auc"] == pytest.approx(roc_auc_score(labels, scores))
 
 
+@pytest.mark.parametrize("attacker", ["logistic", "mlp"])
+def test_an_attacker_that_could_learn_longer_says_nothing(attacker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are errors here."""
+    kind = {"logistic": "LogisticRegression", "mlp": "MLPClassifier"}[attacker]
+    made = getattr(unlearning_attack, kind)
+    monkeypatch.setattr(unlearning_attack, kind, lambda **options: made(**{**options, "max_iter": 1}))
+    found = measure(attacked(20, 30, 1.0, noise=0.5), f"unlearning_attack:attacker={attacker},as_released=true")
+    assert 0 <= found["auc"] <= 1
+
+
 def test_retained_examples_are_drawn() -> None:
     draws = [measure(attacked(20, 300, 0.3, noise=0.5), "unlearning_attack", seed) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]

@@ -42,8 +42,9 @@ def measure(subject: Subject, config: LiraConfig, context: Context) -> dict[str,
     (:func:`surprise`): 0.5 and 1 where they cannot be told apart.
 
     Only where there are shadow models (``--shadows 16``): retrained like the original, without a random half of the
-    training set each. The judged model, which decides the thresholds, is none of them. An example counts if some of
-    them have seen it and some have not; among 16, one in 30,000 does not.
+    training set each, so on fewer examples than the judged model, which is one more reason to compare with the
+    retrained one. The judged model, which decides the thresholds, is none of them. An example counts if some of them
+    have seen it and some have not; among 16, one in 30,000 does not.
     """
     if subject.shadows is None:
         return {}

@@ -115,12 +115,19 @@ def _parts(answers: Answers, config: UnlearningAttackConfig, seed: int) -> list[
 
 def _attack(values: Floats, answers: Answers, config: UnlearningAttackConfig, seed: int) -> Callable[[Floats], Floats]:
     """An attacker who has learned these rows: what he gives others, higher for those that he thinks forgotten."""
-    if config.attacker == "logistic":
-        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=400)).fit(values, answers).decision_function
-    stopping = len(answers) > SMALL
-    network = MLPClassifier(learning_rate_init=0.01, early_stopping=stopping, random_state=seed)
-    attacker = network if config.as_released else make_pipeline(StandardScaler(), network)
     with warnings.catch_warnings():  # that it could have learned longer is no fault of the request
         warnings.simplefilter("ignore", ConvergenceWarning)
-        attacker.fit(values, answers)
+        if config.attacker == "logistic":
+            return _logistic(values, answers)
+        return _mlp(values, answers, not config.as_released, seed)
+
+
+def _logistic(values: Floats, answers: Answers) -> Callable[[Floats], Floats]:
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=400)).fit(values, answers).decision_function
+
+
+def _mlp(values: Floats, answers: Answers, scaled: bool, seed: int) -> Callable[[Floats], Floats]:
+    """A network; the published code shows it raw values."""
+    network = MLPClassifier(learning_rate_init=0.01, early_stopping=len(answers) > SMALL, random_state=seed)
+    attacker = (make_pipeline(StandardScaler(), network) if scaled else network).fit(values, answers)
     return lambda asked: np.asarray(attacker.predict_proba(asked))[:, 1]
