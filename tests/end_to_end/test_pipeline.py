@@ -450,6 +450,14 @@ def test_what_shadow_models_have_seen_is_what_they_were_trained_on(tmp_path: Pat
     assert len({tuple(row.tolist()) for row in found.inside}) == 4, "each has a half of its own"
 
 
+def test_shadow_models_of_a_recorded_training_follow_it() -> None:
+    recorded = original(training=Training(2, rule=Rule(lr=0.1), record=True))
+    for first in (original(), recorded):
+        shadow = plans.shadows(EvaluateConfig(forgetting(original=first), shadows=4))[0]
+        assert shadow.unlearning == plans.retraining(first.training)
+        assert shadow.unlearning.method.recorded == first.training.record  # type: ignore[attr-defined]
+
+
 def test_shadow_models_do_not_depend_on_what_is_forgotten() -> None:
     evaluated = [
         EvaluateConfig(forgetting("finetune:epochs=1"), shadows=4),
