@@ -95,8 +95,8 @@ class PruneConfig:
 
     @property
     def training(self) -> Training:
-        """How it was trained."""
-        return self.retraining or self.original.training
+        """How it was trained; what goes on under a mask is never recorded."""
+        return replace(self.retraining or self.original.training, record=False, fixed_order=False)
 
 
 @dataclass(frozen=True)

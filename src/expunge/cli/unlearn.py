@@ -14,7 +14,7 @@ from expunge.cli import _console
 from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
 from expunge.naming import PRESETS
-from expunge.plans import UnlearnConfig
+from expunge.plans import UnlearnConfig, retraining
 from expunge.unlearning import Unlearning
 from expunge.update_masks import UpdateMask
 from expunge.updates import Precision
@@ -138,6 +138,5 @@ def _as_original(method: object, given: list[str]) -> object:
     """Retraining repeats the training of the original model unless told otherwise."""
     if isinstance(method, RetrainConfig) and "--run" in given[:-1]:
         _, original = _console.open_original(Path(given[given.index("--run") + 1]))
-        plan = original.training
-        return RetrainConfig(plan.epochs, plan.batch_size, plan.rule, recorded=plan.record)
+        return retraining(original.training).method
     return method

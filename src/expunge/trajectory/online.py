@@ -1,5 +1,6 @@
 """Deletions that arrive one after the other, answered at once from a store of vectors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -37,7 +38,7 @@ class Deletions:
         """
         self.store.check_trajectory(self.trajectory.digest())
 
-    def delete(self, ids: Tensor) -> Tensor:
+    def delete(self, ids: Sequence[int] | Tensor) -> Tensor:
         """Delete examples: the flat weights (p,) afterwards, in the order of the weights' names.
 
         Cost: O(m p) for m examples, and a rebase if it is time for one.
@@ -45,6 +46,7 @@ class Deletions:
         Raises:
             RequestError: An id is unknown, deleted already, or nothing would be left.
         """
+        ids = torch.as_tensor(ids, dtype=torch.int64)
         wanted = set(ids.tolist())
         again = sorted(wanted & self.deleted)
         if again:
