@@ -3,8 +3,12 @@
 import torch
 from torch import nn
 
+from expunge import training
 from expunge.context import Context, UnlearningData
 from expunge.data.image_set import ImageSet, make
+from expunge.rules import Rule
+from expunge.training import Training
+from expunge.trajectory.plan import Trajectory
 
 
 def images(count: int, classes: int = 3, first_id: int = 0, seed: int = 0) -> ImageSet:
@@ -35,3 +39,9 @@ def model(classes: int = 3, batch_norm: bool = True, seed: int = 0) -> nn.Module
 def context(seed: int = 0, **more: object) -> Context:
     """The circumstances of a test."""
     return Context(torch.Generator().manual_seed(seed), **more)  # type: ignore[arg-type]
+
+
+def recorded(network: nn.Module, seen: UnlearningData) -> Trajectory:
+    """Train ``network`` in place on all that a method sees; what was kept of it."""
+    rule = Rule(lr=0.05, momentum=0.5, clip=1.0)
+    return training.recorded(network, seen.everything(), Training(1, 8, rule, record=True), context())

@@ -13,6 +13,7 @@ from expunge.context import UnlearningData
 from expunge.errors import RequestError, RunError
 from expunge.masks import Mask, largest
 from expunge.rules import PerRole, Rule
+from expunge.trajectory.plan import Trajectory
 from expunge.unlearning import Unlearning
 from expunge.update_masks import UpdateMask
 from tests import problems
@@ -20,18 +21,38 @@ from tests import problems
 NAMES = list(dict.fromkeys([*registry.plugins("methods"), *naming.PRESETS]))
 ITERATIVE = [name for name in NAMES if hasattr(naming.named(name).method, "rule")]
 FROM_THE_MODEL = [name for name in ITERATIVE if name != "retrain"]
+STEPLESS = [name for name in NAMES if name not in ITERATIVE and name != "original"]
+RECORDED = [name for name in NAMES if registry.of_config("methods", naming.named(name).method).mark.trajectory]
+QUICK = {"epochs": 2, "batch_size": 7, "linear": True, "backbone_is_public": True}
 
 
 def short(name: str, **changes: object) -> Unlearning:
     """A method with two epochs in small batches."""
     wanted = naming.named(name)
     fields = {field.name for field in dataclasses.fields(wanted.method)}  # type: ignore[arg-type]
-    quick = {key: value for key, value in {"epochs": 2, "batch_size": 7, "linear": True}.items() if key in fields}
+    quick = {key: value for key, value in QUICK.items() if key in fields}
     return dataclasses.replace(wanted, method=dataclasses.replace(wanted.method, **(quick | changes)))  # type: ignore[type-var]
 
 
-def run(wanted: Unlearning, seed: int = 0, data: UnlearningData | None = None, **more: object) -> nn.Module:
-    return unlearning.unlearn(problems.model(), data or problems.data(), wanted, problems.context(seed, **more))
+def original(
+    wanted: Unlearning, data: UnlearningData, model: nn.Module | None = None
+) -> tuple[nn.Module, Trajectory | None]:
+    """The model that is to forget, with the recorded training that led to it where the method needs one."""
+    found = problems.model() if model is None else model
+    needed = registry.of_config("methods", wanted.method).mark.trajectory
+    return found, problems.recorded(found, data) if needed else None
+
+
+def run(
+    wanted: Unlearning,
+    seed: int = 0,
+    data: UnlearningData | None = None,
+    model: nn.Module | None = None,
+    **more: object,
+) -> nn.Module:
+    seen = data or problems.data()
+    found, trajectory = original(wanted, seen, model)
+    return unlearning.unlearn(found, seen, wanted, problems.context(seed, trajectory=trajectory, **more))
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -80,12 +101,18 @@ def test_takes_a_rule_per_role(name: str, optimizer: str) -> None:
     assert run(short(name, rule=PerRole(rule, rule))) is not None
 
 
-@pytest.mark.parametrize("name", [n for n in FROM_THE_MODEL if n not in naming.PRESETS])
+@pytest.mark.parametrize("name", [n for n in [*FROM_THE_MODEL, *STEPLESS] if n not in naming.PRESETS])
 def test_weights_outside_an_update_mask_do_not_move(name: str) -> None:
-    before = {key: weight.detach().clone() for key, weight in problems.model().named_parameters()}
+    wanted = short(name)
+    before = {key: weight.detach().clone() for key, weight in original(wanted, problems.data())[0].named_parameters()}
     mask = largest({key: weight.abs() for key, weight in before.items()}, 0.5)
-    after = run(short(name), update_masks=mask)
-    assert all(torch.equal(w[~mask[key]], before[key][~mask[key]]) for key, w in after.named_parameters())
+    if name == "certified_removal":  # what does not move keeps what it learnt
+        with pytest.raises(RequestError, match="do without an update mask"):
+            run(wanted, update_masks=mask)
+        return
+    after = dict(run(wanted, update_masks=mask).named_parameters())
+    assert all(torch.equal(after[key][~mask[key]], value[~mask[key]]) for key, value in before.items())
+    assert any(not torch.equal(after[key], value) for key, value in before.items()), "and the others do"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -251,7 +278,7 @@ def test_takes_every_rule(name: str, rule: Rule | PerRole) -> None:
     assert all(bool(torch.isfinite(weight).all()) for weight in after.parameters())
 
 
-@pytest.mark.parametrize("name", FROM_THE_MODEL)
+@pytest.mark.parametrize("name", [*FROM_THE_MODEL, *STEPLESS])
 @pytest.mark.parametrize(
     "mask",
     [
@@ -263,19 +290,39 @@ def test_takes_every_rule(name: str, rule: Rule | PerRole) -> None:
     ids=lambda mask: mask.score,
 )
 def test_takes_every_update_mask(name: str, mask: UpdateMask) -> None:
-    wanted = dataclasses.replace(short(name, rule=Rule(lr=0.01)), update_mask=mask)
+    rule = {"rule": Rule(lr=0.01)} if name in ITERATIVE else {}
+    wanted = dataclasses.replace(short(name, **rule), update_mask=mask)
     roles = registry.of_config("methods", wanted.method).mark.roles
+    refused = None
     if mask.roles == "forget" and "forget" not in roles:
-        with pytest.raises(RequestError, match="takes no forget steps"):
-            run(wanted)
+        refused = "takes no forget steps"
+    elif mask.roles == "split" and not roles:
+        refused = r"takes no steps: give it one update mask \(roles=both\)"
+    elif name == "certified_removal":
+        refused = "do without an update mask"
+    if refused is None:
+        assert run(wanted) is not None
         return
-    assert run(wanted) is not None
+    with pytest.raises(RequestError, match=refused):
+        run(wanted)
 
 
-@pytest.mark.parametrize("name", FROM_THE_MODEL)
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_recorded_training_is_needed_and_left_alone(name: str) -> None:
+    data, wanted = problems.data(), short(name)
+    model, trajectory = original(wanted, data)
+    assert trajectory is not None
+    before = trajectory.digest()
+    unlearning.unlearn(copy.deepcopy(model), data, wanted, problems.context(trajectory=trajectory))
+    assert trajectory.digest() == before
+    with pytest.raises(RequestError, match=f"{name} needs the recorded training of the model.*--record"):
+        unlearning.unlearn(model, data, wanted, problems.context())
+
+
+@pytest.mark.parametrize("name", [*FROM_THE_MODEL, *STEPLESS])
 def test_takes_low_rank_adapters_or_says_why_not(name: str) -> None:
     wanted = dataclasses.replace(short(name), adapters=LowRank(rank=1), update_mask=None)
-    if name in ("boundary_expanding", "ao_sparse", "l1_sparse"):  # what they do is done to the weights themselves
+    if name in ("boundary_expanding", "ao_sparse", "l1_sparse", *STEPLESS):  # they work on the weights themselves
         with pytest.raises(RequestError, match="adapter"):
             run(wanted)
         return
@@ -300,7 +347,7 @@ def test_options_of_a_role_that_is_never_stepped_on_are_refused(name: str) -> No
 def test_one_example_to_forget_is_forgotten_or_refused_with_the_cure(name: str) -> None:
     for model in (problems.model(), flat_model()):
         try:
-            found = unlearning.unlearn(model, problems.data(forget=1), short(name), problems.context())
+            found = run(short(name), data=problems.data(forget=1), model=model)
         except RequestError as error:
             message = str(error)
         else:
@@ -337,9 +384,9 @@ def test_one_class_is_refused_or_gives_a_finite_model(name: str) -> None:
     )
     if name in ("boundary_shrink", "random_label", "salun"):  # they need a wrong class
         with pytest.raises(RequestError, match="class"):
-            unlearning.unlearn(problems.model(classes=1), data, short(name), problems.context())
+            run(short(name), data=data, model=problems.model(classes=1))
         return
-    found = unlearning.unlearn(problems.model(classes=1), data, short(name), problems.context())
+    found = run(short(name), data=data, model=problems.model(classes=1))
     assert all(bool(torch.isfinite(value).all()) for value in found.state_dict().values())
 
 

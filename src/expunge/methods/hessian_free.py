@@ -54,6 +54,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
     """
     trajectory = context.trajectory
     assert trajectory is not None, "unlearning.unlearn has checked it"
+    parameters.check_plain(model, "hessian_free")
     forget = trajectory.plan.positions(data.forget.ids)
     allowed = moving.movable(model, context)
     if config.vectors:
