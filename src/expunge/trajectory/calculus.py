@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
+from torch.nn import functional
 
-from expunge.curvature import heads, softmax_linear
+from expunge.curvature import heads
 from expunge.curvature.heads import Head
 from expunge.curvature.network import Network, Vector, flat, forward_mode, frozen, kept_bytes, shaped
 from expunge.data.image_set import ImageSet
@@ -212,12 +213,13 @@ class LinearCalculus:
         """Compute the features of all images: n d numbers, one forward pass."""
         self.images, self.dtype, self._head = images, network.dtype, head
         self.features = heads.features(network, head, images, dtype=network.dtype)
+        self.targets = functional.one_hot(images.labels, head.module.out_features).to(network.dtype)
         self.weights = self.flat(network.weights)
 
     def point(self, weights: Tensor, positions: Tensor) -> "LinearPoint":
         """See :class:`Calculus`."""
         positions = positions.to(self.images.device)
-        return LinearPoint(weights, self.features[positions], self.images.labels[positions])
+        return LinearPoint(weights, self.features[positions], self.targets[positions])
 
     def flat(self, vector: Vector) -> Tensor:
         """See :class:`Calculus`."""
@@ -238,24 +240,20 @@ class LinearCalculus:
 class LinearPoint:
     """A batch of softmax regression: X (b, d), the probabilities P (b, classes)."""
 
-    def __init__(self, weights: Tensor, features: Tensor, labels: Tensor) -> None:
-        """One product of matrices."""
-        self.features, self.labels = features, labels
+    def __init__(self, weights: Tensor, features: Tensor, targets: Tensor) -> None:
+        """One product of matrices; ``targets`` (b, classes) has a 1 for the label of each."""
+        self.features = features
+        self.count = features.shape[0]
         self.p = torch.softmax(features @ weights.view(-1, features.shape[1]).T, dim=1)
-
-    @property
-    def count(self) -> int:
-        """See :class:`Point`."""
-        return len(self.labels)
+        self.residuals = self.p - targets
 
     def gradient(self) -> Tensor:
         """See :class:`Point`."""
-        return (softmax_linear.residuals(self.p, self.labels).T @ self.features).flatten() / self.count
+        return (self.residuals.T @ self.features).flatten().div_(self.count)
 
     def gradients(self) -> Tensor:
         """See :class:`Point`."""
-        found = softmax_linear.residuals(self.p, self.labels)
-        return torch.einsum("nk,nd->nkd", found, self.features).flatten(1)
+        return torch.einsum("nk,nd->nkd", self.residuals, self.features).flatten(1)
 
     def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
         """See :class:`Point`. Cost: two products of matrices, 4 count p b operations, and nothing of p numbers.
@@ -271,7 +269,7 @@ class LinearPoint:
     def slopes(self, vectors: Tensor) -> Tensor:
         """See :class:`Point`."""
         moved = torch.einsum("rkd,nd->rnk", vectors.view(len(vectors), self.p.shape[1], -1), self.features)
-        return (moved * softmax_linear.residuals(self.p, self.labels)).sum(dim=2)
+        return (moved * self.residuals).sum(dim=2)
 
 
 def _only_head(network: Network, images: ImageSet) -> Head | None:

@@ -103,13 +103,17 @@ class Walk:
 
 def objective_gradient(point: Point, weights: Tensor, l2: float) -> Tensor:
     """The gradient of the mean cross-entropy and the L2 term; of the latter alone where no example is left."""
-    decay = l2 * weights
-    return point.gradient() + decay if point.count else decay
+    return point.gradient().add_(weights, alpha=l2) if point.count else l2 * weights
 
 
 def clipped(gradient: Tensor, norm: Tensor, clip: float | None) -> Tensor:
     """``g min(1, clip / (||g|| + 1e-6))``."""
-    return gradient if clip is None else gradient * (clip / (norm + EPSILON)).clamp(max=1)
+    return gradient if clip is None else gradient * shortening(norm, clip)
+
+
+def shortening(norm: Tensor, clip: float) -> Tensor:
+    """``min(1, clip / (||g|| + 1e-6))``."""
+    return (norm + EPSILON).reciprocal().mul(clip).clamp(max=1)
 
 
 def record(calculus: Calculus, plan: Plan, on_step: Report | None = None) -> tuple[Trajectory, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from expunge.errors import RequestError, RunError
 from expunge.trajectory.calculus import Calculus
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.steps import EPSILON, Report, Step, Walk, clipped, objective_gradient
+from expunge.trajectory.steps import EPSILON, Report, Step, Walk, clipped, objective_gradient, shortening
 
 GRADIENTS = 32_000_000
 """Bytes that gradients of single examples take at a time."""
@@ -191,7 +191,7 @@ class SetAware:
         if self.plan.clip is None:
             return gradient - before + curved
         norm = gradient.norm()
-        scale = (self.plan.clip / (norm + EPSILON)).clamp(max=1)
+        scale = shortening(norm, self.plan.clip)
         share = torch.where(scale < 1, (curved @ gradient) / (norm * (norm + EPSILON)), 0.0)
         return scale * (gradient + curved - share[:, None] * gradient) - before
 
