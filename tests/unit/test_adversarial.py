@@ -384,7 +384,7 @@ def test_a_validation_set_is_needed(validation: ImageSet | None) -> None:
 
 
 def by_class(data: UnlearningData, forgotten: int) -> UnlearningData:
-    images = adversarial.everything(data)
+    images = data.everything()
     chosen = images.labels == forgotten
     return dataclasses.replace(data, forget=images.select(chosen), retain=images.select(~chosen))
 
@@ -403,7 +403,7 @@ def test_unseen_images_carry_the_augmentation_of_the_training_images() -> None:
     data = problems.data()
     data = dataclasses.replace(data, retain=dataclasses.replace(data.retain, augmentation=Augmentation(1)))
     assert adversarial._unseen(data, SMALL).augmentation == Augmentation(1)
-    assert adversarial.everything(data).augmentation == Augmentation(1)
+    assert data.everything().augmentation == Augmentation(1)
 
 
 def test_batches_are_whole_shuffled_and_without_end() -> None:
@@ -445,7 +445,7 @@ def stages(
 
 
 def test_the_attacker_does_not_depend_on_the_forget_set() -> None:
-    images = adversarial.everything(problems.data())
+    images = problems.data().everything()
     found = []
     for forgotten in (images.labels == 1, torch.arange(40) < 3):
         data = dataclasses.replace(problems.data(), forget=images.select(forgotten), retain=images.select(~forgotten))
