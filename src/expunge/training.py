@@ -102,6 +102,6 @@ class Training:
         if self.record:
             differentiable(self.rule)
         if self.record and self.stop_after is not None:
-            raise RequestError("a recorded training goes to its end: leave out stop_after")
+            raise RequestError("a recorded training goes to its end: leave out stop_after; prune it without rewind")
         if self.fixed_order and not self.record:
             raise RequestError("fixed_order is for recorded trainings: add record, or leave it out")

@@ -11,7 +11,7 @@ from expunge.errors import RequestError
 from expunge.registry import method
 from expunge.rules import PerRole, Rule
 from expunge.trajectory.calculus import calculus
-from expunge.trajectory.steps import Walk
+from expunge.trajectory.steps import Walk, beginning
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _along(model: nn.Module, data: UnlearningData, context: Context) -> nn.Modul
     kept = torch.zeros(len(plan.ids), dtype=torch.bool)
     kept[plan.positions(data.retain.ids)] = True
     with calculus(model, data.retain) as made:
-        start = made.flat(dict(context.trajectory.initial))
+        start = beginning(made, context.trajectory)
         found = made.named(Walk(made, plan, start, kept=kept, on_step=context.on_step).finish())
     for name, weight in parameters.trainable(model).items():
         weight.copy_(found[name])

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from expunge.trajectory.calculus import Calculus
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.steps import Report, Step, Walk
-from expunge.trajectory.tangents import clip_of
+from expunge.trajectory.steps import Report, Step, Walk, beginning
+from expunge.trajectory.tangents import check_bounded, clip_of
 from expunge.updates import Progress
 
 
@@ -33,6 +33,9 @@ def influence(
     ``directions`` (functionals, p) are the gradients of the functionals at the trained weights; examples are in the
     order of the plan's ids. Cost: about two walks along the training, and for each functional a product and a forward
     pass with tangents of each batch, whatever n is. ``memory`` bytes hold weights of the way; less costs one more walk.
+
+    Raises:
+        RunError: A number is not finite.
     """
     plan, device = trajectory.plan, calculus.weights.device
     found = torch.zeros(len(directions), len(plan.ids), dtype=calculus.dtype, device=device)
@@ -48,6 +51,7 @@ def influence(
         step.point.add_products(along, through, 1.0, 1.0)
         if on_step is not None:
             on_step(Progress(plan.steps - step.number, plan.steps))
+    check_bounded(found)
     return found, walked.end
 
 
@@ -68,7 +72,7 @@ class _Backwards:
     def __init__(self, calculus: Calculus, trajectory: Trajectory, memory: int) -> None:
         """Choose how many points of the way to keep."""
         self.calculus, self.plan = calculus, trajectory.plan
-        self.start = self.end = calculus.flat(dict(trajectory.initial))
+        self.start = self.end = beginning(calculus, trajectory)
         batch = self.plan.batches.shape[1] * math.prod(calculus.images.shape) * self.start.element_size()
         fits = self.plan.steps * (3 * self.start.nbytes + batch) <= memory
         self.piece = self.plan.steps if fits else math.isqrt(self.plan.steps)

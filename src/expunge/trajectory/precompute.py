@@ -8,7 +8,7 @@ from torch import Tensor
 
 from expunge.trajectory.calculus import Calculus
 from expunge.trajectory.plan import Plan, Trajectory
-from expunge.trajectory.steps import Report, Walk
+from expunge.trajectory.steps import Report, Walk, beginning
 from expunge.trajectory.store import Layout, StoreType, VectorStore
 from expunge.trajectory.tangents import Additive, AsReleased, carry, check_end
 from expunge.updates import Progress
@@ -111,7 +111,7 @@ def estimate(store: VectorStore, calculus: Calculus, trajectory: Trajectory, ste
         return Estimate.of(store.layout, 0.0)
     tangent = _tangent(store.layout, calculus, trajectory, store.missing[0])
     steps = min(steps, trajectory.plan.steps)
-    walk = Walk(calculus, trajectory.plan, calculus.flat(dict(trajectory.initial)), last=steps)
+    walk = Walk(calculus, trajectory.plan, beginning(calculus, trajectory), last=steps)
     started = time.perf_counter()
     for step in walk:
         tangent.advance(step)

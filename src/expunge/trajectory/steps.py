@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from expunge.errors import RunError
+from expunge.errors import RequestError, RunError
 from expunge.trajectory.calculus import Calculus, Point
 from expunge.trajectory.plan import Plan, Trajectory, fingerprint
 from expunge.updates import Progress
@@ -99,6 +99,21 @@ class Walk:
                 "try a smaller lr, or set clip"
             )
         return self.weights
+
+
+def beginning(calculus: Calculus, trajectory: Trajectory) -> Tensor:
+    """The flat weights before the first step (p,), where the calculus is.
+
+    Raises:
+        RequestError: They are weights of another architecture.
+    """
+    model = calculus.named(calculus.weights)
+    ours, theirs = ({name: value.shape for name, value in each.items()} for each in (model, trajectory.initial))
+    if ours != theirs:
+        raise RequestError(
+            "the trajectory does not lead to this model: it is of another architecture, or other weights were trained"
+        )
+    return calculus.flat({name: value.to(calculus.weights) for name, value in trajectory.initial.items()})
 
 
 def objective_gradient(point: Point, weights: Tensor, l2: float) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from expunge.errors import RequestError, RunError
 from expunge.trajectory.calculus import Calculus
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.steps import EPSILON, Report, Step, Walk, clipped, objective_gradient, shortening
+from expunge.trajectory.steps import EPSILON, Report, Step, Walk, beginning, clipped, objective_gradient, shortening
 
 GRADIENTS = 32_000_000
 """Bytes that gradients of single examples take at a time."""
@@ -216,17 +216,22 @@ def carry(
     Raises:
         RunError: A vector is not finite.
     """
-    walk = Walk(calculus, trajectory.plan, calculus.flat(dict(trajectory.initial)), on_step=on_step)
+    walk = Walk(calculus, trajectory.plan, beginning(calculus, trajectory), on_step=on_step)
     for step in walk:
         for tangent in tangents:
             tangent.advance(step)
     for tangent in tangents:
-        if not bool(torch.isfinite(tangent.vectors).all()):
-            raise RunError(
-                "the effect of the deletion grew without bound along the training: its steps are too long for first "
-                "order; train with a smaller lr, a larger weight_decay, or fewer epochs"
-            )
+        check_bounded(tangent.vectors)
     return walk.weights
+
+
+def check_bounded(effects: Tensor) -> None:
+    """Raise a RunError unless all numbers are finite."""
+    if not bool(torch.isfinite(effects).all()):
+        raise RunError(
+            "the effect of the deletion grew without bound along the training: its steps are too long for first "
+            "order; train with a smaller lr, a larger weight_decay, or fewer epochs"
+        )
 
 
 def check_end(calculus: Calculus, reached: Tensor, tolerance: float = 1e-3) -> None:
