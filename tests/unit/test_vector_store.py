@@ -16,6 +16,7 @@ from torch import Tensor
 from expunge.errors import RequestError, RunError
 from expunge.trajectory import precompute, store, tangents
 from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.finite import all_finite
 from expunge.trajectory.online import Deletions
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.store import DTYPES, Layout, VectorStore, begin, open_store
@@ -276,6 +277,14 @@ def test_what_is_not_finite_is_not_written(dtype: str, value: float, message: st
     with pytest.raises(RunError, match=message):
         found.write(0, torch.full((2, 4), value), 0.0)
     assert open_store(tmp_path).missing == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values())
+def test_what_is_finite(dtype: torch.dtype) -> None:
+    assert all_finite(torch.zeros(0, 3, dtype=dtype))
+    assert all_finite(torch.full((2, 3), torch.finfo(dtype).max, dtype=dtype))
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        assert not all_finite(torch.tensor([[0.0, bad], [1.0, -1.0]], dtype=dtype))
 
 
 @pytest.mark.parametrize("change", [{"ids": ()}, {"rows": (0, 1, 2, 3, 5)}, {"ids": (1, 3, 2, 4, 5)}, {"size": 0}])

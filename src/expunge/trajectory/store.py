@@ -19,6 +19,7 @@ from torch import Tensor
 
 from expunge import ranges
 from expunge.errors import RequestError, RunError
+from expunge.trajectory.finite import all_finite
 
 StoreType = Literal["float32", "bfloat16", "float16"]
 DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(StoreType)}
@@ -99,10 +100,10 @@ class VectorStore:
             RunError: A number is not finite in the precision of the store.
         """
         rounded = vectors.to("cpu", DTYPES[self.layout.dtype]).contiguous()
-        if not bool(torch.isfinite(rounded).all()):
+        if not all_finite(rounded):
             raise RunError(
                 f"some vectors are not finite in {self.layout.dtype}: take float32 or bfloat16, whose range is larger"
-                if bool(torch.isfinite(vectors).all())
+                if all_finite(vectors)
                 else "some vectors are not finite: train with a smaller lr, a larger weight_decay, or fewer epochs"
             )
         with self.path.open("r+b") as file:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from expunge.errors import RequestError, RunError
 from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.finite import all_finite
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.steps import EPSILON, Report, Step, Walk, beginning, clipped, objective_gradient, shortening
 
-GRADIENTS = 32_000_000
+GRADIENTS = 16_000_000
 """Bytes that gradients of single examples take at a time."""
 
 
@@ -227,7 +228,7 @@ def carry(
 
 def check_bounded(effects: Tensor) -> None:
     """Raise a RunError unless all numbers are finite."""
-    if not bool(torch.isfinite(effects).all()):
+    if not all_finite(effects):
         raise RunError(
             "the effect of the deletion grew without bound along the training: its steps are too long for first "
             "order; train with a smaller lr, a larger weight_decay, or fewer epochs"
