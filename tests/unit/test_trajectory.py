@@ -344,6 +344,50 @@ def test_the_adjoint_is_the_transpose_of_the_vectors(
         assert seen == list(range(1, trajectory.plan.steps + 1))
 
 
+@contextmanager
+def counted(made: Calculus, name: str) -> Iterator[list[int]]:
+    """How many examples each call of this method of a point is about."""
+    kind, sizes = type(made.point(made.weights, torch.arange(1))), list[int]()
+    whole = getattr(kind, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, name, lambda point, *rest: (sizes.append(point.count), whole(point, *rest))[1])
+        yield sizes
+
+
+@pytest.mark.parametrize("kind", ["linear", "network"])
+def test_gradients_of_single_examples_are_taken_in_pieces_that_fit(kind: str) -> None:
+    with problem(kind, clip=0.2) as (made, trajectory, _), pytest.MonkeyPatch.context() as patch:
+        groups = torch.arange(COUNT)
+        made_by = {
+            "additive": lambda: tangents.Additive(made, trajectory, groups, whole=True),
+            "released": lambda: tangents.AsReleased(made, trajectory, groups),
+        }
+        for make in made_by.values():
+            patch.setattr(tangents, "GRADIENTS", 10**6)
+            whole = carried(made, trajectory, make())
+            patch.setattr(tangents, "GRADIENTS", 2 * made.weights.nbytes)
+            with counted(made, "gradients") as sizes:
+                torch.testing.assert_close(carried(made, trajectory, make()), whole)
+            assert sizes == [2] * COUNT  # of two passes, in batches of 4, 4 and 2
+
+
+def test_only_gradients_of_the_groups_are_taken() -> None:
+    with problem("network") as (made, trajectory, _), counted(made, "gradients") as sizes:
+        carried(made, trajectory, tangents.Additive(made, trajectory, only(0, 3), whole=True))
+        assert sum(sizes) == 4
+
+
+@pytest.mark.parametrize("kind", ["linear", "network"])
+def test_the_adjoint_keeps_the_way_where_it_fits_with_its_images(kind: str) -> None:
+    with problem(kind) as (made, trajectory, _):
+        steps, images = trajectory.plan.steps, 4 * 16 * 8
+        enough = steps * (3 * made.weights.nbytes + images)
+        for memory, walked in ((enough, steps), (enough - 1, 2 * steps - 2)):  # the last piece of two is still there
+            with counted(made, "gradient") as sizes:
+                adjoint.influence(made, trajectory, made.weights[None], memory)
+            assert len(sizes) == walked
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_closed_form_is_what_autograd_finds(bias: bool) -> None:
     images = problems.images(COUNT)
