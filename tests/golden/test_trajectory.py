@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from expunge.data.image_set import make
 from expunge.trajectory import adjoint, tangents
 from expunge.trajectory.calculus import Calculus, calculus
+from expunge.trajectory.delayed import additive
 from expunge.trajectory.plan import Plan, Trajectory
 from expunge.trajectory.steps import Walk, record
 from tests.golden import cases
@@ -72,7 +73,7 @@ def test_vectors_of_every_example(name: str, kind: str) -> None:
     with problem(name) as (case, made, trajectory):
         each = torch.arange(len(case.tensors["labels"]))
         if kind == "additive":
-            tangent: tangents.Tangent = tangents.Additive(made, trajectory, each, whole=True)
+            tangent: tangents.Tangent = additive(made, trajectory, each, whole=True)
         else:
             tangent = tangents.AsReleased(made, trajectory, each)
         end = tangents.carry(made, trajectory, [tangent])

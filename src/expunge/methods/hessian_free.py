@@ -12,8 +12,9 @@ from expunge.curvature import moving
 from expunge.errors import RequestError
 from expunge.registry import method
 from expunge.trajectory.calculus import Calculus, calculus
+from expunge.trajectory.delayed import additive
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.tangents import Additive, AsReleased, SetAware, Tangent, carry, check_end
+from expunge.trajectory.tangents import AsReleased, SetAware, Tangent, carry, check_end
 
 Variant = Literal["set_aware", "additive"]
 
@@ -78,7 +79,7 @@ def _tangent(made: Calculus, trajectory: Trajectory, forget: Tensor, config: Hes
     if config.as_released:
         return AsReleased(made, trajectory, together)
     if config.variant == "additive":
-        return Additive(made, trajectory, together, whole=False)
+        return additive(made, trajectory, together, whole=False)
     return SetAware(made, trajectory, together < 0)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.delayed import additive
 from expunge.trajectory.plan import Plan, Trajectory
 from expunge.trajectory.steps import Report, Walk, beginning
 from expunge.trajectory.store import Layout, StoreType, VectorStore
@@ -87,7 +88,7 @@ def _tangent(layout: Layout, calculus: Calculus, trajectory: Trajectory, chunk: 
     groups[trajectory.plan.positions(torch.tensor(layout.ids)[here])] = rows[here] - first
     if layout.as_released:
         return AsReleased(calculus, trajectory, groups)
-    return Additive(calculus, trajectory, groups, whole=True)
+    return additive(calculus, trajectory, groups, whole=True)
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,12 @@ class Walk:
 
     def __iter__(self) -> Iterator[Step]:
         """Each step, before it is taken."""
-        plan, places = self.plan, self._places()
+        plan, located = self.plan, places(self.calculus, self.plan)
         for number in range(self.first, plan.steps if self.last is None else self.last):
             positions = plan.batch(number)
             if self.kept is not None:
                 positions = positions[self.kept[positions]]
-            here = places[positions]
+            here = located[positions]
             point = self.calculus.point(self.weights, here)
             gradient, rate = objective_gradient(point, self.weights, plan.l2), float(plan.rates[number])
             self.norms.append(gradient.norm())
@@ -71,12 +71,6 @@ class Walk:
             self._take(move, rate)
             if self.on_step is not None:
                 self.on_step(Progress(number + 1, plan.steps))
-
-    def _places(self) -> Tensor:
-        """Where the images of each of the plan's ids are among those of the calculus; -1 where they are not."""
-        ids, order = self.calculus.images.ids.cpu().sort()
-        found = torch.searchsorted(ids, self.plan.ids).clamp(max=len(ids) - 1)
-        return torch.where(ids[found] == self.plan.ids, order[found], -1)
 
     def _take(self, move: Tensor, rate: float) -> None:
         if self.plan.momentum:
@@ -114,6 +108,13 @@ def beginning(calculus: Calculus, trajectory: Trajectory) -> Tensor:
             "the trajectory does not lead to this model: it is of another architecture, or other weights were trained"
         )
     return calculus.flat({name: value.to(calculus.weights) for name, value in trajectory.initial.items()})
+
+
+def places(calculus: Calculus, plan: Plan) -> Tensor:
+    """Where the images of each of the plan's ids are among those of the calculus; -1 where they are not."""
+    ids, order = calculus.images.ids.cpu().sort()
+    found = torch.searchsorted(ids, plan.ids).clamp(max=len(ids) - 1)
+    return torch.where(ids[found] == plan.ids, order[found], -1)
 
 
 def objective_gradient(point: Point, weights: Tensor, l2: float) -> Tensor:

@@ -62,9 +62,14 @@ class Additive:
     def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
         """Vectors of zeros for groups 0, 1, ...; ``groups`` (n,) says for each position which it is in, -1 for none."""
         self.calculus, self.trajectory, self.groups, self.whole = calculus, trajectory, groups, whole
-        self.vectors = _zeros(calculus, groups)
-        self._moments = torch.zeros_like(self.vectors) if trajectory.plan.momentum else None
+        self._rows = _zeros(calculus, groups)
+        self._moments = torch.zeros_like(self._rows) if trajectory.plan.momentum else None
         self._begun = 0
+
+    @property
+    def vectors(self) -> Tensor:
+        """The vectors (groups, p)."""
+        return self._rows
 
     def advance(self, step: Step) -> None:
         """Carry all vectors over one step. Cost: a product each, and the gradient of each example of the groups.
@@ -73,15 +78,15 @@ class Additive:
         """
         clip, plan = clip_of(self.trajectory, step), self.trajectory.plan
         scale = 1.0 if clip is None else clip.scale
-        begun, moments = self.vectors[: self._begun], self._moments
+        begun, moments = self._rows[: self._begun], self._moments
         if moments is None:
             self._move(begun, begun, step, clip, alpha=-step.rate * scale, beta=1 - step.rate * scale * plan.l2)
-            self._add_sources(self.vectors, step, clip, alpha=-step.rate)
+            self._add_sources(self._rows, step, clip, alpha=-step.rate)
             return
         self._move(moments[: len(begun)], begun, step, clip, alpha=scale, beta=plan.momentum)
-        moments.add_(self.vectors, alpha=scale * plan.l2)
+        moments.add_(self._rows, alpha=scale * plan.l2)
         self._add_sources(moments, step, clip, alpha=1.0)
-        self.vectors.add_(moments, alpha=-step.rate)
+        self._rows.add_(moments, alpha=-step.rate)
 
     def _move(self, out: Tensor, vectors: Tensor, step: Step, clip: Clip | None, alpha: float, beta: float) -> None:
         """``out <- beta out + alpha (I - share u u^T) H v``, with the L2 term in what the clipping takes out."""

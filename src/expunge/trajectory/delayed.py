@@ -1,0 +1,142 @@
+"""Additive vectors of softmax regression, several steps at a time: fewer and larger products of matrices.
+
+Every change of a vector is a combination of the features of a batch. Within a window of steps with the features X
+(w, d) a vector is ``scale (a + C X)``, with a what it was when the window was opened, and scale what the L2 term has
+left of it. Its product with the features x of a step is ``scale (a X^T + C X X^T)`` in the columns of x, where
+``a X^T`` and ``X X^T`` are known from the beginning: a itself, of p numbers, is read and written once a window. The
+sums are those of :class:`expunge.trajectory.tangents.Additive`, in another order.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.trajectory.calculus import Calculus, LinearCalculus, LinearPoint
+from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.steps import Step, places
+from expunge.trajectory.tangents import Additive, clip_of
+
+WIDTH = 128
+"""The number of examples of a window, about: larger products of matrices are hardly faster, and C grows with it."""
+
+BLOCK = 512
+"""Rows of vectors, one for each class, that are read or written at a time, so that they stay in the cache."""
+
+SMALLEST = 1e-3
+"""Where the L2 term leaves less of a vector in one step, C would be large: such a step is taken by itself."""
+
+
+@dataclass
+class _Window:
+    """The steps from ``first`` on whose batches end at these columns of X; a, C and Z of the vectors that take part."""
+
+    first: int
+    ends: list[int]
+    features: Tensor
+    gram: Tensor
+    """``X X^T`` (w, w)."""
+    z: Tensor
+    """``a X^T`` (vectors classes, w)."""
+    coefficients: Tensor
+    """C (vectors classes, w)."""
+    scale: float = 1.0
+
+    def columns(self, step: int) -> slice:
+        """Those of the features of a step."""
+        at = step - self.first
+        return slice(self.ends[at - 1] if at else 0, self.ends[at])
+
+
+class Delayed(Additive):
+    """As :class:`Additive`, of a :class:`LinearCalculus`; steps with clipping or momentum are taken one at a time."""
+
+    def __init__(self, calculus: LinearCalculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
+        """See :class:`Additive`."""
+        super().__init__(calculus, trajectory, groups, whole=whole)
+        self.linear = calculus
+        self._places = places(calculus, trajectory.plan)
+        self._window: _Window | None = None
+
+    @property
+    def vectors(self) -> Tensor:
+        """The vectors (groups, p)."""
+        self._settle()
+        return self._rows
+
+    def advance(self, step: Step) -> None:
+        """See :class:`Additive`. Cost: the same operations in products of matrices that are wider."""
+        plan = self.trajectory.plan
+        decay = 1 - step.rate * plan.l2
+        if clip_of(self.trajectory, step) is not None or plan.momentum or abs(decay) < SMALLEST:
+            self._settle()
+            super().advance(step)
+            return
+        window = self._window
+        if window is None or step.number - window.first >= len(window.ends):
+            self._settle()
+            window = self._window = self._open(step.number)
+        assert isinstance(step.point, LinearPoint)
+        self._take(window, step, step.point, decay)
+
+    def _take(self, window: _Window, step: Step, point: LinearPoint, decay: float) -> None:
+        """One step: the L2 term shortens the vectors, the rest are the columns of C of its batch."""
+        here, p, size = window.columns(step.number), point.p.T.contiguous(), point.count
+        known, factor = window.coefficients[:, : here.start], -step.rate / (size * decay)
+        gram = window.gram[: here.start, here]
+        moved = torch.addmm(window.z[:, here], known, gram, beta=factor, alpha=factor).view(-1, *p.shape)
+        moved *= p
+        moved.addcmul_(p.expand_as(moved), moved.sum(dim=1, keepdim=True), value=-1)
+        window.scale *= decay
+        self._leave_out(moved, step, point, window.scale)
+        window.coefficients[:, here] = moved.view(-1, size)
+
+    def _leave_out(self, moved: Tensor, step: Step, point: LinearPoint, scale: float) -> None:
+        """Add what leaving out each group changes: ``(u gbar - sum g_i) / (b - u)``, as coefficients of the batch."""
+        groups = self.groups[step.positions]
+        present = groups[groups >= 0]
+        if not len(present):
+            return
+        rows, which, counts = torch.unique(present, return_inverse=True, return_counts=True)
+        others = point.count - (counts if self.whole else torch.ones_like(counts))
+        own = torch.zeros(len(rows), point.count, dtype=moved.dtype)
+        own[which, (groups >= 0).nonzero()[:, 0]] = 1.0
+        left = (own - counts[:, None].to(own) / point.count) / others[:, None].clamp(min=1)
+        shares = step.rate / scale * torch.where(others[:, None] > 0, left, 1 / point.count).to(moved)
+        moved.index_add_(0, rows.to(moved.device), shares[:, None, :] * point.residuals.T)
+
+    def _open(self, first: int) -> _Window:
+        """The window that begins with a step: one product of all vectors with its features."""
+        plan, ends, batches = self.trajectory.plan, list[int](), list[Tensor]()
+        while first + len(ends) < plan.steps and (not ends or ends[-1] < WIDTH):
+            batches.append(plan.batch(first + len(ends)))
+            ends.append((ends[-1] if ends else 0) + len(batches[-1]))
+        positions = torch.cat(batches)
+        self._begun = max(self._begun, int(self.groups[positions].max()) + 1)
+        features = self.linear.features[self._places[positions].to(self._rows.device)]
+        wide, taking = features.shape[1], self._rows[: self._begun]
+        z = taking.new_empty(taking.numel() // wide, len(features))
+        for rows, out in self._blocks(z, wide):
+            torch.mm(rows, features.T, out=out)
+        return _Window(first, ends, features, features @ features.T, z, torch.zeros_like(z))
+
+    def _settle(self) -> None:
+        """Close the window: ``a <- scale (a + C X)``."""
+        window, self._window = self._window, None
+        if window is None:
+            return
+        for rows, given in self._blocks(window.coefficients, window.features.shape[1]):
+            rows.addmm_(given, window.features, beta=window.scale, alpha=window.scale)
+
+    def _blocks(self, beside: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The vectors that take part as matrices (., d), some at a time, with the same rows of ``beside``."""
+        taking = self._rows.view(-1, wide)[: len(beside)]
+        return zip(taking.split(BLOCK), beside.split(BLOCK), strict=True)
+
+
+def additive(calculus: Calculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> Additive:
+    """The additive vectors, in the way that is fastest for this calculus."""
+    if isinstance(calculus, LinearCalculus):
+        return Delayed(calculus, trajectory, groups, whole=whole)
+    return Additive(calculus, trajectory, groups, whole=whole)
