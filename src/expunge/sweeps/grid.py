@@ -41,6 +41,9 @@ class Comparison:
     """Everything is done for each of these: ``dense``, or ``PRUNER:key=value,...[,rewind=EPOCH]``."""
     shadows: int = 0
     """How many shadow models of every original are trained for the attack ``lira``; none by default."""
+    variations: tuple[str, ...] = ()
+    """Everything is done for each of these changes of the training or the forget set: ``lr=0.1``,
+    ``epochs=60,batch_size=64``, ``forget=random:200``; what a method has of its own, such as an l2, stays."""
 
     def __post_init__(self) -> None:
         """Check the ranges and every name, before any work."""
@@ -54,6 +57,8 @@ class Comparison:
         for pruning in self.prunings:
             plans.pruned(self.original(0), pruning)
         plans.check_shadows(self.shadows)
+        for variation in self.variations:
+            varied(self, variation)
 
     def original(self, seed: int) -> TrainConfig:
         """The original model of a seed."""
@@ -67,15 +72,41 @@ class Entry:
     label: str
     seed: int
     run: EvaluateConfig
+    variation: str = ""
 
     @property
     def scenario(self) -> str:
-        """How the original was pruned."""
-        return plans.scenario(self.run.subject.original)
+        """What was varied, and how the original was pruned."""
+        return ", ".join(filter(None, (self.variation, plans.scenario(self.run.subject.original))))
 
 
 def entries(wanted: Comparison) -> list[Entry]:
-    """Every evaluation of a comparison: for each pruning and seed retraining, the original, then the methods."""
+    """Every evaluation of a comparison: for each variation, pruning and seed retraining, the original, the methods."""
+    if not wanted.variations:
+        return _entries(wanted)
+    return [
+        dataclasses.replace(entry, variation=variation)
+        for variation in dict.fromkeys(wanted.variations)
+        for entry in _entries(varied(wanted, variation))
+    ]
+
+
+def varied(wanted: Comparison, variation: str) -> Comparison:
+    """The comparison with its training or forget set changed as a variation says.
+
+    Raises:
+        RequestError: An option is unknown or a value wrong.
+    """
+    given = config.assignments(variation, "", "variation")
+    if not given:
+        raise RequestError("a variation is text such as lr=0.1 or forget=random:200, got none")
+    forget = str(given.pop("forget", wanted.forget))
+    training = config.override(Training, config.to_data(wanted.training), given, f"variation {variation}")
+    return dataclasses.replace(wanted, forget=forget, training=training, variations=())
+
+
+def _entries(wanted: Comparison) -> list[Entry]:
+    """The evaluations of one variation."""
     retrain = plans.retraining(wanted.training)
     cells = _labelled(retrain, wanted.methods)
     forget = parse_forget(wanted.forget)

@@ -15,7 +15,8 @@ from expunge.sweeps.grid import Comparison
 
 def names() -> list[str]:
     """The names of all recipes."""
-    return sorted(info.name.replace("_", "-") for info in pkgutil.iter_modules(__path__))
+    modules = (info.name for info in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") for name in modules if not name.startswith("_"))
 
 
 def find(name: str) -> Comparison:
