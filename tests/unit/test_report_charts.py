@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge.report import histograms, losses, sparsity, tables, tradeoff
+from expunge.report import histograms, losses, scenarios, tables, tradeoff
 from expunge.report.drawing import GapScale, distinct
 from expunge.report.results import Losses, Results, Row
 
@@ -113,7 +113,7 @@ def test_the_trade_off_bears_extreme_points(points):
 
 
 def test_scales_and_their_inverse_agree():
-    frame = tradeoff.Frame(600, 300, (0.5, 200.0), 25.0)
+    frame = tradeoff.Frame(600, (0.5, 200.0), GapScale(300, 25.0))
     assert (frame.x(0.5), frame.x(200.0), frame.y(0.0), frame.y(25.0)) == pytest.approx((0, 600, 300, 0))
     assert frame.x(10.0) == pytest.approx(300)  # the geometric middle
     assert frame.y(6.25) == pytest.approx(150)  # a quarter of the range at half the height
@@ -124,7 +124,8 @@ def test_scales_and_their_inverse_agree():
 def test_labels_of_crowded_points_overlap_neither_each_other_nor_the_points():
     points = [(f"method_{i}", 5.0 * 1.06**i, 3.0 + 0.15 * (i % 4)) for i in range(12)]
     shown = tradeoff.points(summary(points))
-    frame = tradeoff._frame(shown, None, 1000, 400)
+    seconds, high = tradeoff._ranges(shown, None)
+    frame = tradeoff.Frame(1000, seconds, GapScale(400, high))
     placed = []
     taken = [box for point in shown for box in tradeoff._around(frame, point)]
     for point in shown:
@@ -136,7 +137,7 @@ def test_labels_of_crowded_points_overlap_neither_each_other_nor_the_points():
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (600, 0), (0, 300), (600, 300), (300, 150)])
 def test_labels_stay_within_the_frame_even_where_it_is_crowded(x, y):
-    frame = tradeoff.Frame(600, 300, (1.0, 100.0), 9.0)
+    frame = tradeoff.Frame(600, (1.0, 100.0), GapScale(300, 9.0))
     place = frame.at(x, y)
     point = tradeoff.Point("gradient_ascent", place["s"], tables.Cell(1, place["g"], None, None))
     everywhere = [tradeoff.Box(150, 75, 450, 225)]
@@ -166,18 +167,18 @@ OVER = pruned(
 
 
 def test_tracks_are_the_gaps_of_each_method_from_dense_to_sparse_without_retraining():
-    found = {track.series.name: [gap and gap.mean for gap in track.gaps] for track in sparsity.tracks(OVER)}
+    found = {track.series.name: [gap and gap.mean for gap in track.gaps] for track in scenarios.tracks(OVER)}
     assert found == {"a": [2.0, 1.0, 4.0], "b": [6.0, None, 7.0], "original": [9.0, 8.5, 8.0]}
-    assert [track.series.name for track in sparsity.tracks(OVER)] == ["a", "b", "original"]
-    assert sparsity.tracks(OVER)[0].gaps[2].std == pytest.approx(2**0.5)
+    assert [track.series.name for track in scenarios.tracks(OVER)] == ["a", "b", "original"]
+    assert scenarios.tracks(OVER)[0].gaps[2].std == pytest.approx(2**0.5)
 
 
 def test_the_chart_over_sparsity_names_its_lines_axes_and_sparsities():
-    found = texts(sparsity.over_sparsity(OVER, 600, 300))
+    found = texts(scenarios.over_scenarios(OVER, 600, 300))
     assert {"a", "b", "original", "0", "50", "95", "sparsity of the models (%)"} <= set(found)
     assert "average gap to retraining (points)" in found
     assert "retrain" not in found
-    assert not {"a", "b", "original"} & set(texts(sparsity.over_sparsity(OVER, 300, 300, labelled=False)))
+    assert not {"a", "b", "original"} & set(texts(scenarios.over_scenarios(OVER, 300, 300, labelled=False)))
 
 
 def lines(svg):
@@ -192,8 +193,8 @@ def lines(svg):
 
 
 def test_lines_are_drawn_where_the_numbers_say_and_broken_where_one_is_missing():
-    found = lines(sparsity.over_sparsity(OVER, 600, 300, labelled=False))
-    frame = sparsity.Frame(600, (0.0, 50.0, 95.0), GapScale(300, 9.0 * 1.1), 3)
+    found = lines(scenarios.over_scenarios(OVER, 600, 300, labelled=False))
+    frame = scenarios.Frame(600, scenarios.axis(OVER), GapScale(300, 9.0 * 1.1), 3)
     (a,) = found["#0072B2"]
     low, high = -0.04 * 95, 1.04 * 95
     for (x, y), part, gap in zip(a, (0.0, 50.0, 95.0), (2.0, 1.0, 4.0), strict=True):
@@ -204,7 +205,7 @@ def test_lines_are_drawn_where_the_numbers_say_and_broken_where_one_is_missing()
 
 
 def test_bars_are_one_standard_deviation_up_and_down():
-    svg = sparsity.over_sparsity(OVER, 600, 300, labelled=False)
+    svg = scenarios.over_scenarios(OVER, 600, 300, labelled=False)
     drawn = list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}line"))
     (bar,) = (line for line in drawn if line.get("stroke-width") == "1.6")  # the only method with two seeds
     top = float(bar.get("transform").partition(",")[2].rstrip(")"))
@@ -215,41 +216,93 @@ def test_bars_are_one_standard_deviation_up_and_down():
 
 def test_ticks_stand_at_the_sparsities_from_the_highest_where_there_is_room():
     crowded = pruned(*((str(part), part, "a", 0, 1.0) for part in (0.0, 50.0, 98.0, 99.0)))
-    found = texts(sparsity.over_sparsity(crowded, 600, 300))
+    found = texts(scenarios.over_scenarios(crowded, 600, 300))
     assert {"0", "50", "99"} <= set(found)
     assert "98" not in found
 
 
 def test_there_is_no_chart_over_sparsity_without_two_sparsities_and_a_method():
-    assert sparsity.over_sparsity(pruned(("x", 50.0, "a", 0, 1.0), ("y", 50.0, "a", 0, 2.0)), 600, 300) is None
-    assert sparsity.over_sparsity(pruned(("x", 50.0, "a", 0, 1.0)), 600, 300) is None
+    assert scenarios.over_scenarios(pruned(("x", 50.0, "a", 0, 1.0), ("y", 50.0, "a", 0, 2.0)), 600, 300) is None
+    assert scenarios.over_scenarios(pruned(("x", 50.0, "a", 0, 1.0)), 600, 300) is None
     nothing = pruned(("x", 50.0, "original", 0, 1.0), ("y", 0.0, "original", 0, 2.0), ("y", 0.0, "retrain", 0, 0.0))
-    assert sparsity.over_sparsity(nothing, 600, 300) is None
-    assert sparsity.over_sparsity(pruned(("x", 50.0, "a", 0, None), ("y", 0.0, "a", 0, None)), 600, 300) is None
+    assert scenarios.over_scenarios(nothing, 600, 300) is None
+    assert scenarios.over_scenarios(pruned(("x", 50.0, "a", 0, None), ("y", 0.0, "a", 0, None)), 600, 300) is None
 
 
 @pytest.mark.parametrize("gaps", [(0.0, 0.0), (1e-9, 100.0)])
 def test_the_chart_over_sparsity_bears_extreme_gaps_and_near_sparsities(gaps):
     cells = [("x", 99.0, "a", 0, gaps[0]), ("y", 99.0001, "a", 0, gaps[1]), ("z", 99.0001, "a", 0, gaps[1])]
-    svg = sparsity.over_sparsity(pruned(*cells), 300, 300)
+    svg = scenarios.over_scenarios(pruned(*cells), 300, 300)
     assert "NaN" not in svg
 
 
 def test_lines_beside_each_other_stay_nearer_to_their_own_sparsity_than_to_the_next():
-    frame = sparsity.Frame(600, (0.0, 98.0, 99.0), GapScale(300, 9.0), 40)
+    crowded = scenarios.axis(pruned(*((str(part), part, "a", 0, 1.0) for part in (0.0, 98.0, 99.0))))
+    frame = scenarios.Frame(600, crowded, GapScale(300, 9.0), 40)
     shifts = [frame.beside(track) for track in range(40)]
     assert sum(shifts) == pytest.approx(0)
     assert max(shifts) - min(shifts) < 0.5 * (frame.x(2) - frame.x(1))
-    assert frame.at(1, 0) == pytest.approx(98.0 + shifts[0] * (frame.ends[1] - frame.ends[0]) / 600)
+    assert frame.at(1, 0) == pytest.approx(98.0 + shifts[0] * 1.08 * 99.0 / 600)
+
+
+def varied(*cells):
+    """A comparison from (scenario, label, seed, relative distance), of recorded trainings."""
+    config = {"subject": {"original": {"training": {"record": True}}}}
+    rows = [
+        Row(label, seed, "finished", metrics={tables.RELATIVE.name: far}, scenario=name, config=config)
+        for name, label, seed, far in cells
+    ]
+    return tables.summarise(Results(Path("x"), "x", tuple(rows)))
+
+
+@pytest.mark.parametrize(
+    ("names", "title", "values", "logarithmic"),
+    [
+        (("lr=0.5", "lr=1e-3", "lr=.1"), "lr", (0.001, 0.1, 0.5), True),
+        (("batch_size=32", "batch_size=8"), "batch size", (8.0, 32.0), False),
+        (("forget=random:300", "forget=random:10"), "forget: random", (10.0, 300.0), True),
+        (("forget=random:3%", "forget=random:10%"), "forget: random (%)", (3.0, 10.0), False),
+        (("forget=random:3%", "forget=random:10"), None, None, None),
+        (("lr=0.1", "epochs=3"), None, None, None),
+        (("lr=0.1", "lr=0.10"), None, None, None),
+        (("lr=0.1,epochs=3", "lr=0.2,epochs=3"), None, None, None),
+        (("rule.lr=0", "rule.lr=100"), "rule.lr", (0.0, 100.0), False),
+    ],
+)
+def test_the_axis_is_the_one_number_in_which_names_of_scenarios_differ(names, title, values, logarithmic):
+    found = scenarios.axis(varied(*((name, "a", 0, 0.5) for name in names)))
+    assert (found is None) == (title is None)
+    if found:
+        assert (found.title, found.values, found.logarithmic) == (title, values, logarithmic)
+
+
+def test_sparsity_is_the_axis_where_it_differs():
+    assert scenarios.axis(OVER).title == "sparsity of the models (%)"
+    assert [part.scenario for _, part in scenarios.axis(OVER).places] == ["0", "50", "95"]
+
+
+def test_relative_distances_over_a_logarithmic_axis_are_drawn_where_the_numbers_say():
+    found = varied(
+        ("lr=0.1", "a", 0, 0.25), ("lr=0.001", "a", 0, 0.01), ("lr=0.01", "a", 0, 1e9),
+        ("lr=0.1", "original", 0, 1.0), ("lr=0.001", "original", 0, 1.0), ("lr=0.01", "original", 0, 1.0),
+    )  # fmt: skip
+    svg = scenarios.over_scenarios(found, 600, 300)
+    assert {"lr, log scale", "distance to retraining relative to doing nothing", "0.001"} <= set(texts(svg))
+    (a,) = lines(svg)["#0072B2"]
+    frame = scenarios.Frame(600, scenarios.axis(found), GapScale(300, 2.0), 2)
+    for (x, y), part, far in zip(a, (0.0, 0.5, 1.0), (0.01, 2.0, 0.25), strict=True):  # beyond 2: at the edge
+        assert x == pytest.approx(600 * (part + 0.04) / 1.08 + frame.beside(0), abs=0.01)
+        assert y == pytest.approx(300 * (1 - math.sqrt(far / 2)), abs=0.01)
+    assert [frame.value(frame.x(number)) for number in range(3)] == pytest.approx([0.001, 0.01, 0.1])
 
 
 @pytest.mark.parametrize("places", [[10.0, 11.0, 12.0], [300.0, 299.0, 10.0], [0.0, 0.0], [5.0], []])
 def test_names_are_spread_out_in_their_order_and_within_the_area(places):
-    found = sparsity.spread_out(places, 300.0)
+    found = scenarios.spread_out(places, 300.0)
     ordered = sorted(zip(places, found, strict=True), key=lambda pair: (pair[0], pair[1]))
     assert all(b - a >= 15.0 - 1e-9 for (_, a), (_, b) in itertools.pairwise(ordered))
     assert all(-1e-9 <= place <= 300.0 for place in found)
-    assert sparsity.spread_out([10.0, 100.0], 300.0) == [10.0, 100.0]
+    assert scenarios.spread_out([10.0, 100.0], 300.0) == [10.0, 100.0]
 
 
 def test_forty_two_lines_have_looks_of_their_own():

@@ -83,7 +83,11 @@ def test_several_scenarios_are_named_everywhere(tmp_path):
     text = "".join(page.text)
     assert text.count("magnitude:rate=0.8 (80.0% sparse)") == 1 + 2
     assert text.count("dense, seed 0") == text.count("magnitude:rate=0.8, seed 0") == 3 + 2
-    for part in ("Average gap over sparsity", "Share of the prunable weights", "What the methods start from"):
+    for part in (
+        "Average gap to retraining over sparsity",
+        "Share of the prunable weights",
+        "What the methods start from",
+    ):
         assert part in text
     assert "Nearness to retraining" not in text
     assert any(a.get("scope") == "rowgroup" for tag, a in page.tags if tag == "th")
@@ -101,7 +105,7 @@ def test_one_scenario_is_not_named(tmp_path):
 def test_scenarios_that_do_not_differ_in_sparsity_have_no_chart_over_it(tmp_path):
     write_folder(tmp_path, methods=("retrain", "scrub"), seeds=1, sizes=SMALL, scenarios={"one": 50.0, "two": 50.0})
     text = "".join(written(tmp_path).text)
-    assert "Average gap over sparsity" not in text
+    assert "Average gap to retraining over" not in text
     assert "Nearness to retraining" not in text
 
 
@@ -214,7 +218,7 @@ def row(label: str, seed: int, gap: float | None, seconds: float | None = None, 
 
 def said(*rows: Row) -> list[str]:
     found = results(*rows)
-    return words.headline(found, tables.summarise(found), 30, 300)
+    return words.headline(found, tables.summarise(found), words.Sizes(30, 30, 300))
 
 
 def test_the_headline_names_the_nearest_method_its_cost_and_doing_nothing():
@@ -243,6 +247,52 @@ def test_the_headline_names_the_nearest_method_of_each_scenario():
         "q: No method has an average gap, so none can be ranked: that takes a finished run and a retrained model.",
         "1 of 8 runs failed (a).",
     ]
+
+
+def recorded(label: str, seed: int, far: float, seconds: float) -> Row:
+    """A row whose retraining repeats the training, 0.05 being the distance of doing nothing."""
+    values = {"weight_distance.relative_to_nothing": far, "weight_distance.to_reference": 0.05 * far}
+    found = row(label, seed, 10.0 - far, seconds)
+    config = {"subject": {"original": {"training": {"record": True}}}}
+    return replace(found, metrics={**found.metrics, **values}, config=config)
+
+
+def test_after_recorded_trainings_the_headline_speaks_of_distances():
+    rows = [recorded("retrain", 0, 0.0, 10.0), recorded("original", 0, 1.0, 0.0), recorded("b", 0, 0.25, 23.4)]
+    assert said(*rows, recorded("a", 0, 0.75, 1.0))[1] == (
+        "b came nearest to retraining: its weights keep 0.250 of the distance that doing nothing leaves, in 2.3 times "
+        "the time of retraining; doing nothing leaves a distance of 0.0500."
+    )
+    assert said(*rows[:2], recorded("c", 0, 1.5, 1.0))[1] == (
+        "No method came nearer to retraining than doing nothing (a distance of 0.0500); c came nearest to retraining: "
+        "its weights keep 1.500 of the distance that doing nothing leaves, in 10% of the time of retraining."
+    )
+    near = [recorded(label, seed, far, 1.0) for label, seed, far in (("b", 0, 0.1), ("b", 1, 0.3), ("c", 0, 0.3))]
+    assert "The distance of c differs from that by no more than the spread between seeds." in said(*rows[:2], *near)
+    assert said(rows[0])[1].startswith("No method has a distance to retrained weights")
+
+
+def test_the_headline_says_how_many_were_forgotten_where_scenarios_differ():
+    found = results(row("retrain", 0, 0.0), row("b", 0, 2.0))
+    sentence = words.headline(found, tables.summarise(found), words.Sizes(1, 60, 300))[0]
+    assert sentence.startswith("1 to 60 of 300 training examples (0.333% to 20%) were to be forgotten, by 1 method")
+    assert words.headline(found, tables.summarise(found), None)[0].startswith("A forget set was to be forgotten")
+
+
+def test_the_page_of_recorded_trainings_explains_distances_and_the_edge_of_its_chart(tmp_path):
+    write_folder(tmp_path, methods=("retrain", "original", "scrub"), seeds=1, sizes=SMALL)
+    for far in (1.5, 2.5):
+        for path in tmp_path.glob("evaluate-*/config.json"):
+            config = json.loads(path.read_text())
+            config["subject"]["original"]["training"]["record"] = True
+            path.write_text(json.dumps(config))
+            record = json.loads((path.parent / "run.json").read_text())
+            value = {"retrain": 0.0, "original": 1.0}.get(record["label"], far)
+            record["metrics"]["weight_distance.relative_to_nothing"] = value
+            (path.parent / "run.json").write_text(json.dumps(record))
+        text = report.write(tmp_path, tmp_path / "report.html").read_text()
+        assert "Distance, relative distance" in text
+        assert ("What lies at the upper edge is at 2 or more" in text) == (far > 2)
 
 
 def test_the_headline_says_when_doing_nothing_is_as_good():

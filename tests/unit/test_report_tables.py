@@ -294,3 +294,32 @@ def test_the_attack_is_in_the_main_table_without_a_gap_and_the_audit_of_noise_in
     assert cells["attack_success_rate"].gap is None
     assert cells["gaussian_poison.mean"].gap == pytest.approx(0.4)
     assert cells["gaussian_poison.true_positive_rate"].gap == 2.0
+
+
+RECORDED = [
+    dataclasses.replace(found, config={"subject": {"original": {"training": {"record": True}}}})
+    for found in (
+        row("retrain", 0, average_gap=0.0, weight_distance__relative_to_nothing=0.0, tow=1.0),
+        row("original", 0, average_gap=1.0, weight_distance__relative_to_nothing=1.0, tow=0.9),
+        row("a", 0, average_gap=2.0, weight_distance__relative_to_nothing=0.5, tow=0.9),
+        row("b", 0, average_gap=3.0, weight_distance__relative_to_nothing=0.0131, tow=0.8),
+    )
+]
+
+
+def test_after_recorded_trainings_methods_are_ranked_by_the_distance_of_weights():
+    found = tables.summarise(folder(*RECORDED))
+    assert found.judge == tables.RELATIVE
+    assert [line.label for line in found.lines] == ["retrain", "original", "b", "a"]
+    assert [measure.short for measure in found.headline] == ["Avg. gap", "Rel. distance"]
+    assert "0.013" in tables.markdown(found)
+
+
+def test_one_training_that_was_not_recorded_leaves_the_average_gap_as_judge():
+    mixed = tables.summarise(folder(*RECORDED, row("c", 0, average_gap=0.5)))
+    assert mixed.judge == tables.RELATIVE  # nothing is known of its training
+    other = {"subject": {"original": {"training": {"record": False}}}}
+    mixed = tables.summarise(folder(*RECORDED, dataclasses.replace(row("c", 0, average_gap=0.5), config=other)))
+    assert mixed.judge == tables.GAP
+    assert [line.label for line in mixed.lines] == ["retrain", "original", "c", "a", "b"]
+    assert [measure.short for measure in mixed.headline] == ["Avg. gap", "ToW"]

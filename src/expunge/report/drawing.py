@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import altair as alt
 
+from expunge.report.tables import RELATIVE, Measure
+
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#00805E", "#CC79A7", "#56B4E9"
 INK, GREY = "#1F2933", "#5F6B76"
 AMBER = "#E69F00"
@@ -62,14 +64,18 @@ def distinct(name: str, number: int) -> Series:
 
 @dataclass(frozen=True)
 class GapScale:
-    """The upright scale of average gaps: square roots from 0 at the bottom to ``most`` at the top, in pixels."""
+    """The upright scale of nearness to retraining: square roots from 0 at the bottom to ``most`` at the top, in pixels.
+
+    What is beyond lies at the edge.
+    """
 
     height: float
     most: float
+    title: str = "average gap to retraining (points)"
 
     def y(self, gap: float) -> float:
         """The place of a gap, from the top."""
-        return self.height * (1 - math.sqrt(max(gap, 0.0) / self.most))
+        return self.height * (1 - math.sqrt(min(max(gap, 0.0) / self.most, 1.0)))
 
     def gap(self, y: float) -> float:
         """The gap at a place; the nearest end outside the area."""
@@ -77,10 +83,26 @@ class GapScale:
 
     def axis(self) -> alt.Y:
         """The axis, for the field ``g``."""
-        ticks = [tick for tick in (0, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 50, 70, 100) if tick <= self.most]
-        apart = [tick for i, tick in enumerate(ticks) if i == 0 or self.y(ticks[i - 1]) - self.y(tick) >= 14]
-        axis = alt.Axis(title="average gap to retraining (points)", values=apart, format="~r")
-        return alt.Y("g:Q", axis=axis, scale=alt.Scale(type="sqrt", domain=[0, self.most], nice=False))
+        kept: list[float] = []
+        for tick in (0, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 50, 70, 100):
+            if tick <= self.most and (not kept or self.y(kept[-1]) - self.y(tick) >= 14):
+                kept.append(tick)
+        axis = alt.Axis(title=self.title, values=kept, format="~r")
+        return alt.Y("g:Q", axis=axis, scale=alt.Scale(type="sqrt", domain=[0, self.most], nice=False, clamp=True))
+
+
+MOST_RELATIVE = 2.0
+"""The largest distance, relative to doing nothing, that charts show."""
+
+
+def gap_scale(judge: Measure, height: float, high: float) -> GapScale:
+    """The scale of the metric by which methods are ranked, for values up to ``high``.
+
+    Of distances relative to doing nothing, which may be of any size, it shows those up to :data:`MOST_RELATIVE`.
+    """
+    title = f"{judge.title} ({judge.unit})" if judge.unit else judge.title
+    most = min(high, MOST_RELATIVE) if judge == RELATIVE else high
+    return GapScale(height, max(most, 0.5), title)
 
 
 def curve(rows: Sequence[Mapping[str, object]], series: Series) -> alt.Chart:

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from expunge.evaluation import Predictions
-from expunge.report import histograms, losses, sparsity, tables, tradeoff, words
+from expunge.report import histograms, losses, scenarios, tables, tradeoff, words
+from expunge.report.drawing import MOST_RELATIVE
 from expunge.report.results import BASELINE, PLAIN, REFERENCE, Losses, Results, Row, history, load, predictions
 from expunge.report.tables import Line, Measure, Summary
 
@@ -93,10 +94,12 @@ def page(results: Results, summary: Summary) -> str:
         legend=tables.legend(summary, "below it"),
         reference=REFERENCE,
         baseline=BASELINE,
-        sentences=words.headline(results, summary, *_sizes(outputs)),
+        sentences=words.headline(results, summary, _sizes(outputs)),
         main=main,
         full=_table(summary, summary.measures),
         bounds=BOUNDS,
+        nearness=f"{summary.judge.title[0].upper()}{summary.judge.title[1:]}",
+        beyond=_beyond(summary),
         judged=any(cell.far is not None for _, rows in main.parts for _, cells in rows for cell in cells),
         known={measure.name.partition(".")[0] for measure in summary.measures},
         **_charts(summary, outputs, steps),
@@ -106,6 +109,14 @@ def page(results: Results, summary: Summary) -> str:
         methods=words.method_configurations(results, dict.fromkeys(line.label for line in summary.lines)),
         provenance=words.provenance(results),
     )
+
+
+def _beyond(summary: Summary) -> float | None:
+    """The value at the upper edge of the charts, where something lies beyond it."""
+    if summary.judge != tables.RELATIVE:
+        return None
+    found = [line.cells[summary.judge.name].mean for line in summary.lines if summary.judge.name in line.cells]
+    return MOST_RELATIVE if max(found, default=0.0) > MOST_RELATIVE else None
 
 
 Key = tuple[str, str, int]
@@ -129,11 +140,11 @@ def _breakable(label: str) -> Markup:
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:,.=])", label))
 
 
-def _sizes(outputs: Mapping[Key, Mapping[str, Predictions]]) -> tuple[int | None, int | None]:
+def _sizes(outputs: Mapping[Key, Mapping[str, Predictions]]) -> words.Sizes | None:
     """How many examples were to be forgotten, of how many that were learned."""
-    for splits in outputs.values():
-        return len(splits["forget"]), len(splits["forget"]) + len(splits["retain"])
-    return None, None
+    forgotten = [len(splits["forget"]) for splits in outputs.values()]
+    learned = [len(splits["forget"]) + len(splits["retain"]) for splits in outputs.values()]
+    return words.Sizes(min(forgotten), max(forgotten), max(learned)) if outputs else None
 
 
 def _charts(
@@ -142,11 +153,12 @@ def _charts(
     """Every chart of the page, by the name that the template has for it."""
     shown = ("forget", "retain", "test")
     scores = {key: {name: by[name].log_odds() for name in shown} for key, by in outputs.items()}
-    wide, narrow = _over_sparsity(summary) if summary.several else _tradeoff(summary)
+    wide, narrow = _over_scenarios(summary) if summary.several else _tradeoff(summary)
     return {
         "wide": _image(wide) if wide else None,
         "narrow": _image(narrow) if narrow else None,
-        "tracks": [track.series for track in sparsity.tracks(summary)] if summary.several else [],
+        "tracks": [track.series for track in scenarios.tracks(summary)] if summary.several else [],
+        "across": scenarios.axis(summary),
         "histograms": _panels(histograms.membership(scores), summary),
         "splits": histograms.SPLITS,
         "losses": _panels(losses.losses(steps), summary),
@@ -159,10 +171,10 @@ def _tradeoff(summary: Summary) -> tuple[str | None, str | None]:
     return tradeoff.tradeoff(summary, 1020, 400), tradeoff.tradeoff(summary, 290, 280 + 10 * len(summary.lines))
 
 
-def _over_sparsity(summary: Summary) -> tuple[str | None, str | None]:
+def _over_scenarios(summary: Summary) -> tuple[str | None, str | None]:
     """The chart of several scenarios for wide screens and, with its names in a key, for narrow ones."""
-    wide = sparsity.over_sparsity(summary, 840, max(400, 16 * len(sparsity.tracks(summary))))
-    return wide, sparsity.over_sparsity(summary, 290, 300, labelled=False)
+    wide = scenarios.over_scenarios(summary, 840, max(400, 16 * len(scenarios.tracks(summary))))
+    return wide, scenarios.over_scenarios(summary, 290, 300, labelled=False)
 
 
 def _panels(charts: Mapping[Key, str], summary: Summary) -> list[list[Panel]]:

@@ -19,6 +19,8 @@ from expunge.errors import RequestError
 from expunge.evaluation import Predictions
 from expunge.runs import Record, RunDirectory, Store, read_json
 
+_RECORD = "subject.original.training.record"
+
 Status = Literal["finished", "failed", "pending"]
 
 REFERENCE = "retrain"
@@ -76,6 +78,12 @@ class Results:
     def scenarios(self) -> list[str]:
         """The scenarios, in the order in which they first appear."""
         return list(dict.fromkeys(row.scenario for row in self.rows))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the trainings were recorded, so that retraining repeats them without the forget set."""
+        found = [text for row in self.rows for name, text in flatten(row.config).items() if name == _RECORD]
+        return bool(found) and all(text == "true" for text in found)
 
     def first(self, label: str, scenario: str | None = None) -> Row | None:
         """The finished row of a method with the lowest seed, in a scenario or in any."""

@@ -52,12 +52,20 @@ TA = Measure("test_accuracy", "TA", "test accuracy", "%", True, True, 1)
 MIA = Measure("membership_svc.confidence", "MIA", "membership attack on confidence", "%", True, True, 1)
 GAP = Measure("average_gap", "Avg. gap", "average gap to retraining", "points", False, True, 2)
 ASR = Measure("attack_success_rate", "ASR", "attack success rate", "%", False, True, 1)
+TOW = Measure("tow", "ToW", "tug-of-war", headline=True, decimals=3)
 TIME = Measure("run_time.total", "Time", "run time", "s", False, True)
 SPARSITY = Measure("sparsity", "Sparsity", "sparsity", "%", True, False, 1)
+DISTANCE = Measure("weight_distance.to_reference", "Distance", "distance of the weights to the retrained model's")
+RELATIVE = Measure(
+    "weight_distance.relative_to_nothing",
+    "Share of nothing",
+    "distance to retraining relative to doing nothing",
+    decimals=3,
+)
 
 KNOWN = (
-    UA, RA, TA, MIA, ASR, GAP,
-    Measure("tow", "ToW", "tug-of-war", headline=True, decimals=3),
+    UA, RA, TA, MIA, ASR, GAP, DISTANCE, RELATIVE,
+    TOW,
     Measure("tow.tow_mia", "ToW-MIA", "tug-of-war with membership attack", decimals=3),
     TIME,
     Measure("run_time.precompute", "Precompute", "run time of the preparation", "s"),
@@ -82,14 +90,11 @@ KNOWN = (
         for split in ("forget", "retain", "test")
         for word in ("Pearson", "Spearman")
     ),
-    Measure("weight_distance.to_reference", "Distance", "distance of the weights to the retrained model's"),
     Measure("weight_distance.nothing_to_reference", "Distance of nothing", "that distance, had nothing been done"),
     Measure("weight_distance.relative_to_reference", "Relative distance", "distance of the weights to the retrained "
             "model's, as a share of their norm"),
     Measure("weight_distance.nothing_relative_to_reference", "Relative distance of nothing", "that share, had nothing "
             "been done"),
-    Measure("weight_distance.relative_to_nothing", "Share of nothing", "distance to the retrained model's weights as a "
-            "share of that of doing nothing"),
     Measure("weight_distance.to_original", "Moved", "distance of the weights to the original's"),
 )  # fmt: skip
 """The metrics that have a name of their own in the field, in the order of columns; others follow by name."""
@@ -130,7 +135,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """The table: methods in order (retraining, the original, then by average gap), and metrics in order.
+    """The table: methods in order (retraining, the original, then by nearness to retraining), and metrics in order.
 
     With several scenarios, the methods of the first come first, then those of the second, and so on.
     """
@@ -143,6 +148,11 @@ class Summary:
     def headline(self) -> tuple[Measure, ...]:
         """The metrics of the main table; all of them where none is known."""
         return tuple(measure for measure in self.measures if measure.headline) or self.measures
+
+    @property
+    def judge(self) -> Measure:
+        """The metric by which methods are ranked."""
+        return RELATIVE if any(m.name == RELATIVE.name and m.headline for m in self.measures) else GAP
 
     def line(self, label: str) -> Line | None:
         """The line of a method, in the first scenario that has it."""
@@ -199,7 +209,11 @@ def spoken(scenario: str) -> str:
 
 
 def summarise(results: Results) -> Summary:
-    """Mean, sample standard deviation and gap of every metric of every method."""
+    """Mean, sample standard deviation and gap of every metric of every method.
+
+    Methods are ranked by the average gap; where trainings were recorded, so that retraining walks along the same
+    batches and the distance of weights means something, by that distance, which then stands in the main table.
+    """
     cells = _cells(results.rows)
     names = {name for found in cells.values() for name in found}
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -207,13 +221,14 @@ def summarise(results: Results) -> Summary:
         groups.setdefault((row.scenario, row.label), []).append(row)
     lines = [_line(*key, rows, cells.get(key, {})) for key, rows in groups.items()]
     place = {scenario: number for number, scenario in enumerate(results.scenarios)}
-    ranked = sorted(lines, key=lambda line: (place[line.scenario], _rank(line)))
-    return Summary(results.name, tuple(ranked), _measures(names))
+    found = Summary(results.name, tuple(lines), _measures(names, results.recorded))
+    ranked = sorted(lines, key=lambda line: (place[line.scenario], _rank(line, found.judge)))
+    return replace(found, lines=tuple(ranked))
 
 
-def _rank(line: Line) -> tuple[int, float, str]:
+def _rank(line: Line, judge: Measure) -> tuple[int, float, str]:
     first = {REFERENCE: 0, BASELINE: 1}.get(line.label, 2)
-    return (first, line.cells[GAP.name].mean if GAP.name in line.cells else math.inf, line.label)
+    return (first, line.cells[judge.name].mean if judge.name in line.cells else math.inf, line.label)
 
 
 def _line(scenario: str, label: str, rows: Sequence[Row], cells: Mapping[str, Cell]) -> Line:
@@ -268,8 +283,10 @@ def _cells(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Cell]]:
     return found
 
 
-def _measures(names: set[str]) -> tuple[Measure, ...]:
-    known = [measure for measure in KNOWN if measure.name in names]
+def _measures(names: set[str], recorded: bool) -> tuple[Measure, ...]:
+    headline = {m.name for m in KNOWN if m.headline}
+    headline = headline - {TOW.name} | {DISTANCE.name, RELATIVE.name} if recorded else headline
+    known = [replace(m, headline=m.name in headline) for m in KNOWN if m.name in names]
     others = sorted(names - {measure.name for measure in known})
     return (*known, *map(measure, others))
 
@@ -449,7 +466,8 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
 
     With several scenarios, each begins with rows that hold its name only (with attacks, 80 columns may not do).
     """
-    shown = [measure for measure in summary.headline if measure.name != "tow"]
+    left_out = {TOW.name, *((RA.name, MIA.name) if summary.judge == RELATIVE else ())}
+    shown = [measure for measure in summary.headline if measure.name not in left_out]
     heads = ["method", *(f"{m.short} {m.unit if m.unit != 'points' else ''}".strip() for m in shown)]
     heads += ["note"] if summary.noted else []
     indent = INDENT if summary.several else ""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from expunge.report.drawing import BLUE, GREEN, GREY, INK, GapScale, inline, shortened, svg
+from expunge.report.drawing import BLUE, GREEN, GREY, INK, GapScale, gap_scale, inline, shortened, svg
 from expunge.report.results import BASELINE, REFERENCE
-from expunge.report.tables import GAP, TIME, Cell, Line, Summary, spread
+from expunge.report.tables import TIME, Cell, Line, Measure, Summary, spread
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,13 @@ class Frame:
     """The plotting area of the trade-off in pixels, and the ranges of its scales."""
 
     width: float
-    height: float
     seconds: tuple[float, float]
-    most: float
+    gaps: GapScale
+
+    @property
+    def height(self) -> float:
+        """How high the area is."""
+        return self.gaps.height
 
     def x(self, seconds: float) -> float:
         """The horizontal place of a run time on a logarithmic scale."""
@@ -31,11 +35,6 @@ class Frame:
     def y(self, gap: float) -> float:
         """The vertical place of a gap on a square-root scale, from the top."""
         return self.gaps.y(gap)
-
-    @property
-    def gaps(self) -> GapScale:
-        """The upright scale."""
-        return GapScale(self.height, self.most)
 
     @property
     def signs(self) -> int:
@@ -86,38 +85,41 @@ class Box:
 
 
 def points(summary: Summary) -> list[Point]:
-    """The methods that have both an average gap and a run time above zero, the original left out."""
-    found = [_point(line) for line in summary.lines if line.label != BASELINE]
+    """The methods that have both a nearness to retraining and a run time above zero, the original left out."""
+    found = [_point(line, summary.judge) for line in summary.lines if line.label != BASELINE]
     return [point for point in found if point is not None]
 
 
-def _point(line: Line) -> Point | None:
-    gap, seconds = line.cells.get(GAP.name), line.cells.get(TIME.name)
+def _point(line: Line, judge: Measure) -> Point | None:
+    gap, seconds = line.cells.get(judge.name), line.cells.get(TIME.name)
     return Point(line.label, seconds.mean, gap) if gap and seconds and seconds.mean > 0 else None
 
 
 def tradeoff(summary: Summary, width: int, height: int) -> str | None:
-    """Average gap (points, square-root scale) against run time (seconds, log scale), both better when small.
+    """Nearness to retraining (square-root scale) against run time (seconds, log scale), both better when small.
 
-    The original model is a level line: what lies above it forgets worse than doing nothing. None where no method
-    has both numbers.
+    Nearness is the metric that ranks methods. The original model is a level line: what lies above it forgets worse
+    than doing nothing. None where no method has both numbers.
     """
     shown = points(summary)
     if not any(point.label != REFERENCE for point in shown):
         return None
     baseline = summary.line(BASELINE)
-    level = baseline.cells.get(GAP.name) if baseline else None
-    frame = _frame(shown, level, width, height)
+    level = baseline.cells.get(summary.judge.name) if baseline else None
+    seconds, high = _ranges(shown, level)
+    frame = Frame(width, seconds, gap_scale(summary.judge, height, high))
+    nothing = f"original, doing nothing: {spread(level, summary.judge)}"
     behind = [*_guides(frame, shown, level), *_spreads(frame, shown)]
-    layers = [*behind, *_marks(frame, shown), *_labels(frame, shown, level)]
+    layers = [*behind, *_marks(frame, shown), *_labels(frame, shown, level, nothing)]
     return svg(alt.layer(*layers).properties(width=width, height=height))
 
 
-def _frame(shown: Sequence[Point], level: Cell | None, width: int, height: int) -> Frame:
+def _ranges(shown: Sequence[Point], level: Cell | None) -> tuple[tuple[float, float], float]:
+    """The least and the largest run time, and the largest gap, a little beyond what is drawn."""
     seconds = [point.seconds for point in shown]
     gaps = [point.gap.mean + (point.gap.std or 0.0) for point in shown] + ([level.mean] if level else [])
     margin = max(1.5, (max(seconds) / min(seconds)) ** 0.12)
-    return Frame(width, height, (min(seconds) / margin, max(seconds) * margin), max(max(gaps) * 1.15, 0.5))
+    return (min(seconds) / margin, max(seconds) * margin), max(gaps) * 1.15
 
 
 def _guides(frame: Frame, shown: Sequence[Point], level: Cell | None) -> list[alt.Chart]:
@@ -175,11 +177,11 @@ class Words:
     box: Box
 
 
-def _labels(frame: Frame, shown: Sequence[Point], level: Cell | None) -> list[alt.Chart]:
+def _labels(frame: Frame, shown: Sequence[Point], level: Cell | None, nothing: str) -> list[alt.Chart]:
     """Labels beside their points where nothing else is, with a thin line to those that had to move away."""
     taken = [box for point in shown for box in _around(frame, point)]
     taken += [line.grown(1) for line in _guide_lines(frame, shown, level)]
-    above = [_level_words(frame, level, taken)] if level else []
+    above = [_level_words(frame, level, nothing, taken)] if level else []
     taken += [words.box for words in above]
     placed: dict[str, Words] = {}
     for point in sorted(shown, key=lambda p: (p.label != REFERENCE, p.seconds)):
@@ -211,9 +213,9 @@ def text_width(text: str) -> float:
     return 7.0 * len(text) + 2
 
 
-def _level_words(frame: Frame, level: Cell, taken: Sequence[Box]) -> Words:
+def _level_words(frame: Frame, level: Cell, words: str, taken: Sequence[Box]) -> Words:
     """The words on the level of doing nothing, above it where it is freest."""
-    words, top = f"original, doing nothing: {spread(level, GAP)}", frame.y(level.mean) - TEXT_HEIGHT - 2
+    top = frame.y(level.mean) - TEXT_HEIGHT - 2
     wide = text_width(words)
     lefts = [4 + part / 10 * max(frame.width - wide - 8, 0.0) for part in range(11)]
     boxes = [Box(left, top, left + wide, top + TEXT_HEIGHT) for left in lefts]

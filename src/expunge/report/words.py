@@ -1,30 +1,43 @@
 """The report in words: its headline sentences, the configuration and where the numbers come from."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from expunge.report.results import BASELINE, REFERENCE, Results, Row, flatten, unlearning_of
-from expunge.report.tables import GAP, TIME, Cell, Line, Part, Summary, spread
+from expunge.report.tables import DISTANCE, RELATIVE, TIME, Line, Part, Summary, spread
 
 
-def headline(results: Results, summary: Summary, forgotten: int | None, learned: int | None) -> list[str]:
+@dataclass(frozen=True)
+class Sizes:
+    """How many examples were to be forgotten, at least and at most, of how many that were learned."""
+
+    least: int
+    most: int
+    learned: int
+
+
+def headline(results: Results, summary: Summary, sizes: Sizes | None) -> list[str]:
     """What was forgotten, which method came nearest to retraining, and how the runs ended: a sentence each.
 
     With several scenarios, which method came nearest is said of each.
     """
     nearest = map(_nearest_of, summary.parts) if summary.several else _nearest(summary)
-    return [_task(results, summary, forgotten, learned), *nearest, _outcome(results)]
+    return [_task(results, summary, sizes), *nearest, _outcome(results)]
 
 
-def _task(results: Results, summary: Summary, forgotten: int | None, learned: int | None) -> str:
+def _task(results: Results, summary: Summary, sizes: Sizes | None) -> str:
     methods = {line.label for line in summary.lines if line.label not in (REFERENCE, BASELINE)}
     chosen = forget_words(results)
-    if forgotten is None or not learned:
+    if sizes is None or not sizes.learned:
         what = f"A forget set ({chosen})" if chosen else "A forget set"
         verb = "was"
     else:
-        share = f"{forgotten:,} of {learned:,} training examples ({100 * forgotten / learned:.3g}%"
-        what, verb = f"{share}{f'; {chosen}' if chosen else ''})", "were" if forgotten > 1 else "was"
+        ends = list(dict.fromkeys((sizes.least, sizes.most)))
+        count = " to ".join(f"{end:,}" for end in ends)
+        share = " to ".join(f"{100 * end / sizes.learned:.3g}%" for end in ends)
+        what = f"{count} of {sizes.learned:,} training examples ({share}{f'; {chosen}' if chosen else ''})"
+        verb = "were" if sizes.most > 1 else "was"
     seeds = len({row.seed for row in results.rows})
     scenarios = f" in {_count(len(summary.parts), 'scenario')}" if summary.several else ""
     beside = ", compared with retraining" if all(part.table.line(REFERENCE) for part in summary.parts) else ""
@@ -61,43 +74,61 @@ def _nearest_of(part: Part) -> str:
 
 
 def _nearest(summary: Summary) -> list[str]:
-    """The method with the smallest average gap, those that it cannot be told from, and how doing nothing compares."""
-    known = [line for line in summary.lines if line.label not in (REFERENCE, BASELINE) and GAP.name in line.cells]
+    """The nearest method, those that it cannot be told from, and how doing nothing compares."""
+    judge = summary.judge.name
+    known = [line for line in summary.lines if line.label not in (REFERENCE, BASELINE) and judge in line.cells]
     baseline = summary.line(BASELINE)
-    nothing = baseline.cells.get(GAP.name) if baseline else None
+    nothing = baseline.cells.get(judge) if baseline else None
     if not known:
-        return ["No method has an average gap, so none can be ranked: that takes a finished run and a retrained model."]
-    best, gap = known[0], known[0].cells[GAP.name]
-    sentence = f"{best.label} came nearest to retraining: its average gap is {_points(gap)}{_cost(best, summary)}."
-    if nothing is None:
-        return [sentence, *_ties(known)]
+        what = "a distance to retrained weights" if summary.judge == RELATIVE else "an average gap"
+        return [f"No method has {what}, so none can be ranked: that takes a finished run and a retrained model."]
+    best, gap = known[0], known[0].cells[judge]
+    sentence = f"{best.label} came nearest to retraining: {_far(best, summary)}{_cost(best, summary)}."
+    if baseline is None or nothing is None:
+        return [sentence, *_ties(known, summary)]
     if nothing.mean <= gap.mean:
-        return [f"No method came nearer to retraining than doing nothing ({_points(nothing)}); {sentence}"]
-    return [f"{sentence[:-1]}; doing nothing leaves {_points(nothing)}.", *_ties(known)]
+        return [f"No method came nearer to retraining than doing nothing ({_left(baseline, summary)}); {sentence}"]
+    return [f"{sentence[:-1]}; doing nothing leaves {_left(baseline, summary)}.", *_ties(known, summary)]
 
 
-def _points(cell: Cell) -> str:
-    return f"{spread(cell, GAP)} points"
+def _far(line: Line, summary: Summary) -> str:
+    """How far a method ends from retraining."""
+    cell = line.cells[summary.judge.name]
+    if summary.judge == RELATIVE:
+        return f"its weights keep {spread(cell, summary.judge)} of the distance that doing nothing leaves"
+    return f"its average gap is {spread(cell, summary.judge)} points"
+
+
+def _left(baseline: Line, summary: Summary) -> str:
+    """How far doing nothing ends from retraining."""
+    if summary.judge == RELATIVE:
+        return f"a distance of {spread(baseline.cells.get(DISTANCE.name), DISTANCE)}"
+    return f"{spread(baseline.cells[summary.judge.name], summary.judge)} points"
 
 
 def _cost(line: Line, summary: Summary) -> str:
-    """The run time as a share of retraining's."""
+    """The run time as a share or a multiple of retraining's."""
     reference = summary.line(REFERENCE)
     spent, whole = line.cells.get(TIME.name), reference.cells.get(TIME.name) if reference else None
     if not spent or not whole or not whole.mean > 0:
         return ""
-    return f", in {100 * spent.mean / whole.mean:.2g}% of the time of retraining"
+    share = spent.mean / whole.mean
+    return f", in {f'{share:.1f} times' if share > 1 else f'{100 * share:.2g}% of'} the time of retraining"
 
 
-def _ties(known: Sequence[Line]) -> list[str]:
-    """The methods whose gap differs from the smallest by no more than the two standard deviations together."""
-    best = known[0].cells[GAP.name]
+def _ties(known: Sequence[Line], summary: Summary) -> list[str]:
+    """The methods that differ from the nearest by no more than the two standard deviations together."""
+    judge = summary.judge
+    best = known[0].cells[judge.name]
     near = [
         line.label
         for line in known[1:]
-        if (cell := line.cells[GAP.name]).mean - best.mean <= (cell.std or 0.0) + (best.std or 0.0)
+        if (cell := line.cells[judge.name]).mean - best.mean <= (cell.std or 0.0) + (best.std or 0.0)
     ]
-    return [f"The gap of {_listed(near)} differs from that by no more than the spread between seeds."] if near else []
+    what = "distance" if judge == RELATIVE else "gap"
+    return (
+        [f"The {what} of {_listed(near)} differs from that by no more than the spread between seeds."] if near else []
+    )
 
 
 def _outcome(results: Results) -> str:
