@@ -260,8 +260,8 @@ def varied(*cells):
     [
         (("lr=0.5", "lr=1e-3", "lr=.1"), "lr", (0.001, 0.1, 0.5), True),
         (("batch_size=32", "batch_size=8"), "batch size", (8.0, 32.0), False),
-        (("forget=random:300", "forget=random:10"), "forget: random", (10.0, 300.0), True),
-        (("forget=random:3%", "forget=random:10%"), "forget: random (%)", (3.0, 10.0), False),
+        (("forget=random:300", "forget=random:10"), "examples to forget", (10.0, 300.0), True),
+        (("forget=random:3%", "forget=random:10%"), "examples to forget (%)", (3.0, 10.0), False),
         (("forget=random:3%", "forget=random:10"), None, None, None),
         (("lr=0.1", "epochs=3"), None, None, None),
         (("lr=0.1", "lr=0.10"), None, None, None),

@@ -62,7 +62,8 @@ def _value(place: tuple[float, Part]) -> float:
 def _title(name: str) -> str:
     """The name of a varied number for people: ``batch_size=`` is ``batch size``."""
     unit = " (%)" if name.endswith("%") else ""
-    return name.rstrip("%:=").replace("_", " ").replace("=", ": ") + unit
+    words = "examples to forget" if name.startswith("forget=") else name.rstrip("%=").replace("_", " ")
+    return f"{words}{unit}"
 
 
 @dataclass(frozen=True)
