@@ -279,6 +279,12 @@ def test_the_headline_says_how_many_were_forgotten_where_scenarios_differ():
     assert words.headline(found, tables.summarise(found), None)[0].startswith("A forget set was to be forgotten")
 
 
+def test_the_sizes_of_forget_sets_are_the_least_and_the_most_of_all_scenarios():
+    splits = {size: {"forget": range(size), "retain": range(100 - size)} for size in (7, 3, 9)}
+    assert html._sizes({(str(size), "a", 0): found for size, found in splits.items()}) == words.Sizes(3, 9, 100)
+    assert html._sizes({}) is None
+
+
 def test_the_page_of_recorded_trainings_explains_distances_and_the_edge_of_its_chart(tmp_path):
     write_folder(tmp_path, methods=("retrain", "original", "scrub"), seeds=1, sizes=SMALL)
     for far in (1.5, 2.5):
