@@ -121,7 +121,7 @@ def test_a_variation_changes_the_training_of_originals_and_references_or_the_for
         original, reference = cell.run.subject.original, cell.run.reference
         assert original == TrainConfig(wanted.data, wanted.model, training, seed=cell.seed)
         assert reference is not None
-        assert reference.unlearning == grid.retraining(dataclasses.replace(wanted, training=training))
+        assert reference.unlearning == plans.retraining(training)
         assert cell.run.subject.forget == reference.forget == parse_forget(forget)
 
 

@@ -297,7 +297,7 @@ def test_the_page_of_recorded_trainings_explains_distances_and_the_edge_of_its_c
             record["metrics"]["weight_distance.relative_to_nothing"] = value
             (path.parent / "run.json").write_text(json.dumps(record))
         text = report.write(tmp_path, tmp_path / "report.html").read_text()
-        assert "Distance, relative distance" in text
+        assert "methods are ranked by that share" in text
         assert ("What lies at the upper edge is at 2 or more" in text) == (far > 2)
 
 

@@ -311,7 +311,7 @@ def test_after_recorded_trainings_methods_are_ranked_by_the_distance_of_weights(
     found = tables.summarise(folder(*RECORDED))
     assert found.judge == tables.RELATIVE
     assert [line.label for line in found.lines] == ["retrain", "original", "b", "a"]
-    assert [measure.short for measure in found.headline] == ["Avg. gap", "Rel. distance"]
+    assert [measure.short for measure in found.headline] == ["Avg. gap", "Share of nothing"]
     assert "0.013" in tables.markdown(found)
 
 
