@@ -315,6 +315,15 @@ def test_after_recorded_trainings_methods_are_ranked_by_the_distance_of_weights(
     assert "0.013" in tables.markdown(found)
 
 
+def test_after_recorded_trainings_the_terminal_has_room_for_distances():
+    values = {"test_accuracy": 90.0, "weight_distance.to_reference": 0.05}
+    rows = [dataclasses.replace(found, metrics={**found.metrics, **values}) for found in RECORDED]
+    again = [dataclasses.replace(found, seed=1) for found in rows]
+    _, heads, cells = tables.terminal(tables.summarise(folder(*rows, *again)))
+    assert heads == ["method", "Avg. gap", "Distance", "Share of nothing"]
+    assert cells[2] == ["b", "3.0±0.0", "0.0500", "0.013±0.000"]
+
+
 def test_one_training_that_was_not_recorded_leaves_the_average_gap_as_judge():
     mixed = tables.summarise(folder(*RECORDED, row("c", 0, average_gap=0.5)))
     assert mixed.judge == tables.RELATIVE  # nothing is known of its training

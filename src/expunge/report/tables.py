@@ -466,7 +466,7 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
 
     With several scenarios, each begins with rows that hold its name only (with attacks, 80 columns may not do).
     """
-    left_out = {TOW.name, *((RA.name, MIA.name) if summary.judge == RELATIVE else ())}
+    left_out = {TOW.name, *((RA.name, TA.name, MIA.name) if summary.judge == RELATIVE else ())}
     shown = [measure for measure in summary.headline if measure.name not in left_out]
     heads = ["method", *(f"{m.short} {m.unit if m.unit != 'points' else ''}".strip() for m in shown)]
     heads += ["note"] if summary.noted else []
@@ -495,8 +495,8 @@ def _wrapped(part: Part, summary: Summary) -> list[str]:
 
 
 def _narrow(cell: Cell | None, measure: Measure) -> str:
-    """Mean and spread without blanks and with one decimal of gaps; of the run time and the attack, the mean."""
-    if cell is not None and measure.name in (TIME.name, ASR.name):
+    """Mean and spread without blanks and with one decimal of gaps; the mean alone of times, attacks and distances."""
+    if cell is not None and measure.name in (TIME.name, ASR.name, DISTANCE.name):
         return text(cell.mean, measure)
     shown = replace(measure, decimals=1) if measure.unit == "points" else measure
     return spread(cell, shown).replace(" ", "")
