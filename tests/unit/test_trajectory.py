@@ -240,6 +240,14 @@ def test_the_released_recursion_transposes_the_clipping(kind: str, clip: float |
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-11)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_released_vector_of_one_example_is_that_among_all_though_batches_are_without_it(kind: str) -> None:
+    with problem(kind, clip=0.2) as (made, trajectory, _):
+        among = carried(made, trajectory, tangents.AsReleased(made, trajectory, torch.arange(COUNT)))
+        alone = carried(made, trajectory, tangents.AsReleased(made, trajectory, only(3)))
+    assert apart(alone[0], among[3]) < 1e-12
+
+
 def test_the_released_recursion_knows_no_momentum() -> None:
     with problem("linear", momentum=0.5) as (made, trajectory, _), pytest.raises(RequestError, match="momentum=0"):
         tangents.AsReleased(made, trajectory, torch.arange(COUNT))

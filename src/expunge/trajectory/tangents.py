@@ -120,7 +120,8 @@ class Additive:
 def gradients_of(calculus: Calculus, step: Step, groups: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The gradients of the examples of a step that are in a group, a piece at a time: the groups (k,), and (k, p)."""
     at_once = max(1, GRADIENTS // step.weights.nbytes)
-    for part in (groups >= 0).nonzero().flatten().split(at_once):
+    present = (groups >= 0).nonzero().flatten()
+    for part in present.split(at_once) if len(present) else ():
         yield groups[part].to(step.weights.device), calculus.point(step.weights, step.places[part]).gradients()
 
 
