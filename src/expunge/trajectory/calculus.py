@@ -163,8 +163,6 @@ class NetworkPoint:
         """See :class:`Point`. Cost: about 1.5 gradients of the batch a vector."""
         if not len(vectors):
             return
-        if not len(vectors):
-            return
         for rows, given in zip(out.split(self.at_once), vectors.split(self.at_once), strict=True):
             found = self._many(given) if len(given) >= MANY else torch.stack([self._one(each) for each in given])
             rows.mul_(beta).add_(found, alpha=alpha)
