@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge import config, parameters, registry, training, unlearning
+from expunge.adapters import LowRank
 from expunge.context import Context, UnlearningData
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import ImageSet, make
@@ -16,8 +17,14 @@ from expunge.methods.hessian_free import HessianFreeConfig
 from expunge.methods.retrain import RetrainConfig
 from expunge.normalisation import with_normalisation
 from expunge.rules import PerRole, Rule
+from expunge.scores import ScoreData
+from expunge.scores.trajectory_influence import TrajectoryInfluenceConfig as Wanted
+from expunge.scores.trajectory_influence import score_examples
 from expunge.training import Training
+from expunge.trajectory.calculus import calculus
 from expunge.trajectory.plan import Trajectory, draw, fingerprint, read
+from expunge.trajectory.store import VectorStore
+from expunge.trajectory.tangents import Additive, carry
 from expunge.unlearning import Unlearning
 from tests import problems
 
@@ -370,8 +377,53 @@ def test_vectors_are_for_the_additive_variant() -> None:
         unlearned(model, trajectory, split(pictures(), 41), HessianFreeConfig("additive", vectors="somewhere"))
 
 
+def test_vectors_are_of_the_weights_themselves_not_of_adapters() -> None:
+    model, trajectory = trained(network("logistic"), pictures(), plan())
+
+    def nowhere(name: str) -> VectorStore:
+        raise AssertionError(name)
+
+    wanted = Unlearning(HessianFreeConfig("additive", vectors="somewhere"), adapters=LowRank(rank=1))
+    with pytest.raises(RequestError, match="made from adapters"):
+        unlearning.unlearn(
+            model, split(pictures(), 41), wanted, problems.context(trajectory=trajectory, vectors=nowhere)
+        )
+
+
 def test_hessian_free_notes_what_it_walked_along() -> None:
     model, trajectory = trained(network("logistic"), pictures(), plan(clip=0.3))
     context = problems.context(trajectory=trajectory)
     unlearning.unlearn(model, split(pictures(), 41), Unlearning(HessianFreeConfig()), context)
     assert context.notes["trajectory"] == {"steps": 6, "clipped": 6}
+
+
+@pytest.mark.parametrize("images", ["train", "validation", "test"])
+def test_scores_are_in_the_order_of_the_training_images_and_about_the_images_asked_for(images: str) -> None:
+    sets = {"train": pictures(), "validation": pictures(7), "test": pictures(9)}
+    model, trajectory = trained(network("mlp:hidden=(6,)"), sets["train"], plan())
+    with calculus(model, sets["train"]) as made:
+        seen = sets["train"].ids.argsort()
+        each = Additive(made, trajectory, torch.arange(12), whole=True)
+        carry(made, trajectory, [each])
+        asked = sets[images]
+        loss = nn.functional.cross_entropy(model(asked.inputs / 255), asked.labels)
+        slope = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
+    found = score_examples(
+        model.eval(), ScoreData(**sets, num_classes=3), Wanted(images=images), problems.context(trajectory=trajectory)
+    )["loss"]
+    torch.testing.assert_close(found[seen], each.vectors @ slope, rtol=1e-3, atol=1e-8)
+    assert not torch.equal(seen, torch.arange(12))
+
+
+def test_scores_refuse_other_images_and_other_models() -> None:
+    images = pictures()
+    model, trajectory = trained(network("logistic"), images, plan())
+    darker = dataclasses.replace(images, inputs=images.inputs // 2)
+    for given, train, message in (
+        (model, darker, "of other images"),
+        (network("logistic"), images, "does not lead to this model"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            score_examples(
+                given.eval(), ScoreData(train, images, images, 3), Wanted(), problems.context(trajectory=trajectory)
+            )

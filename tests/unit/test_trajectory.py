@@ -180,6 +180,17 @@ def test_the_recorded_training_is_the_training(kind: str, setting: dict[str, flo
         assert trajectory.clipped == ("clip" in setting) * trajectory.plan.steps
 
 
+def test_which_steps_were_clipped_is_known() -> None:
+    with problem("linear", clip=0.9) as (_, trajectory, oracle):
+        norms = [
+            float(oracle.gradient(weights.requires_grad_(), number, torch.ones(COUNT)).detach().norm())
+            for number, weights in enumerate(oracle.path(oracle.start(trajectory)))
+        ]
+        torch.testing.assert_close(trajectory.norms, torch.tensor(norms, dtype=torch.float64))
+        assert trajectory.clipped == sum(norm > 0.9 for norm in norms)
+        assert 0 < trajectory.clipped < len(norms)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_vector_is_the_derivative_of_retraining_with_less_of_an_example(kind: str, setting: dict[str, float]) -> None:

@@ -324,8 +324,8 @@ def test_a_trajectory_has_a_digest_of_everything_in_it() -> None:
 
 
 @contextmanager
-def deletions(folder: Path, **more: object) -> Iterator[tuple[Deletions, Calculus, Trajectory]]:
-    with problem(lr=0.1) as (made, trajectory):
+def deletions(folder: Path, kind: str = "network", **more: object) -> Iterator[tuple[Deletions, Calculus, Trajectory]]:
+    with problem(kind, lr=0.1) as (made, trajectory):
         yield Deletions(made, trajectory, filled(made, trajectory, folder), **more), made, trajectory  # type: ignore[arg-type]
 
 
@@ -341,15 +341,17 @@ def test_deleting_in_several_requests_is_deleting_at_once(tmp_path: Path) -> Non
         assert first.deleted == {1, 3, 7, 8}
 
 
-def test_a_rebase_is_the_set_aware_tangent_from_which_deletions_go_on(tmp_path: Path) -> None:
-    with deletions(tmp_path) as (online, made, trajectory):
+@pytest.mark.parametrize("kind", ["network", "linear"])
+def test_a_rebase_is_the_set_aware_tangent_from_which_deletions_go_on(kind: str, tmp_path: Path) -> None:
+    with deletions(tmp_path, kind) as (online, made, trajectory):
+        trained = made.in_order(made.weights[None])[0]
         before = online.delete(torch.tensor([2, 5]))
         rebased = online.rebase()
         aware = carried(made, trajectory, tangents.SetAware(made, trajectory, without(2, 5)))[0]
-        torch.testing.assert_close(rebased, made.weights + aware)
+        torch.testing.assert_close(rebased, trained + aware)
         assert not torch.allclose(before, rebased)
         later = online.delete(torch.tensor([0]))
-        torch.testing.assert_close(later, made.weights + aware + each(made, trajectory)[0], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(later, trained + aware + each(made, trajectory)[0], rtol=1e-5, atol=1e-7)
 
 
 def test_a_rebase_of_nothing_is_nothing(tmp_path: Path) -> None:
