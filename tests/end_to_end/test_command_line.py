@@ -89,6 +89,15 @@ def test_rules_per_role_and_update_masks_from_the_command_line(
     assert "precompute" in json.loads((run / "run.json").read_text())["seconds"]
 
 
+def test_the_regulariser_is_that_of_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", "logistic", "--epochs", "1", "--weight-decay", "0.125", "--quiet"]
+    assert main(["train", "--runs", str(tmp_path), *options]) == 0
+    run = Path(capsys.readouterr().out.strip())
+    for said, expected in (([], 0.125), (["--l2", "0.25"], 0.25)):
+        found = unlearn(run, capsys, "newton-step", *said)
+        assert json.loads((found / "config.json").read_text())["unlearning"]["method"]["l2"] == expected
+
+
 def test_an_alias_is_answered_with_the_canonical_name(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["unlearn", "--run", str(trained), "--forget", "class:3", "FT", "--epochs", "1"])
     captured = capsys.readouterr()

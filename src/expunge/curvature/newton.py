@@ -28,7 +28,8 @@ class NewtonConfig:
 
     l2: float = 5e-4
     """Coefficient of l2/2 ||w||^2, over all weights, in the loss that the original was trained on: the weight_decay of
-    its rule, for SGD. It belongs to the loss: without it the step is too long."""
+    its rule, for SGD, which `expunge unlearn` takes from its run. It belongs to the loss: without it the step is too
+    long."""
     damping: float = 1e-3
     """Added to the diagonal beside l2, to keep the step short where the loss hardly curves. Next to nothing will do for
     one layer with a fair l2; a deep network needs 0.1 or more, or the step can be worse than none."""
