@@ -232,9 +232,7 @@ def _converter() -> cattrs.Converter:
     ):
         converter.register_structure_hook(plain, _strict(plain, accepted))
     converter.register_structure_hook_func(_is_literal, _structure_literal)
-    converter.register_structure_hook_func(
-        _is_list, lambda value, kind: tuple(converter.structure(part, get_args(kind)[0]) for part in _several(value))
-    )
+    converter.register_structure_hook_func(_is_list, lambda value, kind: _structure_list(value, get_args(kind)[0]))
     converter.register_structure_hook(Path, lambda value, _: Path(str(value)))
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook_func(_is_choice, lambda value, kind: _structure_choice(value, _kind(kind)))
@@ -266,10 +264,14 @@ def _is_list(kind: object) -> bool:
     return get_origin(kind) is tuple and len(get_args(kind)) == 2 and get_args(kind)[1] is Ellipsis
 
 
-def _several(value: object) -> list[object]:
-    """The parts of a list; one value alone is a list of one, and text may join several by +."""
+def _structure_list(value: object, kind: type) -> tuple[object, ...]:
+    return tuple(_converter().structure(part, kind) for part in _several(value, kind))
+
+
+def _several(value: object, kind: object) -> list[object]:
+    """The parts of a list; one value alone is a list of one, and text may join several by +: ``a+b``, ``3+17``."""
     if isinstance(value, str):
-        return list(value.split("+"))
+        return [int(part) if kind is int and part.isdecimal() else part for part in value.split("+")]
     if isinstance(value, Iterable):
         return list(cast("Iterable[object]", value))
     return [value]

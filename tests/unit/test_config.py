@@ -142,3 +142,13 @@ def test_a_configuration_class_of_nobody_is_refused() -> None:
 
     with pytest.raises(RequestError, match="configuration of no method"):
         registry.of_config("methods", Strange())
+
+
+def test_lists_of_numbers_and_of_words_are_joined_by_a_plus() -> None:
+    wanted = config.parse("scores", "trajectory_influence:of=losses,images=train,ids=3+17")
+    assert getattr(wanted, "ids") == (3, 17)  # noqa: B009
+    masked = naming.named("finetune:mask.layers=0+2").update_mask
+    assert masked is not None
+    assert masked.layers == ("0", "2")
+    with pytest.raises(RequestError, match="expected int, got 'x'"):
+        config.parse("scores", "trajectory_influence:ids=3+x")

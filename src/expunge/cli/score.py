@@ -20,7 +20,7 @@ class Arguments(_console.Common):
     run: _console.RunPath
     """The run of `expunge train` whose examples are scored."""
     score: Annotated[str, tyro.conf.Positional]
-    """The score, see `expunge list scores`; options follow a colon: trajectory_influence:of=logits,ids=(3,17)."""
+    """The score, see `expunge list scores`; options follow a colon: trajectory_influence:of=logits,ids=3+17."""
     top: int = 5
     """How many of the highest and of the lowest to print."""
     csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

@@ -41,7 +41,7 @@ class TrajectoryInfluenceConfig:
         ranges.one_of(get_args(Images), images=self.images)
         ranges.above(0, memory=self.memory)
         if self.of != "loss" and not self.ids:
-            raise RequestError(f"of={self.of} needs the ids of the images it is about: ids=(3,17)")
+            raise RequestError(f"of={self.of} needs the ids of the images it is about: ids=3+17")
 
 
 @score(reference="Hara et al. 2019, arXiv:1906.08473", trajectory=True)
