@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from expunge.trajectory import delayed, tangents
-from expunge.trajectory.calculus import LinearCalculus
+from expunge.trajectory.calculus import LinearCalculus, calculus
 from expunge.trajectory.delayed import Delayed, additive
-from tests.unit.test_trajectory import COUNT, carried, problem
+from expunge.trajectory.steps import record
+from tests import problems
+from tests.unit.test_trajectory import COUNT, carried, model, plan_of, problem
 
 GROUPS = {
     "examples": torch.arange(COUNT),
@@ -31,6 +33,30 @@ def test_the_same_vectors(
         found = carried(made, trajectory, Delayed(made, trajectory, groups, whole=whole))
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
         assert whole or len(expected) == 1 or bool(expected.abs().amax() > 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["linear", "without bias"])
+def test_features_that_never_change(kind: str) -> None:
+    """Here the middle of every image is grey."""
+    images = problems.images(COUNT)
+    images.inputs[:, :, 1:3, 1:3] = 77
+    with calculus(model(kind), images, torch.float64) as made:
+        assert isinstance(made, LinearCalculus)
+        assert made.varying == 12
+        trajectory, weights = record(made, plan_of(images))
+        found, expected = (
+            made.in_order(tangent.vectors)
+            for tangent in (
+                Delayed(made, trajectory, GROUPS["examples"], whole=True),
+                tangents.Additive(made, trajectory, GROUPS["examples"], whole=True),
+            )
+            if tangents.carry(made, trajectory, [tangent]) is not None
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
+        named = made.named(weights)
+        torch.testing.assert_close(made.flat(named), weights, rtol=0, atol=0)
+        plain = torch.cat([part.flatten() for part in named.values()])
+        torch.testing.assert_close(made.in_order(weights[None])[0], plain, rtol=0, atol=0)
 
 
 def test_some_steps_are_clipped_and_some_are_not() -> None:

@@ -204,13 +204,19 @@ class LinearCalculus:
     """In closed form, of one linear layer on fixed features.
 
     Flat vectors are ``(W | bias)`` row by row, so that the features have a column of ones and every product is one
-    of matrices.
+    of matrices. Features that are the same for all images (the bias, black borders, dead units) come last.
     """
 
     def __init__(self, network: Network, images: ImageSet, head: Head) -> None:
         """Compute the features of all images: n d numbers, one forward pass."""
         self.images, self.dtype, self._head = images, network.dtype, head
-        self.features = heads.features(network, head, images, dtype=network.dtype)
+        features = heads.features(network, head, images, dtype=network.dtype)
+        constant = features.amax(dim=0) == features.amin(dim=0)
+        self._order = constant.to(torch.uint8).argsort(stable=True)
+        self._back = self._order.argsort()
+        self.features = features[:, self._order]
+        self.varying = int((~constant).sum())
+        """How many features vary: the first ones."""
         self.targets = functional.one_hot(images.labels, head.module.out_features).to(network.dtype)
         self.weights = self.flat(network.weights)
 
@@ -221,17 +227,17 @@ class LinearCalculus:
 
     def flat(self, vector: Vector) -> Tensor:
         """See :class:`Calculus`."""
-        return self._head.matrix(vector).to(self.dtype).flatten()
+        return self._head.matrix(vector).to(self.dtype)[:, self._order].flatten()
 
     def named(self, vector: Tensor) -> Vector:
         """See :class:`Calculus`."""
-        return self._head.vector(vector.view(-1, self.features.shape[1]))
+        return self._head.vector(vector.view(-1, self.features.shape[1])[:, self._back])
 
     def in_order(self, vectors: Tensor) -> Tensor:
         """See :class:`Calculus`."""
+        matrices = vectors.view(len(vectors), -1, self.features.shape[1])[:, :, self._back]
         if self._head.bias is None:
-            return vectors
-        matrices = vectors.view(len(vectors), -1, self.features.shape[1])
+            return matrices.flatten(1)
         return torch.cat([matrices[:, :, :-1].flatten(1), matrices[:, :, -1]], dim=1)
 
 

@@ -3,8 +3,9 @@
 Every change of a vector is a combination of the features of a batch. Within a window of steps with the features X
 (w, d) a vector is ``scale (a + C X)``, with a what it was when the window was opened, and scale what the L2 term has
 left of it. Its product with the features x of a step is ``scale (a X^T + C X X^T)`` in the columns of x, where
-``a X^T`` and ``X X^T`` are known from the beginning: a itself, of p numbers, is read and written once a window. The
-sums are those of :class:`expunge.trajectory.tangents.Additive`, in another order.
+``a X^T`` and ``X X^T`` are known from the beginning: a itself, of p numbers, is read and written once a window.
+Features that are the same for all images take part by one product instead of w. The sums are those of
+:class:`expunge.trajectory.tangents.Additive`, in another order.
 """
 
 from collections.abc import Iterator
@@ -115,10 +116,11 @@ class Delayed(Additive):
         positions = torch.cat(batches)
         self._begun = max(self._begun, int(self.groups[positions].max()) + 1)
         features = self.linear.features[self._places[positions].to(self._rows.device)]
-        wide, taking = features.shape[1], self._rows[: self._begun]
-        z = taking.new_empty(taking.numel() // wide, len(features))
-        for rows, out in self._blocks(z, wide):
-            torch.mm(rows, features.T, out=out)
+        z = self._rows.new_empty(self._begun * (self._rows.shape[1] // features.shape[1]), len(features))
+        cut, same = self.linear.varying, features[0, self.linear.varying :]
+        for rows, out in self._blocks(z, features.shape[1]):
+            shift = (rows[:, cut:] @ same)[:, None].expand_as(out)
+            torch.addmm(shift, rows[:, :cut], features[:, :cut].T, out=out)
         return _Window(first, ends, features, features @ features.T, z, torch.zeros_like(z))
 
     def _settle(self) -> None:
@@ -126,8 +128,10 @@ class Delayed(Additive):
         window, self._window = self._window, None
         if window is None:
             return
-        for rows, given in self._blocks(window.coefficients, window.features.shape[1]):
-            rows.addmm_(given, window.features, beta=window.scale, alpha=window.scale)
+        cut, features, scale = self.linear.varying, window.features, window.scale
+        for rows, given in self._blocks(window.coefficients, features.shape[1]):
+            rows[:, :cut].addmm_(given, features[:, :cut], beta=scale, alpha=scale)
+            rows[:, cut:].addr_(given.sum(dim=1), features[0, cut:], beta=scale, alpha=scale)
 
     def _blocks(self, beside: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The vectors that take part as matrices (., d), some at a time, with the same rows of ``beside``."""
