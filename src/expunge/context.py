@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from expunge import randomness
 from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError
 from expunge.masks import Mask
 from expunge.rules import PerRole, Rule
 from expunge.trajectory.plan import Trajectory
@@ -56,6 +57,8 @@ class Context:
     """Keeps the tensors of an expensive stage where later runs find them; without it they are made each time."""
     trajectory: Trajectory | None = None
     """The recorded training of the original model, if it was recorded."""
+    l2: float | None = None
+    """Coefficient of ``l2/2 ||w||^2`` in the loss that the original was trained on, where that is known."""
     vectors: Callable[[str], VectorStore] | None = None
     """Finds the vectors that ``expunge precompute`` has kept, by the name of the run."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -118,6 +121,23 @@ class Context:
         """
         with self.phase("precompute"):
             return make(randomness.child(self.generator, name)) if self.keep is None else self.keep(name, plan, make)
+
+    def regulariser(self, given: float | None) -> float:
+        """The L2 term of the loss of training: what is given, or what is known of the training.
+
+        Raises:
+            RequestError: Neither is known.
+        """
+        if given is not None:
+            return given
+        if self.l2 is not None:
+            return self.l2
+        if self.trajectory is not None:
+            return self.trajectory.plan.l2
+        raise RequestError(
+            "say the coefficient of the L2 term in the loss that the model was trained on: l2=..., the weight_decay of "
+            "SGD, or l2=0 if there was none"
+        )
 
     def history(self) -> list[dict[str, object]]:
         """One record per step of every stepper: step, learning rates, losses by role."""

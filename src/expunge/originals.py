@@ -6,7 +6,7 @@ from expunge import parameters, preparation
 from expunge.errors import RequestError
 from expunge.execution import Session
 from expunge.masks import Mask
-from expunge.plans import Original, TrainConfig
+from expunge.plans import ImportConfig, Original, TrainConfig
 from expunge.preparation import Prepared
 from expunge.runs import RunDirectory
 from expunge.trajectory import plan
@@ -34,6 +34,12 @@ def load_trajectory(wanted: Original, directory: RunDirectory) -> Trajectory | N
     if not (isinstance(wanted, TrainConfig) and wanted.training.record):
         return None
     return plan.read(directory.tensors("trajectory"))
+
+
+def l2_of(wanted: Original) -> float | None:
+    """The coefficient of the L2 term in the loss of training; None where it is not known, or decay is no part of it."""
+    rule = wanted.training.rule
+    return None if isinstance(wanted, ImportConfig) or rule.optimizer != "sgd" else rule.weight_decay
 
 
 def check_data(original: RunDirectory, data: Prepared) -> None:

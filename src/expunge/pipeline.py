@@ -29,7 +29,7 @@ from expunge.errors import RequestError
 from expunge.evaluation import Predictions, Shadows, Subject, evaluate, predict
 from expunge.execution import Session, once
 from expunge.masks import Mask
-from expunge.originals import check_data, load_sparse, load_trajectory
+from expunge.originals import check_data, l2_of, load_sparse, load_trajectory
 from expunge.plans import (
     EvaluateConfig,
     ImportConfig,
@@ -186,6 +186,7 @@ def _unlearn(
     model, context.sparsity = load_sparse(wanted.original, before["original"], session)
     model.to(session.device)
     context.trajectory = load_trajectory(wanted.original, before["original"])
+    context.l2 = l2_of(wanted.original)
     context.vectors = lambda name: vectors.find(name, wanted.original, context, store)
     context.keep = stages = Stages(wanted, context, store, session)
     model = unlearning.unlearn(model, seen, wanted.unlearning, context)

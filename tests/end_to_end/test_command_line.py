@@ -93,9 +93,13 @@ def test_the_regulariser_is_that_of_the_training(tmp_path: Path, capsys: pytest.
     options = ["--model", "logistic", "--epochs", "1", "--weight-decay", "0.125", "--quiet"]
     assert main(["train", "--runs", str(tmp_path), *options]) == 0
     run = Path(capsys.readouterr().out.strip())
-    for said, expected in (([], 0.125), (["--l2", "0.25"], 0.25)):
-        found = unlearn(run, capsys, "newton-step", *said)
-        assert json.loads((found / "config.json").read_text())["unlearning"]["method"]["l2"] == expected
+    found = [unlearn(run, capsys, "newton-step", *said) for said in ([], ["--l2", "0.125"], ["--l2", "0.25"])]
+    same, said, other = ((path / "model.safetensors").read_bytes() for path in found)
+    assert same == said != other
+    assert main(["train", "--runs", str(tmp_path), *options, "--optimizer", "adamw"]) == 0
+    run = Path(capsys.readouterr().out.strip())
+    assert main(["unlearn", "--run", str(run), "--forget", "class:3", "--quiet", "newton-step"]) == 2
+    assert "say the coefficient of the L2 term" in capsys.readouterr().err
 
 
 def test_an_alias_is_answered_with_the_canonical_name(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

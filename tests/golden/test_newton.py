@@ -52,7 +52,7 @@ def system(case: Case) -> dict[str, Any]:
 def newton(found: Network, forget: Loss, retain: Loss, config: NewtonConfig, step: Vector) -> tuple[Vector, Vector]:
     """The right side as this package has it, and the matrix times the case's step."""
     assert isinstance(config, NewtonStepConfig)
-    return newton_step.direction(found, forget, retain, config), retain.product(step)
+    return newton_step.direction(found, forget, retain, config.towards, config.l2 or 0.0), retain.product(step)
 
 
 def jackknife(found: Network, forget: Loss, retain: Loss, config: NewtonConfig, step: Vector) -> tuple[Vector, Vector]:

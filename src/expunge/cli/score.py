@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from expunge import config, pipeline
+from expunge import config, pipeline, ranges
 from expunge.cli import _console
 from expunge.plans import ScoreConfig
 from expunge.runs import RunDirectory
@@ -32,6 +32,7 @@ class Arguments(_console.Common):
 def run(arguments: Sequence[str]) -> int:
     """Score, or find the run that exists already."""
     given = _console.parse(Arguments, "score", __doc__, arguments)
+    ranges.at_least(1, top=given.top)
     store, original = _console.open_original(given.run)
     wanted = ScoreConfig(original, config.parse("scores", given.score), given.seed)
     with _console.session(given) as session:

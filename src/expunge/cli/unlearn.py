@@ -14,7 +14,7 @@ from expunge.cli import _console
 from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
 from expunge.naming import PRESETS
-from expunge.plans import ImportConfig, UnlearnConfig, retraining
+from expunge.plans import UnlearnConfig, retraining
 from expunge.unlearning import Unlearning
 from expunge.update_masks import UpdateMask
 from expunge.updates import Precision
@@ -135,14 +135,8 @@ def _mentions(given: list[str], *prefixes: str) -> bool:
 
 
 def _as_original(method: object, given: list[str]) -> object:
-    """Retraining repeats the training of the original model, and the L2 term is that of it, unless told otherwise."""
-    names = {field.name for field in dataclasses.fields(method)}  # pyright: ignore
-    if "--run" not in given[:-1] or not (isinstance(method, RetrainConfig) or "l2" in names):
-        return method
-    _, original = _console.open_original(Path(given[given.index("--run") + 1]))
-    rule = original.training.rule
-    if isinstance(method, RetrainConfig):
+    """Retraining repeats the training of the original model unless told otherwise."""
+    if isinstance(method, RetrainConfig) and "--run" in given[:-1]:
+        _, original = _console.open_original(Path(given[given.index("--run") + 1]))
         return retraining(original.training).method
-    if rule.optimizer == "sgd" and rule.weight_decay > 0 and not isinstance(original, ImportConfig):
-        return dataclasses.replace(method, l2=rule.weight_decay)  # pyright: ignore
     return method

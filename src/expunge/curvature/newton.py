@@ -26,10 +26,9 @@ Solver = Literal["cg", "closed_form"]
 class NewtonConfig:
     """The linear system of a Newton-like step, and how it is solved."""
 
-    l2: float = 5e-4
-    """Coefficient of l2/2 ||w||^2, over all weights, in the loss that the original was trained on: the weight_decay of
-    its rule, for SGD, which `expunge unlearn` takes from its run. It belongs to the loss: without it the step is too
-    long."""
+    l2: float | None = None
+    """Coefficient of l2/2 ||w||^2, over all weights, in the loss that the original was trained on: by default the
+    weight_decay of its rule, where that is known. It belongs to the loss: without it the step is too long."""
     damping: float = 1e-3
     """Added to the diagonal beside l2, to keep the step short where the loss hardly curves. Next to nothing will do for
     one layer with a fair l2; a deep network needs 0.1 or more, or the step can be worse than none."""
@@ -157,11 +156,12 @@ def step(
     right = {name: part * free[name] for name, part in right.items()}
     if not all(bool(torch.isfinite(part).all()) for part in right.values()):
         raise RunError("the gradient is not finite: the model or its images hold NaN or infinity")
+    diagonal = context.regulariser(config.l2) + config.damping
     if config.solver == "closed_form":
-        return _closed_form(parts, right, free, config.l2 + config.damping)
+        return _closed_form(parts, right, free, diagonal)
 
     def system(vector: Vector) -> Vector:
-        total = {name: (config.l2 + config.damping) * part for name, part in vector.items()}
+        total = {name: diagonal * part for name, part in vector.items()}
         for share, loss in parts:
             for name, product in loss.product(vector).items():
                 total[name] += share * product * free[name]

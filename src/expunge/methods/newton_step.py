@@ -48,13 +48,13 @@ def unlearn(model: nn.Module, data: UnlearningData, config: NewtonStepConfig, co
     allowed = moving.movable(model, context)
     with frozen(model, newton.precision(model)) as network:
         forget, retain = newton.losses(network, data, config)
-        v = direction(network, forget, retain, config)
+        v = direction(network, forget, retain, config.towards, context.regulariser(config.l2))
         change = newton.step([(1.0, retain)], v, allowed, config, context)
     newton.move(model, change, allowed)
     return model
 
 
-def direction(network: Network, forget: Loss, retain: Loss, config: NewtonStepConfig) -> Vector:
+def direction(network: Network, forget: Loss, retain: Loss, towards: Towards, l2: float) -> Vector:
     """The right side v, from the mean gradients g_f of m forgotten and g_r of n_r retained examples; n = m + n_r.
 
     retrained: ``(m/n) (g_f - g_r)``, the gradient of the loss of training less that of retraining. Were the original
@@ -63,10 +63,8 @@ def direction(network: Network, forget: Loss, retain: Loss, config: NewtonStepCo
     l2 w)``, Newton's step on the retained loss.
     """
     m, kept = forget.count, retain.count
-    if config.towards == "stationary":
+    if towards == "stationary":
         return {name: m / kept * part for name, part in forget.gradient.items()}
-    if config.towards == "minimum":
-        return {
-            name: -(part + config.l2 * network.weights[name].to(part.dtype)) for name, part in retain.gradient.items()
-        }
+    if towards == "minimum":
+        return {name: -(part + l2 * network.weights[name].to(part.dtype)) for name, part in retain.gradient.items()}
     return {name: m / (m + kept) * (part - retain.gradient[name]) for name, part in forget.gradient.items()}

@@ -64,6 +64,7 @@ def _along(model: nn.Module, data: UnlearningData, context: Context) -> nn.Modul
     if context.trajectory is None:
         raise RequestError("recorded needs the recorded training of the model: train it with `expunge train --record`")
     plan = context.trajectory.plan
+    context.trajectory.check_images(data.everything())
     kept = torch.zeros(len(plan.ids), dtype=torch.bool)
     kept[plan.positions(data.retain.ids)] = True
     with calculus(model, data.retain) as made:
