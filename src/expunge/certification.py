@@ -7,6 +7,7 @@ on W.
 """
 
 import math
+import os
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,12 @@ from expunge import ranges
 from expunge.curvature import softmax_linear
 from expunge.errors import RequestError, RunError
 
+CHOSEN = (
+    "sigma was chosen from these data, and the certificate takes it as given: fix a budget beforehand for a "
+    "certificate that covers it too"
+)
+"""What a certificate without a budget depends on, in the words of the result."""
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -24,7 +31,8 @@ class Certificate:
 
     The retrained model is the minimiser of the loss of the retain set, or any weights where the gradient of that loss
     has at most the norm ``reference_gradient_norm``, with noise of the same deviation. Whatever is made of one of the
-    two models, its probability is at most exp(epsilon) times that of the same from the other, plus delta.
+    two models, its probability is at most exp(epsilon) times that of the same from the other, plus delta. That is of
+    the weights: the numbers here are exact, and whoever reads them may learn of the data from them too.
     """
 
     gradient_norm: float
@@ -41,6 +49,9 @@ class Certificate:
     """The deviation of the noise."""
     capacity: int
     """So many more examples can go, whichever they are, until the bound of the same W may exceed the budget."""
+    conditional: str | None
+    """:data:`CHOSEN` where the budget was the bound, so that sigma follows from the data. None where it was given: if
+    fixed beforehand, sigma says nothing of them."""
 
 
 def check(l2: float, epsilon: float, delta: float) -> None:
@@ -78,7 +89,8 @@ def certify(
 ) -> Certificate:
     """The certificate of W (classes, d), without noise so far, on the retained X (n, d), both float64; one pass.
 
-    Without a ``budget``, it is the bound. Where ``free`` (classes, d) is false, the weights of all models are the same.
+    Without a ``budget``, it is the bound, and (epsilon, delta) hold conditional on the sigma that follows. Where
+    ``free`` (classes, d) is false, the weights of all models are the same.
 
     Raises:
         RequestError: A feature is not finite.
@@ -99,7 +111,8 @@ def certify(
     each = lipschitz(inputs) + float((slope - l2 * weights).norm())
     further = capacity(norm, len(inputs), each, l2 * hidden - reference_gradient_norm)
     sigma = gaussian_deviation(hidden, epsilon, delta)
-    return Certificate(norm, reference_gradient_norm, bound, hidden, epsilon, delta, sigma, further)
+    conditional = CHOSEN if budget is None else None
+    return Certificate(norm, reference_gradient_norm, bound, hidden, epsilon, delta, sigma, further, conditional)
 
 
 def gradient(weights: Tensor, inputs: Tensor, labels: Tensor, l2: float) -> Tensor:
@@ -155,3 +168,13 @@ def gaussian_deviation(distance: float, epsilon: float, delta: float) -> float:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if gaussian_delta(1.0, middle, epsilon) <= delta else (middle, high)
     return high * distance
+
+
+def secret_noise(shape: torch.Size) -> Tensor:
+    """N(0, I) in float64 that nobody can draw again: every number is made of 52 bits from the operating system.
+
+    ``Phi^-1((k + 1/2) / 2^52)``, k uniform: no value exceeds 8.3, as each would by a chance of 2^-52. A generator of
+    torch would not do: that of the CPU takes 32 bits of its seed, and so many can be tried.
+    """
+    bits = torch.frombuffer(bytearray(os.urandom(8 * shape.numel())), dtype=torch.int64) & (2**52 - 1)
+    return torch.special.ndtri((bits.double() + 0.5) / 2**52).view(shape)

@@ -27,7 +27,7 @@ COUNT = 100
 IMAGES = problems.images(COUNT)
 X = torch.cat([(IMAGES.inputs / 255).double().flatten(1), torch.ones(COUNT, 1, dtype=torch.float64)], dim=1)
 Y = IMAGES.labels
-CONFIG = CertifiedRemovalConfig(l2=0.1, reference_gradient_norm=0.0)
+CONFIG = CertifiedRemovalConfig(l2=0.1, reference_gradient_norm=0.0, repeatable=True)
 
 
 def kept(m: int) -> Tensor:
@@ -230,7 +230,67 @@ def test_no_distance_needs_no_noise() -> None:
     assert certification.gaussian_delta(0.0, 1.0, 1.0) == 0.0
 
 
+def test_secret_noise_is_the_quantile_of_the_bits_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [0, 1, 2**51 - 1, 2**51, 2**50, 2**52 - 1, 2**64 - 1]
+    monkeypatch.setattr("os.urandom", lambda count: np.array(words, np.uint64).tobytes()[:count])
+    found = certification.secret_noise(torch.Size([7, 1]))
+    with mpmath.workdps(40):
+        shares = [(mpmath.mpf(word % 2**52) + 0.5) / 2**52 for word in words]
+        expected = [float(mpmath.sqrt(2) * mpmath.erfinv(2 * share - 1)) for share in shares]
+    assert found.shape == (7, 1)
+    assert found.flatten().tolist() == pytest.approx(expected, rel=1e-9, abs=1e-18)
+    assert found[0] == -found[-1]
+
+
+def test_secret_noise_is_normal_and_new_whatever_is_seeded() -> None:
+    """Of what the system gives: the distance of Kolmogorov and Smirnov exceeds the limit by a chance of 1e-17."""
+    torch.manual_seed(0)
+    first = certification.secret_noise(torch.Size([400, 500]))
+    torch.manual_seed(0)
+    second = certification.secret_noise(torch.Size([400, 500]))
+    middle = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    for noise in (first, second, (first - second) / math.sqrt(2), (first + second) / math.sqrt(2)):
+        assert float((torch.special.ndtr(noise.flatten().sort().values) - middle).abs().max()) < 0.01
+
+
 # The method
+
+
+def test_the_noise_is_secret_unless_asked_otherwise() -> None:
+    """Two runs of one seed, ten times 51 weights: their sum of squares is beyond the limits by a chance below 1e-9."""
+    assert not CertifiedRemovalConfig().repeatable
+    start, secret = minimiser(kept(0), 0.1), replace(CONFIG, repeatable=False)
+    noise = torch.randn(3, 17, generator=problems.context().generator, dtype=torch.float64)
+    seeded, noted = remove(CONFIG, linear(start))
+    sigma, plain = noted["sigma"], matrix(seeded) - noted["sigma"] * noise
+    released = [(matrix(model), note) for model, note in (remove(secret, linear(start)) for _ in range(20))]
+    drawn = torch.stack([(weights - plain) / sigma for weights, _ in released])
+    assert all(note == {**noted, "noise": "secret"} for _, note in released)
+    for each in drawn:
+        assert float((each - noise).abs().max()) > 1e-3
+    differences = (drawn[:10] - drawn[10:]) / math.sqrt(2)
+    assert 0.8 < float(differences.square().mean().sqrt()) < 1.2
+    assert abs(float(drawn.mean())) < 0.2
+    assert len({tuple(each.flatten().tolist()) for each in drawn}) == 20
+
+
+def test_repeatable_noise_is_that_of_the_seed_and_voids_the_certificate() -> None:
+    start = minimiser(kept(0), 0.1)
+    (first, noted), (second, _) = (remove(CONFIG, linear(start)) for _ in range(2))
+    assert torch.equal(matrix(first), matrix(second))
+    assert noted["noise"] == "from the seed: the certificate is void for whoever knows it"
+    other, _ = remove(CONFIG, linear(start), context=problems.context(seed=1))
+    assert not torch.equal(matrix(first), matrix(other))
+
+
+def test_a_sigma_chosen_from_the_data_is_said_to_be() -> None:
+    start = minimiser(kept(0), 1.0)
+    _, chosen = remove(replace(CONFIG, l2=1.0), linear(start))
+    _, fixed = remove(replace(CONFIG, l2=1.0, budget=0.5), linear(start))
+    assert chosen["conditional"] == certification.CHOSEN
+    assert "fix a budget beforehand" in certification.CHOSEN
+    assert fixed["conditional"] is None
+    assert fixed["sigma"] == certification.gaussian_deviation(0.5, 1.0, 1e-5)
 
 
 def test_what_is_released_is_the_newton_step_and_one_draw_of_noise() -> None:

@@ -35,7 +35,11 @@ class CertifiedRemovalConfig:
     """The probability with which that may fail, in (0, 1)."""
     budget: float | None = None
     """Distance to the retrained weights that the noise hides. Set it before the deletions are known, and keep to it.
-    Without it the noise is as large as the bound that was found, and its size says something of the data."""
+    Without it sigma is chosen from the data, and the certificate is conditional on it: it does not cover what sigma
+    itself says of them."""
+    repeatable: bool = False
+    """Draw the noise from the seed of the run, so that the run can be made again: whoever knows the seed can take the
+    noise off, and the certificate is void. Without it the noise is secret, and no two runs are the same."""
     backbone_is_public: bool = False
     """Take the features that the last layer sees, and which weights are pruned, as given. They may come from the forget
     set: the certificate is then of the last layer alone. Models with such features are refused without this."""
@@ -72,8 +76,10 @@ def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConf
     the original was, and sigma hides that distance at (epsilon, delta). The result notes what is proven, in the words
     of :class:`certification.Certificate`. All of it is in float64. The forget set is never read.
 
-    The noise is one draw per release. To forget more, start from the same original, which was not released, with the
-    longer forget set; the epsilons and deltas of all releases add up for whoever sees them all.
+    The noise is one draw per release, from the operating system, and kept nowhere. To forget more, start from the same
+    original, which was not released, with the longer forget set; the epsilons and deltas of all releases add up for
+    whoever sees them all. That needs independent noise, which secret noise is: noise from one seed cancels in the
+    difference of two releases.
 
     Cost: a forward pass of the retain set, and 4 n classes d multiplications per iteration of each step.
 
@@ -100,10 +106,11 @@ def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConf
         reference_gradient_norm=config.reference_gradient_norm,
         free=free,
     )
-    context.notes["certificate"] = {**asdict(certificate), "covers": covers, "retrained": RETRAINED}
-    drawn = torch.randn(
-        weights.shape, generator=context.generator, dtype=weights.dtype, device=context.generator.device
-    )
+    if config.repeatable:
+        noise, drawn = "from the seed: the certificate is void for whoever knows it", _from_seed(weights, context)
+    else:
+        noise, drawn = "secret", certification.secret_noise(weights.shape)
+    context.notes["certificate"] = {**asdict(certificate), "covers": covers, "retrained": RETRAINED, "noise": noise}
     _release(model, head.vector(torch.where(free, weights + certificate.sigma * drawn.to(weights.device), weights)))
     return model
 
@@ -156,6 +163,12 @@ def _newton(
     right = head.vector(-certification.gradient(weights, inputs, labels, config.l2))
     system = NewtonConfig(l2=config.l2, damping=0.0, tolerance=config.tolerance, iterations=config.iterations)
     return head.matrix(newton.step([(1.0, loss)], right, head.vector(free), system, context))
+
+
+def _from_seed(weights: Tensor, context: Context) -> Tensor:
+    """N(0, I) in the shape of the weights, the same for the same seed."""
+    generator = context.generator
+    return torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=generator.device)
 
 
 @torch.no_grad()
