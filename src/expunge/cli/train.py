@@ -42,5 +42,6 @@ def run(arguments: Sequence[str]) -> int:
     wanted = TrainConfig(given.images(poison), model, given.training, given.precision, given.seed)
     with _console.session(given) as session:
         directory = pipeline.run(wanted, _console.store(given.runs), session)
-    _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
+    method = "hessian-free" if given.training.record else "scrub"
+    _console.report_run(directory, given, f"unlearn: expunge unlearn --run RUN --forget random:10% {method}")
     return 0

@@ -26,9 +26,10 @@ RETRAINED = (
 class CertifiedRemovalConfig:
     """Hyperparameters of certified removal."""
 
-    l2: float = 5e-4
-    """Coefficient of l2/2 ||w||^2 in the loss of the last layer: the weight_decay of the original's rule, for SGD. The
-    noise is proportional to 1/l2, so that certificates of use need far more than is usual for training."""
+    l2: float | None = None
+    """Coefficient of l2/2 ||w||^2 in the loss of the last layer: by default the weight_decay of the original's rule,
+    where that is known; there is no certificate with 0. The noise is proportional to 1/l2, so that certificates of use
+    need far more than is usual for training."""
     epsilon: float = 1.0
     """Logarithm of the largest ratio of the probabilities of anything under the unlearned and the retrained model."""
     delta: float = 1e-5
@@ -56,7 +57,7 @@ class CertifiedRemovalConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        certification.check(self.l2, self.epsilon, self.delta)
+        certification.check(1.0 if self.l2 is None else self.l2, self.epsilon, self.delta)
         ranges.above(0, budget=self.budget)
         ranges.at_least(0, reference_gradient_norm=self.reference_gradient_norm)
         ranges.between(0, 1, tolerance=self.tolerance)
@@ -87,6 +88,8 @@ def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConf
         RequestError: What the certificate supposes does not hold.
         RunError: The bound exceeds the budget, or conjugate gradient does not converge.
     """
+    l2 = context.regulariser(config.l2)
+    certification.check(l2, config.epsilon, config.delta)
     with frozen(model, newton.precision(model)) as network:
         head = heads.find(network, data.retain)
         covers = _covered(model, head, config, context)
@@ -94,12 +97,12 @@ def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConf
         certification.check_features(inputs)
         weights, free = head.matrix(network.weights).double(), head.matrix(moving.existing(model, context))
     for _ in range(config.steps):
-        weights = weights + _newton(head, weights, inputs, data.retain.labels, free, config, context)
+        weights = weights + _newton(head, weights, inputs, data.retain.labels, free, l2, config, context)
     certificate = certification.certify(
         weights,
         inputs,
         data.retain.labels,
-        l2=config.l2,
+        l2=l2,
         epsilon=config.epsilon,
         delta=config.delta,
         budget=config.budget,
@@ -155,13 +158,14 @@ def _newton(
     inputs: Tensor,
     labels: Tensor,
     free: Tensor,
+    l2: float,
     config: CertifiedRemovalConfig,
     context: Context,
 ) -> Tensor:
     """``-H^-1 grad F(W)`` over the free weights, (classes, d)."""
     loss = newton.of_head(head, weights, inputs, labels)
-    right = head.vector(-certification.gradient(weights, inputs, labels, config.l2))
-    system = NewtonConfig(l2=config.l2, damping=0.0, tolerance=config.tolerance, iterations=config.iterations)
+    right = head.vector(-certification.gradient(weights, inputs, labels, l2))
+    system = NewtonConfig(l2=l2, damping=0.0, tolerance=config.tolerance, iterations=config.iterations)
     return head.matrix(newton.step([(1.0, loss)], right, head.vector(free), system, context))
 
 

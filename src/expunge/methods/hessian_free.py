@@ -50,8 +50,9 @@ def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
     The tangents are those of :mod:`expunge.trajectory.tangents`. What is approached is the model retrained on the
     recorded batches without the forget set (``retrain:recorded=true``).
 
-    Cost: training once more with one product beside each gradient, about 2.5 times the training; with ``vectors``
-    m p additions for m examples. Memory: a few times p, and the graph of one batch.
+    Cost: training once more with a gradient and a product of the kept examples beside each step, 4 to 8 times the
+    training for networks and 2.5 times for softmax regression; with ``vectors`` m p additions for m examples.
+    Memory: about 10 p, and the graph of one batch.
     """
     trajectory = context.trajectory
     assert trajectory is not None, "unlearning.unlearn has checked it"
