@@ -8,17 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from expunge import config, parameters, randomness, training
-from expunge.api import Images, as_image_set
+from expunge import config, parameters, randomness, ranges, training
+from expunge.api import Images, _check_images, _num_classes, as_image_set  # pyright: ignore[reportPrivateUsage]
 from expunge.context import Context
 from expunge.data.forgetting import partition
 from expunge.data.image_set import ImageSet
+from expunge.errors import RequestError
 from expunge.rules import Rule
 from expunge.training import Training
 from expunge.trajectory import precompute
 from expunge.trajectory.calculus import Calculus, calculus
 from expunge.trajectory.online import Deletions
-from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.plan import Trajectory, integers
 from expunge.trajectory.steps import Report
 from expunge.trajectory.store import StoreType, VectorStore, begin
 
@@ -38,9 +39,9 @@ class Recorded:
         """The forget set of these ids, and the retain set.
 
         Raises:
-            RequestError: An id is unknown, or twice there.
+            RequestError: An id is unknown, no integer, or twice there.
         """
-        wanted = torch.as_tensor(ids, dtype=torch.int64)
+        wanted = integers(ids, "ids")
         self.trajectory.plan.positions(wanted)
         return partition(self.images, wanted)
 
@@ -63,8 +64,13 @@ class Recorded:
             groups: A number for each image that names its group, -1 for none: one vector for each group.
             memory: Gigabytes that the work may take.
             on_step: Called with the progress.
+
+        Raises:
+            RequestError: The folder holds other vectors, the disk has no room, or the groups are not of these images.
+            RunError: A vector is not finite.
         """
-        by_id = None if groups is None else torch.as_tensor(groups, dtype=torch.int64)[self.images.ids.cpu().argsort()]
+        ranges.above(0, memory=memory)
+        by_id = None if groups is None else self._groups(groups)
         with self._calculus(memory) as made:
             size = int(memory * 1e9)
             layout = precompute.layout(made, self.trajectory, dtype=dtype, memory=size, groups=by_id)
@@ -77,11 +83,30 @@ class Recorded:
             yield Deletions(made, self.trajectory, store, rebase_every)
 
     def with_weights(self, weights: Tensor) -> nn.Module:
-        """A copy of the model with these trainable weights (p,), in the order of their names."""
+        """A copy of the model with these trainable weights (p,), in the order of their names.
+
+        Raises:
+            RequestError: They are not as many as the model has.
+        """
         model = parameters.clone(self.model)
+        found, count = parameters.trainable(model).values(), parameters.count(model)
+        if weights.shape != (count,):
+            raise RequestError(
+                f"the model has {count} trainable weights, and these are of shape {tuple(weights.shape)}"
+            )
         with torch.no_grad():
-            nn.utils.vector_to_parameters(weights, parameters.trainable(model).values())
+            for weight, piece in zip(found, weights.split([weight.numel() for weight in found]), strict=True):
+                weight.copy_(piece.view_as(weight))
         return model
+
+    def _groups(self, groups: Sequence[int] | Tensor) -> Tensor:
+        """The group of each image in the order of the ids."""
+        given = integers(groups, "groups").cpu()
+        if len(given) != len(self.images):
+            raise RequestError(f"there are {len(given)} groups for {len(self.images)} images: give one for each")
+        if not bool((given >= 0).any()):
+            raise RequestError(f"all {len(given)} groups are -1, which is none: number those to be deleted from 0")
+        return given[self.images.ids.cpu().argsort()]
 
     @contextmanager
     def _calculus(self, memory: float) -> Iterator[Calculus]:
@@ -114,17 +139,23 @@ def train_recorded(
         seed: Seed of the order.
         device: Where to compute; where the model is, by default.
         on_step: Called with the progress.
-        **options: What is different in the rule: ``lr=0.05``.
+        **options: What is different from the default rule, if none is given: ``lr=0.05``.
 
     Raises:
-        RequestError: The rule cannot be differentiated, or the model not be taken example by example.
+        RequestError: The rule cannot be differentiated, the model not be taken example by example, or the images or
+            their labels do not fit it.
         RunError: A gradient was not finite.
     """
+    if rule is not None and options:
+        raise RequestError(f"give the rule, or options of it ({', '.join(options)}), not both")
     chosen = config.override(Rule, {}, options, "rule") if rule is None else rule
     plan = Training(epochs, batch_size, chosen, record=True, fixed_order=fixed_order)
     weight = next(model.parameters(), None)
     place = torch.device(device) if device is not None else torch.device("cpu") if weight is None else weight.device
     trained, kept = parameters.clone(model).to(place), as_image_set(images).to(place)
+    if len(kept):
+        classes = _num_classes(parameters.clone(trained).float(), kept, place)
+        _check_images("training", kept, kept.shape, classes)
     context = Context(randomness.generator(seed, "training", device=place), place, on_step=on_step)
     trajectory = training.recorded(trained, kept, plan, context)
     return Recorded(trained.eval(), trajectory, kept)

@@ -65,7 +65,7 @@ def _begun(
         layout = layout_of(
             made, trajectory, dtype=wanted.dtype, memory=memory, groups=groups, as_released=wanted.as_released
         )
-        yield begin(store.root / f".partial-{run_id(wanted)}", layout), made, trajectory
+        yield begin(store.root / f".partial-{run_id(wanted)}", layout, replace=True), made, trajectory
 
 
 def _groups(wanted: PrecomputeConfig, plan: Plan) -> Tensor | None:

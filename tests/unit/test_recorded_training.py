@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,13 +18,15 @@ from expunge.errors import RequestError, RunError
 from expunge.methods.hessian_free import HessianFreeConfig
 from expunge.methods.retrain import RetrainConfig
 from expunge.normalisation import with_normalisation
+from expunge.recording import Recorded, train_recorded
 from expunge.rules import PerRole, Rule
 from expunge.scores import ScoreData
 from expunge.scores.trajectory_influence import TrajectoryInfluenceConfig as Wanted
 from expunge.scores.trajectory_influence import score_examples
 from expunge.training import Training
 from expunge.trajectory.calculus import calculus
-from expunge.trajectory.plan import Trajectory, draw, fingerprint, read
+from expunge.trajectory.plan import Trajectory, draw, fingerprint, mark, read
+from expunge.trajectory.steps import record
 from expunge.trajectory.store import VectorStore
 from expunge.trajectory.tangents import Additive, carry
 from expunge.unlearning import Unlearning
@@ -225,6 +229,7 @@ def test_the_trajectory_is_what_was_there_before() -> None:
     )
     assert all(torch.equal(value, model.get_parameter(name)) for name, value in trajectory.initial.items())
     assert trajectory.images == fingerprint(images)
+    assert trajectory.end == mark(weights(trained(model, images, plan())[0]))
     assert seen == [(step, 6) for step in range(1, 7)]
     again = read(trajectory.tensors())
     assert again.digest() == trajectory.digest()
@@ -234,6 +239,15 @@ def test_the_trajectory_is_what_was_there_before() -> None:
         batches=None,  # type: ignore[arg-type]
         rates=None,  # type: ignore[arg-type]
     )
+
+
+def test_a_trajectory_without_the_mark_of_its_model_is_to_be_recorded_again() -> None:
+    whole = trained(network("logistic"), pictures(), plan())[1].tensors()
+    header = json.loads(bytes(whole["header"].tolist()))
+    del header["end"]
+    older = torch.frombuffer(bytearray(json.dumps(header).encode()), dtype=torch.uint8)
+    with pytest.raises(RequestError, match="train again with --record"):
+        read(whole | {"header": older})
 
 
 def test_damaged_tensors_are_no_trajectory() -> None:
@@ -312,24 +326,28 @@ def test_retraining_along_the_recorded_batches_is_training_without_the_examples(
 
 def test_retraining_without_examples_of_no_batch_is_the_recorded_training_bit_for_bit() -> None:
     """Whatever the order of the images that are left."""
-    images = pictures()
-    model, trajectory = trained(network("cnn"), images, plan(clip=0.5, momentum=0.5))
-    stranger = dataclasses.replace(images.select(torch.arange(1)), ids=torch.tensor([99]))
-    data = UnlearningData(
-        stranger, images.select(torch.randperm(12, generator=torch.Generator().manual_seed(4))), None, 3
-    )
-    found = unlearned(model, trajectory, data, RetrainConfig(recorded=True))
-    assert same(found, model)
+    images, model = pictures(), network("cnn")
+    rule = plan(clip=0.5, momentum=0.5).rule
+    generator = torch.Generator().manual_seed(4)
+    drawn = draw(images.ids, rule, epochs=2, batch_size=5, fixed_order=False, generator=generator)
+    drawn = dataclasses.replace(drawn, batches=drawn.batches.where(drawn.batches != 7, -1))  # example 47 is in none
+    with calculus(model, images) as made:
+        trajectory, end = record(made, drawn)
+        expected = made.in_order(end[None])[0]
+    mixed = images.select(torch.randperm(12, generator=generator))
+    found = unlearned(model, trajectory, split(mixed, 47), RetrainConfig(recorded=True))
+    assert torch.equal(weights(found).float(), expected)
 
 
-def test_retraining_does_not_read_the_forget_set_or_the_trained_weights() -> None:
+def test_retraining_does_not_read_the_trained_weights_and_refuses_other_images() -> None:
     images = pictures()
     model, trajectory = trained(network("cnn"), images, plan())
     data = split(images, 41, 47)
     first = unlearned(model, trajectory, data, RetrainConfig(recorded=True))
+    assert same(first, unlearned(network("cnn"), trajectory, data, RetrainConfig(recorded=True)))
     black = dataclasses.replace(data.forget, inputs=torch.zeros_like(data.forget.inputs))
-    other = unlearned(network("cnn"), trajectory, dataclasses.replace(data, forget=black), RetrainConfig(recorded=True))
-    assert same(first, other)
+    with pytest.raises(RequestError, match="of other images"):
+        unlearned(model, trajectory, dataclasses.replace(data, forget=black), RetrainConfig(recorded=True))
 
 
 @pytest.mark.parametrize("variant", ["set_aware", "additive"])
@@ -427,3 +445,112 @@ def test_scores_refuse_other_images_and_other_models() -> None:
             score_examples(
                 given.eval(), ScoreData(train, images, images, 3), Wanted(), problems.context(trajectory=trajectory)
             )
+
+
+# The same from Python.
+
+
+def mine(**more: object) -> Recorded:
+    given = {"epochs": 2, "batch_size": 5, "lr": 0.05, "momentum": 0.0} | more
+    return train_recorded(network("logistic"), pictures(), **given)  # type: ignore[arg-type]
+
+
+def test_vectors_of_other_trainings_are_never_written_over(tmp_path: Path) -> None:
+    first, second = mine(), mine(seed=1)
+    found = first.precompute(tmp_path)
+    before = found.path.read_bytes()
+    assert first.precompute(tmp_path, memory=1e-9) == found
+    groups = torch.arange(12) // 2
+    for other in (
+        lambda: second.precompute(tmp_path),
+        lambda: first.precompute(tmp_path, dtype="bfloat16"),
+        lambda: first.precompute(tmp_path, groups=groups),
+    ):
+        with pytest.raises(RequestError, match="choose another folder, or delete it"):
+            other()
+    assert found.path.read_bytes() == before
+
+
+def test_stored_vectors_are_only_for_the_recorded_model(tmp_path: Path) -> None:
+    recorded = mine()
+    found = recorded.precompute(tmp_path)
+    context = problems.context(trajectory=recorded.trajectory, vectors=lambda _: found)
+    wanted = Unlearning(HessianFreeConfig("additive", vectors="these"))
+    with recorded.deletions(found) as online:
+        expected = online.delete([41])
+    close(
+        unlearning.unlearn(copy.deepcopy(recorded.model), split(pictures(), 41), wanted, context),
+        recorded.with_weights(expected),
+    )
+    with torch.no_grad():
+        next(recorded.model.parameters())[0, 0] += 1e-3
+    with pytest.raises(RequestError, match="not the one that was recorded"), recorded.deletions(found):
+        pass
+    with pytest.raises(RequestError, match="not the one that was recorded"):
+        unlearning.unlearn(recorded.model, split(pictures(), 41), wanted, context)
+
+
+def test_a_model_with_other_weights_is_a_copy_of_the_same_precision() -> None:
+    recorded = train_recorded(network("mlp:hidden=(6,)").double(), pictures(), epochs=1, batch_size=5, lr=0.05)
+    count = parameters.count(recorded.model)
+    given = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    found = recorded.with_weights(given)
+    assert {weight.dtype for weight in found.parameters()} == {torch.float64}
+    expected = given.clone()
+    given.zero_()
+    assert torch.equal(torch.cat([weight.flatten() for weight in found.parameters()]), expected.double())
+    for wrong in (count - 1, count + 1):
+        with pytest.raises(RequestError, match=rf"has {count} trainable weights.*\({wrong},\)"):
+            recorded.with_weights(torch.zeros(wrong))
+
+
+def test_a_rule_and_options_of_it_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"give the rule, or options of it \(lr, momentum\), not both"):
+        mine(rule=Rule())
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (dataclasses.replace(pictures(), labels=torch.full((12,), 3)), r"labels must be in 0\.\.2"),
+        (dataclasses.replace(pictures(), labels=torch.full((12,), -1)), r"labels must be in 0\.\.2"),
+        (pictures(side=15), "does not take images of shape"),
+        (pictures().select(torch.arange(0)), "at least one example"),
+    ],
+)
+def test_images_must_fit_the_model(images: ImageSet, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        train_recorded(network("logistic"), images, epochs=1, batch_size=5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"groups": [0] * 11}, "11 groups for 12 images"),
+        ({"groups": [-1] * 12}, "all 12 groups are -1"),
+        ({"groups": [0.5] * 12}, "groups must be a list of integers"),
+        ({"memory": 0.0}, "memory must be"),
+        ({"memory": float("nan")}, "memory must be"),
+    ],
+)
+def test_what_cannot_be_precomputed_is_refused_before_anything_is_written(
+    given: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        mine().precompute(tmp_path / "new", **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()
+
+
+def test_groups_are_in_the_order_of_the_images(tmp_path: Path) -> None:
+    recorded = mine()
+    together = recorded.images.ids[[2, 9]]
+    found = recorded.precompute(tmp_path, groups=[0 if place in (2, 9) else -1 for place in range(12)])
+    assert found.layout.ids == tuple(together.sort().values.tolist())
+
+
+@pytest.mark.parametrize("wrong", [[41.0], torch.tensor(41), torch.ones(12, dtype=torch.bool)])
+def test_a_forget_set_is_named_by_integers(wrong: object) -> None:
+    recorded = mine()
+    assert recorded.partition([41, 47])[0].ids.sort().values.tolist() == [41, 47]
+    with pytest.raises(RequestError, match="ids must be a list of integers"):
+        recorded.partition(wrong)  # type: ignore[arg-type]

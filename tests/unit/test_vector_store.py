@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from expunge.errors import RequestError, RunError
+from expunge.trajectory import online as online_module
 from expunge.trajectory import precompute, store, tangents
 from expunge.trajectory.calculus import Calculus
 from expunge.trajectory.finite import all_finite
 from expunge.trajectory.online import Deletions
-from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.plan import Trajectory, integers
 from expunge.trajectory.store import DTYPES, Layout, VectorStore, begin, open_store
 from tests.unit import test_trajectory as trainings
 from tests.unit.test_trajectory import COUNT, carried, each, without
@@ -177,12 +178,27 @@ def test_an_interrupted_precomputation_goes_on_where_it_was(dtype: str, memory: 
 @pytest.mark.parametrize(
     "change", [{"dtype": "bfloat16"}, {"as_released": True}, {"trajectory": "another"}, {"size": 3}]
 )
-def test_a_store_of_other_vectors_is_begun_anew(change: dict[str, object], tmp_path: Path) -> None:
-    written(tmp_path, rows())
+def test_a_store_of_other_vectors_is_begun_anew_only_if_asked_for(change: dict[str, object], tmp_path: Path) -> None:
+    found, _ = written(tmp_path, rows())
+    before = found.path.read_bytes()
     assert begin(tmp_path, rows()).missing == []
     assert begin(tmp_path, rows(chunk=5)).missing == []
-    assert begin(tmp_path, rows(**change)).done == frozenset()
+    with pytest.raises(RequestError, match="choose another folder, or delete it"):
+        begin(tmp_path, rows(**change))
+    assert (open_store(tmp_path), found.path.read_bytes()) == (found, before)
+    assert begin(tmp_path, rows(**change), replace=True).done == frozenset()
     assert open_store(tmp_path).layout == rows(**change)
+
+
+def test_chunks_are_of_the_size_that_fits_now_as_long_as_none_is_there(tmp_path: Path) -> None:
+    begin(tmp_path, rows(chunk=1))
+    found = begin(tmp_path, rows(chunk=4))
+    assert found.layout.chunk == open_store(tmp_path).layout.chunk == 4
+    vectors = torch.arange(20.0).view(5, 4)
+    found = found.write(0, vectors[:4], 1.0)
+    later = begin(tmp_path, rows(chunk=1))
+    assert (later, later.layout.chunk, later.missing) == (found, 4, [1])
+    assert torch.equal(later.write(1, vectors[4:], 1.0).change(torch.tensor([30, 50])), vectors[2] + vectors[4])
 
 
 def test_what_is_written_first_is_the_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +248,9 @@ def test_damage_is_told_with_the_cure(name: str, tmp_path: Path) -> None:
     if name in ("no vectors", "cut vectors"):  # after it was opened
         with pytest.raises(RequestError, match=r"cannot be mapped.*precompute again"):
             found.change(torch.tensor([50]))
-    assert begin(tmp_path, rows()).missing == [0, 1, 2], "and precomputing again begins anew"
+    with pytest.raises(RequestError, match="choose another folder, or delete it"):
+        begin(tmp_path, rows())
+    assert begin(tmp_path, rows(), replace=True).missing == [0, 1, 2], "where it is a folder of our own, begin anew"
 
 
 @pytest.mark.parametrize(
@@ -396,3 +414,53 @@ def test_vectors_of_another_training_are_refused(tmp_path: Path) -> None:
         found = filled(made, trajectory, tmp_path)
         with pytest.raises(RequestError, match="of another model"):
             Deletions(made, other, found)
+
+
+def test_another_model_than_the_recorded_one_is_refused(tmp_path: Path) -> None:
+    """Even where nothing is replayed: a single weight that differs in its last place."""
+    with problem() as (made, trajectory):
+        found = filled(made, trajectory, tmp_path)
+        Deletions(made, trajectory, found)
+        made.weights = made.weights.float()
+        made.weights[3] = made.weights[3].nextafter(torch.tensor(9.0))
+        with pytest.raises(RequestError, match="the model is not the one that was recorded"):
+            Deletions(made, trajectory, found)
+        with pytest.raises(RequestError, match="the model is not the one that was recorded"):
+            dataclasses.replace(trajectory, end="").check_model(made.weights)
+
+
+@pytest.mark.parametrize("wrong", [[3.7], 3, torch.tensor(3), torch.tensor([True, False]), [[1]], ["1"], {1}, [2**70]])
+def test_ids_are_integers_in_a_list(wrong: object, tmp_path: Path) -> None:
+    with deletions(tmp_path) as (online, made, _):
+        with pytest.raises(RequestError, match="ids must be a list of integers"):
+            online.delete(wrong)  # type: ignore[arg-type]
+        assert (online.deleted, torch.equal(online.weights, made.weights)) == (set(), True)
+
+
+@pytest.mark.parametrize("given", [[3, 7], (3, 7), np.array([3, 7], np.int16), torch.tensor([3, 7], dtype=torch.uint8)])
+def test_ids_are_of_any_integer_type(given: object) -> None:
+    found = integers(given, "ids")  # type: ignore[arg-type]
+    assert (found.dtype, found.tolist()) == (torch.int64, [3, 7])
+    assert (integers([], "ids").dtype, integers([], "ids").tolist()) == (torch.int64, [])
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_a_rebase_is_at_the_earliest_after_one_example(every: int, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="rebase_every must be"), deletions(tmp_path, rebase_every=every):
+        pass
+
+
+def test_a_rebase_that_fails_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RunError("no room")
+
+    with deletions(tmp_path, rebase_every=2) as (online, _, _):
+        before = online.delete([1])
+        with monkeypatch.context() as patch:
+            patch.setattr(online_module, "carry", fail)
+            with pytest.raises(RunError, match="no room"):
+                online.delete([2])
+        assert (online.deleted, torch.equal(online.weights, before)) == ({1}, True)
+        again = online.delete([2])
+        assert online.deleted == {1, 2}
+        assert torch.equal(again, online.rebase()), "the count of deletions was kept too"

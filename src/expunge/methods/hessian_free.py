@@ -98,6 +98,7 @@ def _stored(
         )
     store.check_trajectory(trajectory.digest())
     weights = parameters.trainable(model)
+    trajectory.check_model(torch.cat([weight.flatten() for weight in weights.values()]))
     change = store.change(data.forget.ids).to(context.device)
     pieces = change.split([weight.numel() for weight in weights.values()])
     return {name: piece.view(weights[name].shape) for name, piece in zip(weights, pieces, strict=True)}

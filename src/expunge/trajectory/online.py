@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from expunge import ranges
 from expunge.errors import RequestError
 from expunge.trajectory.calculus import Calculus
-from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.plan import Trajectory, integers
 from expunge.trajectory.store import VectorStore
 from expunge.trajectory.tangents import SetAware, carry, check_end
 
@@ -31,12 +32,14 @@ class Deletions:
     _since: int = 0
 
     def __post_init__(self) -> None:
-        """Check that the vectors are of this training.
+        """Check that the vectors and the model are of this training.
 
         Raises:
             RequestError: They are of another.
         """
+        ranges.at_least(1, rebase_every=self.rebase_every)
         self.store.check_trajectory(self.trajectory.digest())
+        self.trajectory.check_model(self._trained)
 
     def delete(self, ids: Sequence[int] | Tensor) -> Tensor:
         """Delete examples: the flat weights (p,) afterwards, in the order of the weights' names.
@@ -44,35 +47,44 @@ class Deletions:
         Cost: O(m p) for m examples, and a rebase if it is time for one.
 
         Raises:
-            RequestError: An id is unknown, deleted already, or nothing would be left.
+            RequestError: An id is unknown, no integer, deleted already, or nothing would be left.
+            RunError: The rebase failed; nothing is deleted then.
         """
-        ids = torch.as_tensor(ids, dtype=torch.int64)
+        ids = integers(ids, "ids")
         wanted = set(ids.tolist())
         again = sorted(wanted & self.deleted)
         if again:
             raise RequestError(f"example {again[0]} was deleted before: an example can be deleted once")
         if len(wanted | self.deleted) >= len(self.trajectory.plan.ids):
             raise RequestError("this would delete every example: there is no model of nothing; train a new one")
+        deleted, since = self.deleted | wanted, self._since + len(wanted)
         change = self.store.change(ids)
-        self._change = change if self._change is None else self._change + change
-        self.deleted |= wanted
-        self._since += len(wanted)
-        if self.rebase_every is not None and self._since >= self.rebase_every:
-            self.rebase()
+        if self.rebase_every is not None and since >= self.rebase_every:
+            change, since = self._together(deleted), 0
+        elif self._change is not None:
+            change = self._change + change
+        self.deleted, self._change, self._since = deleted, change, since
         return self.weights
 
     def rebase(self) -> Tensor:
         """Replace the sum by the set-aware tangent of all deletions so far; the weights. Cost: one such tangent."""
+        self._change, self._since = self._together(self.deleted), 0
+        return self.weights
+
+    def _together(self, deleted: set[int]) -> Tensor:
+        """The set-aware tangent of these examples (p,)."""
         kept = torch.ones(len(self.trajectory.plan.ids), dtype=torch.bool)
-        kept[self.trajectory.plan.positions(torch.tensor(sorted(self.deleted), dtype=torch.int64))] = False
+        kept[self.trajectory.plan.positions(torch.tensor(sorted(deleted), dtype=torch.int64))] = False
         tangent = SetAware(self.calculus, self.trajectory, kept)
         check_end(self.calculus, carry(self.calculus, self.trajectory, [tangent]))
-        self._change = self.calculus.in_order(tangent.vectors)[0].cpu()
-        self._since = 0
-        return self.weights
+        return self.calculus.in_order(tangent.vectors)[0].cpu()
 
     @property
     def weights(self) -> Tensor:
         """The weights after all deletions (p,), in the order of their names."""
-        plain = self.calculus.in_order(self.calculus.weights[None])[0]
+        plain = self._trained
         return plain if self._change is None else plain + self._change.to(plain)
+
+    @property
+    def _trained(self) -> Tensor:
+        return self.calculus.in_order(self.calculus.weights[None])[0]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,6 +117,8 @@ class Trajectory:
     """``||g||`` of each step: float64 (T,). Says which steps were clipped without looking at the device."""
     images: str
     """The fingerprint of the training images, in the order of their ids."""
+    end: str = ""
+    """The :func:`mark` of the trained weights; where it was not kept, no model is taken for the one recorded."""
 
     @property
     def clipped(self) -> int:
@@ -130,6 +132,17 @@ class Trajectory:
                 "the trajectory is of other images: forget and retain set must be together those it was recorded on"
             )
 
+    def check_model(self, weights: Tensor) -> None:
+        """Raise a RequestError unless these are the trained weights (p,), in the order of their names. One hash of p.
+
+        For answers from stored vectors; where the training is replayed, that shows it.
+        """
+        if mark(weights) != self.end:
+            raise RequestError(
+                "the model is not the one that was recorded, or was changed since: take the model of this training, "
+                "or record the training of this model"
+            )
+
     def digest(self) -> str:
         """SHA-256 of all of it: tells whether vectors are of this trajectory. O(bytes)."""
         sha = hashlib.sha256()
@@ -141,7 +154,7 @@ class Trajectory:
     def tensors(self) -> dict[str, Tensor]:
         """What :func:`read` reads: the trajectory as tensors."""
         plan = self.plan
-        rest = {"l2": plan.l2, "clip": plan.clip, "momentum": plan.momentum, "images": self.images}
+        rest = {"l2": plan.l2, "clip": plan.clip, "momentum": plan.momentum, "images": self.images, "end": self.end}
         header = torch.frombuffer(bytearray(json.dumps(rest).encode()), dtype=torch.uint8)
         found = {"plan.ids": plan.ids, "plan.batches": plan.batches, "plan.rates": plan.rates}
         initial = {f"initial.{name}": value for name, value in self.initial.items()}
@@ -167,7 +180,7 @@ def read(tensors: Mapping[str, Tensor]) -> Trajectory:
         initial = {
             name.removeprefix("initial."): value for name, value in tensors.items() if name.startswith("initial.")
         }
-        found = Trajectory(plan, initial, tensors["norms"], str(rest["images"]))
+        found = Trajectory(plan, initial, tensors["norms"], str(rest["images"]), str(rest["end"]))
     except (KeyError, ValueError, TypeError) as error:
         raise RequestError(f"this is not a recorded trajectory ({error!r}): train again with --record") from error
     whole = len(plan.rates) == len(found.norms) == plan.steps and bool((plan.batches < len(plan.ids)).all())
@@ -176,6 +189,30 @@ def read(tensors: Mapping[str, Tensor]) -> Trajectory:
             "the recorded trajectory is damaged: its parts do not fit together; train again with --record"
         )
     return found
+
+
+def mark(weights: Tensor) -> str:
+    """SHA-256 of weights (p,) as float32."""
+    return hashlib.sha256(weights.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
+
+
+def integers(values: Sequence[int] | Tensor, what: str) -> Tensor:
+    """Ids or other whole numbers that a user gives, as int64 (m,).
+
+    Raises:
+        RequestError: They are no list of integers; numbers with a fraction and masks are not made into ids.
+    """
+    try:
+        found = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"{what} must be a list of integers ({error})") from error
+    whole = not (found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool)
+    if found.ndim != 1 or (len(found) and not whole):
+        raise RequestError(
+            f"{what} must be a list of integers, got {str(found.dtype).removeprefix('torch.')} of shape "
+            f"{tuple(found.shape)}: of a mask take its nonzero().flatten(), and put a single number in a list"
+        )
+    return found.to(torch.int64)
 
 
 def fingerprint(images: ImageSet) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from expunge.errors import RequestError, RunError
 from expunge.trajectory.calculus import Calculus, Point
-from expunge.trajectory.plan import Plan, Trajectory, fingerprint
+from expunge.trajectory.plan import Plan, Trajectory, fingerprint, mark
 from expunge.updates import Progress
 
 EPSILON = 1e-6
@@ -138,4 +138,5 @@ def record(calculus: Calculus, plan: Plan, on_step: Report | None = None) -> tup
     trained = walk.finish()
     initial = {name: value.clone() for name, value in calculus.named(calculus.weights).items()}
     norms = torch.stack(walk.norms).double().cpu()
-    return Trajectory(plan, initial, norms, fingerprint(calculus.images)), trained
+    end = mark(calculus.in_order(trained[None])[0])
+    return Trajectory(plan, initial, norms, fingerprint(calculus.images), end), trained

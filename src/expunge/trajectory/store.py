@@ -4,11 +4,12 @@
 they are and which chunks of them have been written, so that an interrupted precomputation goes on where it was.
 """
 
+import dataclasses
 import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -111,7 +112,7 @@ class VectorStore:
             file.write(rounded.view(torch.uint8).numpy().data)
             file.flush()
             os.fsync(file.fileno())
-        found = replace(self, done=self.done | {chunk}, seconds=self.seconds + seconds)
+        found = dataclasses.replace(self, done=self.done | {chunk}, seconds=self.seconds + seconds)
         found._note()
         return found
 
@@ -181,20 +182,32 @@ class VectorStore:
             raise RequestError(f"{self.path} cannot be mapped ({error}): precompute again") from error
 
 
-def begin(folder: Path, layout: Layout) -> VectorStore:
+def begin(folder: Path, layout: Layout, *, replace: bool = False) -> VectorStore:
     """A store to write into: the one in the folder if it is of the same vectors, else a new one.
 
+    One that has some chunks already keeps their size, whatever that of ``layout`` is; one that has none takes the new.
     The file has its whole size from the beginning, so that a disk that is too full says so before the work.
 
+    Args:
+        folder: Where it is kept.
+        layout: What it will hold.
+        replace: Begin anew in place of other vectors, or of some that cannot be read.
+
     Raises:
-        RequestError: The disk has no room for it.
+        RequestError: The folder holds other vectors, or the disk has no room.
     """
-    try:
-        found = open_store(folder)
-        if replace(found.layout, chunk=layout.chunk) == layout:
-            return found
-    except RequestError:
-        pass
+    found = _same(folder, layout)
+    if found is not None and found.done:
+        return found
+    if found is not None:
+        found = dataclasses.replace(found, layout=layout)
+        found._note()  # pyright: ignore[reportPrivateUsage]
+        return found
+    if not replace and any((folder / name).exists() for name in ("vectors.json", "vectors.bin")):
+        raise RequestError(
+            f"{folder} holds vectors of another training, precision or grouping, or some that cannot be read: "
+            "choose another folder, or delete it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     store = VectorStore(folder, layout, frozenset())
     try:
@@ -211,6 +224,15 @@ def begin(folder: Path, layout: Layout) -> VectorStore:
         ) from error
     store._note()  # pyright: ignore[reportPrivateUsage]
     return store
+
+
+def _same(folder: Path, layout: Layout) -> VectorStore | None:
+    """The store in a folder if it is of the same vectors, in chunks of whatever size."""
+    try:
+        found = open_store(folder)
+    except RequestError:
+        return None
+    return found if dataclasses.replace(found.layout, chunk=layout.chunk) == layout else None
 
 
 def open_store(folder: Path) -> VectorStore:
