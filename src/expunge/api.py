@@ -127,15 +127,15 @@ def unlearn(
         RunError: A loss became NaN or infinite.
     """
     wanted = _unlearning(method, options)
-    place = torch.device(device) if device is not None else _device_of(model)
+    place = torch.device(device) if device is not None else device_of(model)
     kept = as_image_set(retain, augmentation=augmentation)
     forgotten = as_image_set(forget, first_id=_next_id(kept), augmentation=augmentation)
     held = None if validation is None else as_image_set(validation)
     student = model if in_place else parameters.clone(model)
     student.to(place)
-    classes = _num_classes(student, kept, place)
+    classes = num_classes(student, kept, place)
     for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
-        _check_images(name, images, kept.shape, classes)
+        check_images(name, images, kept.shape, classes)
     context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, trajectory=trajectory)
     data = UnlearningData(forgotten.to(place), kept.to(place), None if held is None else held.to(place), classes)
     unlearned = unlearning.unlearn(student, data, wanted, context)
@@ -170,7 +170,7 @@ def evaluate(
     Returns:
         The metrics by full name; a Mapping, with ``.table()``.
     """
-    place = torch.device(device) if device is not None else _device_of(model)
+    place = torch.device(device) if device is not None else device_of(model)
     kept = as_image_set(retain)
     splits = {
         "forget": as_image_set(forget, first_id=_next_id(kept)),
@@ -231,12 +231,13 @@ def _next_id(images: ImageSet) -> int:
     return int(images.ids.max()) + 1 if len(images) else 0
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is: the CPU if it has no weights."""
     weight = next(model.parameters(), None)
     return torch.device("cpu") if weight is None else weight.device
 
 
-def _num_classes(model: nn.Module, images: ImageSet, device: torch.device) -> int:
+def num_classes(model: nn.Module, images: ImageSet, device: torch.device) -> int:
     """The width of the model's output, which also shows whether the images fit it."""
     one = images.select(torch.arange(1))
     try:
@@ -249,7 +250,8 @@ def _num_classes(model: nn.Module, images: ImageSet, device: torch.device) -> in
     return logits.shape[1]
 
 
-def _check_images(name: str, images: ImageSet | None, shape: tuple[int, ...], classes: int) -> None:
+def check_images(name: str, images: ImageSet | None, shape: tuple[int, ...], classes: int) -> None:
+    """Raise a RequestError unless the images are of this shape, and their labels those of the model."""
     if images is None or not len(images):
         return
     if images.shape != shape:

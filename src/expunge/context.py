@@ -122,6 +122,19 @@ class Context:
         with self.phase("precompute"):
             return make(randomness.child(self.generator, name)) if self.keep is None else self.keep(name, plan, make)
 
+    def recorded(self, what: str) -> Trajectory:
+        """The recorded training of the model, which ``what`` needs.
+
+        Raises:
+            RequestError: It was not recorded.
+        """
+        if self.trajectory is None:
+            raise RequestError(
+                f"{what} needs the recorded training of the model: train it with `expunge train --record` "
+                "(in Python: expunge.train_recorded)"
+            )
+        return self.trajectory
+
     def regulariser(self, given: float | None) -> float:
         """The L2 term of the loss of training: what is given, or what is known of the training.
 

@@ -31,8 +31,16 @@ def load_trajectory(wanted: Original, directory: RunDirectory) -> Trajectory | N
     Raises:
         RequestError: It was recorded, and what was kept is missing or damaged.
     """
-    if not (isinstance(wanted, TrainConfig) and wanted.training.record):
-        return None
+    recorded = isinstance(wanted, TrainConfig) and wanted.training.record
+    return read_trajectory(directory) if recorded else None
+
+
+def read_trajectory(directory: RunDirectory) -> Trajectory:
+    """The recorded training of a run that was recorded.
+
+    Raises:
+        RequestError: What was kept is missing or damaged.
+    """
     return plan.read(directory.tensors("trajectory"))
 
 

@@ -129,6 +129,14 @@ def load(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     model.load_state_dict(state, strict=True)
 
 
+@torch.no_grad()
+def assign(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Give trainable weights these values, each rounded once to the weight's precision; others stay as they are."""
+    for name, weight in trainable(model).items():
+        if name in values:
+            weight.copy_(values[name])
+
+
 def check_same(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
     """Raise a RequestError that lists how names or shapes of ``given`` differ from those ``wanted``."""
     shapes = [

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from expunge import config, parameters, randomness, ranges, training
-from expunge.api import Images, _check_images, _num_classes, as_image_set  # pyright: ignore[reportPrivateUsage]
+from expunge.api import Images, as_image_set, check_images, device_of, num_classes
 from expunge.context import Context
+from expunge.curvature.network import shaped
 from expunge.data.forgetting import partition
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError
@@ -89,14 +90,12 @@ class Recorded:
             RequestError: They are not as many as the model has.
         """
         model = parameters.clone(self.model)
-        found, count = parameters.trainable(model).values(), parameters.count(model)
+        count = parameters.count(model)
         if weights.shape != (count,):
             raise RequestError(
                 f"the model has {count} trainable weights, and these are of shape {tuple(weights.shape)}"
             )
-        with torch.no_grad():
-            for weight, piece in zip(found, weights.split([weight.numel() for weight in found]), strict=True):
-                weight.copy_(piece.view_as(weight))
+        parameters.assign(model, shaped(weights, parameters.trainable(model)))
         return model
 
     def _groups(self, groups: Sequence[int] | Tensor) -> Tensor:
@@ -150,12 +149,11 @@ def train_recorded(
         raise RequestError(f"give the rule, or options of it ({', '.join(options)}), not both")
     chosen = config.override(Rule, {}, options, "rule") if rule is None else rule
     plan = Training(epochs, batch_size, chosen, record=True, fixed_order=fixed_order)
-    weight = next(model.parameters(), None)
-    place = torch.device(device) if device is not None else torch.device("cpu") if weight is None else weight.device
+    place = torch.device(device) if device is not None else device_of(model)
     trained, kept = parameters.clone(model).to(place), as_image_set(images).to(place)
     if len(kept):
-        classes = _num_classes(parameters.clone(trained).float(), kept, place)
-        _check_images("training", kept, kept.shape, classes)
+        classes = num_classes(parameters.clone(trained).float(), kept, place)
+        check_images("training", kept, kept.shape, classes)
     context = Context(randomness.generator(seed, "training", device=place), place, on_step=on_step)
     trajectory = training.recorded(trained, kept, plan, context)
     return Recorded(trained.eval(), trajectory, kept)

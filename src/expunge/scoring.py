@@ -7,7 +7,7 @@ from torch import Tensor
 
 from expunge import randomness, registry
 from expunge.context import Context
-from expunge.errors import RequestError, RunError
+from expunge.errors import RunError
 from expunge.execution import Session
 from expunge.originals import check_data, load_sparse, load_trajectory
 from expunge.plans import ScoreConfig, run_id
@@ -25,13 +25,13 @@ def score(wanted: ScoreConfig, original: RunDirectory, draft: Draft, session: Se
     data = session.prepare(wanted.data)
     check_data(original, data)
     plugin = registry.of_config("scores", wanted.score)
-    trajectory = load_trajectory(wanted.original, original)
-    if plugin.mark.trajectory and trajectory is None:
-        raise RequestError(f"{plugin.name} needs a recorded training: train with `expunge train --record`")
     model, sparsity = load_sparse(wanted.original, original, session)
     generator = randomness.generator(wanted.seed, "score", device=session.device)
     report = session.reporter(run_id(wanted))
+    trajectory = load_trajectory(wanted.original, original)
     context = Context(generator, session.device, sparsity=sparsity, trajectory=trajectory, on_step=report)
+    if plugin.mark.trajectory:
+        context.recorded(plugin.name)
     train, validation, test = (images.to(session.device) for images in (data.train, data.validation, data.test))
     with context.phase("score"):
         seen = ScoreData(train, validation, test, data.dataset.num_classes)

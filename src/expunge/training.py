@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from expunge import parameters, ranges
@@ -62,10 +61,7 @@ def recorded(model: nn.Module, images: ImageSet, plan: "Training", context: Cont
     )
     with calculus(model, images) as made:
         trajectory, weights = record(made, drawn, context.on_step)
-        found = made.named(weights)
-    with torch.no_grad():
-        for name, weight in parameters.trainable(model).items():
-            weight.copy_(found[name])
+        parameters.assign(model, made.named(weights))
     return trajectory
 
 

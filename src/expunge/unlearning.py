@@ -42,7 +42,8 @@ def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, cont
         raise RequestError("the forget set and the retain set must both hold at least one example")
     plugin = registry.of_config("methods", unlearning.method)
     _check_mask(unlearning, plugin)
-    _check_trajectory(plugin, context)
+    if plugin.mark.trajectory:
+        context.recorded(plugin.name)
     with context.phase("unlearn"), context.seeded(), _enough_for_statistics():
         if unlearning.update_mask is not None:
             context.freeze_statistics = unlearning.update_mask.freeze_statistics
@@ -63,14 +64,6 @@ def _check_mask(unlearning: Unlearning, plugin: registry.Plugin) -> None:
     mask = unlearning.update_mask
     if mask is not None and mask.roles == "forget" and "forget" not in plugin.mark.roles:
         raise RequestError(f"{plugin.name} takes no forget steps: an update mask for them alone would change nothing")
-
-
-def _check_trajectory(plugin: registry.Plugin, context: Context) -> None:
-    if plugin.mark.trajectory and context.trajectory is None:
-        raise RequestError(
-            f"{plugin.name} needs the recorded training of the model: train it with `expunge train --record` "
-            "(in Python: expunge.train_recorded)"
-        )
 
 
 @contextmanager

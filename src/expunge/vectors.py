@@ -13,7 +13,7 @@ from expunge import config
 from expunge.context import Context
 from expunge.errors import RequestError
 from expunge.execution import Session
-from expunge.originals import check_data, load_model, load_trajectory
+from expunge.originals import check_data, load_model, read_trajectory
 from expunge.plans import Original, PrecomputeConfig, RunConfig, run_id
 from expunge.runs import Draft, Record, RunDirectory, Store
 from expunge.trajectory.calculus import Calculus, calculus
@@ -56,8 +56,7 @@ def _begun(
     """The store as far as it has come, and what is needed to go on."""
     data = session.prepare(wanted.data)
     check_data(original, data)
-    trajectory = load_trajectory(wanted.original, original)
-    assert trajectory is not None, "PrecomputeConfig has checked it"
+    trajectory = read_trajectory(original)
     model = load_model(wanted.original, original, session).to(session.device)
     memory = int(session.memory * 1e9)
     with calculus(model, data.train.to(session.device), memory=memory) as made:

@@ -472,7 +472,7 @@ def test_a_tangent_that_grows_without_bound_is_an_error_with_the_cure() -> None:
     plan = Plan(images.ids, torch.arange(COUNT).repeat(400, 1), rates, 0.1, None, 0.0)
     with calculus(network, images) as made:
         norms = torch.ones(400, dtype=torch.float64)
-        trajectory = Trajectory(plan, dict(made.named(made.weights)), norms, "")
+        trajectory = Trajectory(plan, dict(made.named(made.weights)), norms, "", "")
         tangent = tangents.Additive(made, trajectory, torch.arange(COUNT), whole=True)
         with pytest.raises(RunError, match=r"grew without bound.*smaller lr"):
             tangents.carry(made, trajectory, [tangent])

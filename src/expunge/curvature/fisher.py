@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from expunge.curvature.layers import recorded
-from expunge.curvature.network import Network, Vector
+from expunge.curvature.network import Network, Vector, kept_bytes
 from expunge.curvature.softmax_linear import residuals
 from expunge.data.image_set import Batch, ImageSet
 
@@ -25,16 +25,10 @@ def chunk_size(network: Network, images: ImageSet, memory: int) -> int:
     forward pass, which is counted on the first image, and as much again for each class and one more: the slopes in
     the outputs of all layers.
     """
-    kept = 0
-
-    def note(tensor: Tensor) -> Tensor:
-        nonlocal kept
-        kept += tensor.nbytes
-        return tensor
-
     first = next(network.batches(images, 1))
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        classes = network.logits(network.leaves(), first.inputs).shape[1]
+    with torch.no_grad():
+        classes = network.logits(network.weights, first.inputs).shape[1]
+    kept = kept_bytes(network, images)
     gradient = sum(weight.nbytes for weight in network.weights.values())
     largest = LARGEST_CHUNK.get(images.device.type, 64)
     return max(1, min(largest, int(memory) // (3 * gradient + (2 + classes) * kept)))

@@ -13,7 +13,7 @@ from expunge.curvature import heads, moving, softmax_linear
 from expunge.curvature.heads import Head
 from expunge.curvature.network import Network, Vector, flat, mean_gradient, shaped
 from expunge.curvature.products import gauss_newton_vector, hessian_vector
-from expunge.curvature.solve import conjugate_gradient
+from expunge.curvature.solve import conjugate_gradient, positive_solve
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError, RunError
 
@@ -183,11 +183,8 @@ def _closed_form(
             raise ValueError("only the loss of a head has a matrix")
         dense += share * loss.matrix(positions)
     dense.diagonal().add_(shift)
-    factor, failed = torch.linalg.cholesky_ex(dense)
-    if int(failed):
-        raise RunError("the curvature is not positive definite in float64: raise the damping")
     result = torch.zeros_like(flat(right))
-    result[positions] = torch.cholesky_solve(flat(right)[positions, None], factor)[:, 0]
+    result[positions] = positive_solve(dense, flat(right)[positions])
     return shaped(result, right)
 
 

@@ -9,7 +9,7 @@ from expunge import certification, parameters, ranges
 from expunge.context import Context, UnlearningData
 from expunge.curvature import heads, moving, newton
 from expunge.curvature.heads import Head
-from expunge.curvature.network import Vector, frozen
+from expunge.curvature.network import frozen
 from expunge.curvature.newton import NewtonConfig
 from expunge.errors import RequestError
 from expunge.normalisation import InputNormalisation
@@ -114,7 +114,9 @@ def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConf
     else:
         noise, drawn = "secret", certification.secret_noise(weights.shape)
     context.notes["certificate"] = {**asdict(certificate), "covers": covers, "retrained": RETRAINED, "noise": noise}
-    _release(model, head.vector(torch.where(free, weights + certificate.sigma * drawn.to(weights.device), weights)))
+    parameters.assign(
+        model, head.vector(torch.where(free, weights + certificate.sigma * drawn.to(weights.device), weights))
+    )
     return model
 
 
@@ -173,11 +175,3 @@ def _from_seed(weights: Tensor, context: Context) -> Tensor:
     """N(0, I) in the shape of the weights, the same for the same seed."""
     generator = context.generator
     return torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=generator.device)
-
-
-@torch.no_grad()
-def _release(model: nn.Module, weights: Vector) -> None:
-    """Put the weights in place, each rounded once to the model's precision."""
-    for name, parameter in parameters.trainable(model).items():
-        if name in weights:
-            parameter.copy_(weights[name])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from expunge import parameters, ranges
 from expunge.context import Context, UnlearningData
 from expunge.curvature import moving
+from expunge.curvature.network import flat, shaped
 from expunge.errors import RequestError
 from expunge.registry import method
 from expunge.trajectory.calculus import Calculus, calculus
@@ -54,8 +55,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
     training for networks and 2.5 times for softmax regression; with ``vectors`` m p additions for m examples.
     Memory: about 10 p, and the graph of one batch.
     """
-    trajectory = context.trajectory
-    assert trajectory is not None, "unlearning.unlearn has checked it"
+    trajectory = context.recorded("hessian_free")
     parameters.check_plain(model, "hessian_free")
     forget = trajectory.plan.positions(data.forget.ids)
     allowed = moving.movable(model, context)
@@ -98,7 +98,5 @@ def _stored(
         )
     store.check_trajectory(trajectory.digest())
     weights = parameters.trainable(model)
-    trajectory.check_model(torch.cat([weight.flatten() for weight in weights.values()]))
-    change = store.change(data.forget.ids).to(context.device)
-    pieces = change.split([weight.numel() for weight in weights.values()])
-    return {name: piece.view(weights[name].shape) for name, piece in zip(weights, pieces, strict=True)}
+    trajectory.check_model(flat(weights))
+    return shaped(store.change(data.forget.ids).to(context.device), weights)

@@ -39,10 +39,10 @@ class RetrainConfig:
 
 @method(reference="exact unlearning by definition", aliases=("retrained",), roles=("retain",))
 def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, context: Context) -> nn.Module:
-    """Draw all weights anew and train on the retain set alone; the forget set is never read.
+    """Draw all weights anew and train on the retain set alone; the forget set is never learned from.
 
     With ``recorded``, the mean of a batch is over the examples that are left in it; a batch that loses all of them
-    takes the step of the L2 term alone.
+    takes the step of the L2 term alone. The forget set is read to see that the images are those of the record.
     """
     if config.recorded:
         return _along(model, data, context)
@@ -58,18 +58,15 @@ def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, conte
     )
 
 
-@torch.no_grad()
 def _along(model: nn.Module, data: UnlearningData, context: Context) -> nn.Module:
     """The recorded training without the forgotten examples."""
-    if context.trajectory is None:
-        raise RequestError("recorded needs the recorded training of the model: train it with `expunge train --record`")
-    plan = context.trajectory.plan
-    context.trajectory.check_images(data.everything())
+    trajectory = context.recorded("retrain:recorded=true")
+    trajectory.check_images(data.everything())
+    plan = trajectory.plan
     kept = torch.zeros(len(plan.ids), dtype=torch.bool)
     kept[plan.positions(data.retain.ids)] = True
     with calculus(model, data.retain) as made:
-        start = beginning(made, context.trajectory)
-        found = made.named(Walk(made, plan, start, kept=kept, on_step=context.on_step).finish())
-    for name, weight in parameters.trainable(model).items():
-        weight.copy_(found[name])
+        start = beginning(made, trajectory)
+        weights = Walk(made, plan, start, kept=kept, on_step=context.on_step).finish()
+        parameters.assign(model, made.named(weights))
     return model

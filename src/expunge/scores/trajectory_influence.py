@@ -31,7 +31,7 @@ class TrajectoryInfluenceConfig:
     images: Images = "test"
     """The images it is about: test, validation or train."""
     ids: tuple[int, ...] = ()
-    """Only the images with these ids, written (3,17); all of them by default. losses and logits need some."""
+    """Only the images with these ids, written 3+17; all of them by default. losses and logits need some."""
     memory: float = 1.0
     """Gigabytes for weights along the way; what does not fit is walked along twice."""
 
@@ -50,11 +50,11 @@ def score_examples(
 ) -> dict[str, Tensor]:
     """The change of the test loss, or of other outputs, when an example is left out of training, to first order.
 
-    Positive where the loss rises without the example: it helps. One pass backward through the recorded training for
-    all n examples: about three trainings, and for each functional a product and a forward pass with tangents a step.
+    Positive where the loss rises without the example: it helps. Cost for all n examples: one replay of the recorded
+    training, two where ``memory`` does not hold its weights, and for each functional a product and a forward pass
+    with tangents a step.
     """
-    trajectory = context.trajectory
-    assert trajectory is not None, "scoring.make has checked it"
+    trajectory = context.recorded("trajectory_influence")
     trajectory.check_images(data.train)
     asked = _asked(data, config)
     with frozen(model) as network, calculus(model, data.train) as made:

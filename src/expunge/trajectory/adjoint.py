@@ -31,8 +31,8 @@ def influence(
     """How each functional changes when each example is left out (functionals, n), and the replayed weights (p,).
 
     ``directions`` (functionals, p) are the gradients of the functionals at the trained weights; examples are in the
-    order of the plan's ids. Cost: about two walks along the training, and for each functional a product and a forward
-    pass with tangents of each batch, whatever n is. ``memory`` bytes hold weights of the way; less costs one more walk.
+    order of the plan's ids. Cost: a walk along the training, two where ``memory`` bytes do not hold the way, and for
+    each functional a product and a forward pass with tangents of each batch, whatever n is.
 
     Raises:
         RunError: A number is not finite.

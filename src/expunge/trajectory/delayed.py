@@ -10,6 +10,7 @@ Features that are the same for all images take part by one product instead of w.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -78,8 +79,7 @@ class Delayed(Additive):
         if window is None or step.number - window.first >= len(window.ends):
             self._settle()
             window = self._window = self._open(step.number)
-        assert isinstance(step.point, LinearPoint)
-        self._take(window, step, step.point, decay)
+        self._take(window, step, cast("LinearPoint", step.point), decay)
 
     def _take(self, window: _Window, step: Step, point: LinearPoint, decay: float) -> None:
         """One step: the L2 term shortens the vectors, the rest are the columns of C of its batch."""

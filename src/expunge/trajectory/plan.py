@@ -117,8 +117,8 @@ class Trajectory:
     """``||g||`` of each step: float64 (T,). Says which steps were clipped without looking at the device."""
     images: str
     """The fingerprint of the training images, in the order of their ids."""
-    end: str = ""
-    """The :func:`mark` of the trained weights; where it was not kept, no model is taken for the one recorded."""
+    end: str
+    """The :func:`mark` of the trained weights."""
 
     @property
     def clipped(self) -> int:
