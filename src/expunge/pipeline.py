@@ -117,7 +117,7 @@ def _fit(model: nn.Module, images: ImageSet, plan: Training, context: Context, f
 def _prune(wanted: PruneConfig, before: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     data = session.prepare(wanted.data)
     check_data(before["original"], data)
-    context = _context(wanted, session, "pruning", before["original"].id)
+    context = _context(wanted, session, "pruning", f"round {_rounds(wanted)}")
     model, context.sparsity = load_sparse(wanted, before["original"], session)
     model.to(session.device)
     plugin = registry.of_config("pruning", wanted.pruner)
@@ -130,6 +130,12 @@ def _prune(wanted: PruneConfig, before: Mapping[str, RunDirectory], draft: Draft
     with context.phase("train"), context.seeded():
         _fit(model, data.train.to(session.device), wanted.training, context, wanted.rewind or 0)
     return {"data": data.train.fingerprint(), **_save(model, data, draft, context)}
+
+
+def _rounds(wanted: PruneConfig) -> int:
+    """How many rounds of pruning the model has had after this one: each draws from a generator of its own."""
+    before = _rounds(wanted.original) if isinstance(wanted.original, PruneConfig) else 0
+    return before + int(getattr(wanted.pruner, "rounds", 1))
 
 
 def _go_back(model: nn.Module, before: Mapping[str, RunDirectory]) -> None:
