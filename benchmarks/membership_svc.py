@@ -13,12 +13,12 @@ import time
 import numpy as np
 import torch
 
-from expunge import membership
-from expunge.context import Context
 from expunge.data.image_set import ImageSet
-from expunge.evaluation import Predictions, predict
-from expunge.rules import Rule
-from expunge.training import fit
+from expunge.evaluation import membership
+from expunge.evaluation.predictions import Predictions, predict
+from expunge.training.context import Context
+from expunge.training.fit import fit
+from expunge.training.rules import Rule
 
 COUNT = 10_000
 

@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py
 
-The rule of `expunge.updates` (bfloat16 from 50,000 weights, where the device has it natively) comes from this.
+The rule of `expunge.training.stepper` (bfloat16 from 50,000 weights, where the device has it natively) comes from this.
 """
 
 import time
@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from expunge import parameters
-from expunge.losses import cross_entropy
+from expunge.core import weights
 from expunge.models import resnet18, small_cnn
-from expunge.rules import Rule
-from expunge.updates import Precision, Stepper, native_bfloat16
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import Rule
+from expunge.training.stepper import Precision, Stepper, native_bfloat16
 
 CPU = torch.device("cpu")
 
@@ -52,5 +52,5 @@ if __name__ == "__main__":
     ):
         plain = seconds(model(kind, width), "float32")  # type: ignore[arg-type]
         half = seconds(model(kind, width), "bfloat16")  # type: ignore[arg-type]
-        size = parameters.count(model(kind, width))  # type: ignore[arg-type]
+        size = weights.count(model(kind, width))  # type: ignore[arg-type]
         print(f"| {kind} {width} | {size:,} | {1e3 * plain:.0f} | {1e3 * half:.0f} | {half / plain:.2f} |")

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from expunge import config, registry
+from expunge.api.recorded import train_recorded
+from expunge.core import config, registry
 from expunge.data.image_set import make
-from expunge.recording import train_recorded
+from expunge.training.stepper import Progress
 from expunge.trajectory.store import open_store
-from expunge.updates import Progress
 
 EXAMPLES = 5000
 MEMORY = 0.25

@@ -17,13 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import config, parameters, preparation
-from expunge.context import Context, UnlearningData
+from expunge.api.recorded import Recorded, train_recorded
+from expunge.core import config
+from expunge.core.weights import clone
 from expunge.data.forgetting import partition
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import infinitesimal_jackknife, newton_step
-from expunge.plans import DataConfig, TrainConfig
-from expunge.recording import Recorded, train_recorded
-from expunge.rules import Rule
+from expunge.runs import preparation
+from expunge.runs.plans import DataConfig, TrainConfig
+from expunge.training.context import Context
+from expunge.training.rules import Rule
 from expunge.trajectory import adjoint
 from expunge.trajectory.calculus import calculus
 from expunge.trajectory.plan import Trajectory
@@ -55,7 +58,7 @@ def problem(source: str, model: str, rule: Rule, epochs: int, batch_size: int) -
 
 def loop_of_examples(recorded: Recorded, steps: int) -> Tensor:
     """The published precomputation: a gradient for each example of a batch, and n products a step."""
-    model, plan, images = parameters.clone(recorded.model), recorded.trajectory.plan, recorded.images
+    model, plan, images = clone(recorded.model), recorded.trajectory.plan, recorded.images
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     inputs = images.inputs.float() / 255
     found = [[torch.zeros_like(weight) for weight in weights] for _ in plan.ids]

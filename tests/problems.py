@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
-from expunge import training
-from expunge.context import Context, UnlearningData
 from expunge.data.image_set import ImageSet, make
-from expunge.rules import Rule
-from expunge.training import Training
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
+from expunge.training.fit import Training
+from expunge.training.rules import Rule
+from expunge.trajectory import record
 from expunge.trajectory.plan import Trajectory
 
 
@@ -44,4 +45,4 @@ def context(seed: int = 0, **more: object) -> Context:
 def recorded(network: nn.Module, seen: UnlearningData) -> Trajectory:
     """Train ``network`` in place on all that a method sees; what was kept of it."""
     rule = Rule(lr=0.05, momentum=0.5, clip=1.0)
-    return training.recorded(network, seen.everything(), Training(1, 8, rule, record=True), context())
+    return record.recorded(network, seen.everything(), Training(1, 8, rule, record=True), context())

@@ -4,15 +4,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from expunge.adapters import LowRank
-    from expunge.api import Audit, Result, evaluate, unlearn
+    from expunge.api.recorded import Recorded, train_recorded
+    from expunge.api.unlearn import Audit, Result, evaluate, unlearn
+    from expunge.core.errors import RequestError, RunError
     from expunge.data.augment import Augmentation
     from expunge.data.image_set import ImageSet
-    from expunge.errors import RequestError, RunError
-    from expunge.recording import Recorded, train_recorded
-    from expunge.rules import PerRole, Rule
-    from expunge.unlearning import Unlearning
-    from expunge.update_masks import UpdateMask
+    from expunge.training.rules import PerRole, Rule
+    from expunge.unlearning.adapters import LowRank
+    from expunge.unlearning.unlearn import Unlearning
+    from expunge.unlearning.update_masks import UpdateMask
 
 __all__ = [
     "Audit",
@@ -33,21 +33,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Audit": "api",
+    "Audit": "api.unlearn",
     "Augmentation": "data.augment",
     "ImageSet": "data.image_set",
-    "LowRank": "adapters",
-    "PerRole": "rules",
-    "Recorded": "recording",
-    "RequestError": "errors",
-    "Result": "api",
-    "Rule": "rules",
-    "RunError": "errors",
-    "Unlearning": "unlearning",
-    "UpdateMask": "update_masks",
-    "evaluate": "api",
-    "train_recorded": "recording",
-    "unlearn": "api",
+    "LowRank": "unlearning.adapters",
+    "PerRole": "training.rules",
+    "Recorded": "api.recorded",
+    "RequestError": "core.errors",
+    "Result": "api.unlearn",
+    "Rule": "training.rules",
+    "RunError": "core.errors",
+    "Unlearning": "unlearning.unlearn",
+    "UpdateMask": "unlearning.update_masks",
+    "evaluate": "api.unlearn",
+    "train_recorded": "api.recorded",
+    "unlearn": "api.unlearn",
 }
 
 

@@ -7,28 +7,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge import naming, parameters, randomness, registry, unlearning
-from expunge.adapters import LowRank
-from expunge.context import UnlearningData
-from expunge.errors import RequestError, RunError
-from expunge.masks import Mask, largest
-from expunge.rules import PerRole, Rule
+from expunge.core import randomness, registry, weights
+from expunge.core.errors import RequestError, RunError
+from expunge.core.masks import Mask, largest
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.rules import PerRole, Rule
 from expunge.trajectory.plan import Trajectory
-from expunge.unlearning import Unlearning
-from expunge.update_masks import UpdateMask
+from expunge.unlearning import presets
+from expunge.unlearning.adapters import LowRank
+from expunge.unlearning.unlearn import Unlearning, unlearn
+from expunge.unlearning.update_masks import UpdateMask
 from tests import problems
 
-NAMES = list(dict.fromkeys([*registry.plugins("methods"), *naming.PRESETS]))
-ITERATIVE = [name for name in NAMES if hasattr(naming.named(name).method, "rule")]
+NAMES = list(dict.fromkeys([*registry.plugins("methods"), *presets.PRESETS]))
+ITERATIVE = [name for name in NAMES if hasattr(presets.named(name).method, "rule")]
 FROM_THE_MODEL = [name for name in ITERATIVE if name != "retrain"]
 STEPLESS = [name for name in NAMES if name not in ITERATIVE and name != "original"]
-RECORDED = [name for name in NAMES if registry.of_config("methods", naming.named(name).method).mark.trajectory]
+RECORDED = [name for name in NAMES if registry.of_config("methods", presets.named(name).method).mark.trajectory]
 QUICK = {"epochs": 2, "batch_size": 7, "linear": True, "backbone_is_public": True, "repeatable": True, "l2": 1e-3}
 
 
 def short(name: str, **changes: object) -> Unlearning:
     """A method with two epochs in small batches."""
-    wanted = naming.named(name)
+    wanted = presets.named(name)
     fields = {field.name for field in dataclasses.fields(wanted.method)}  # type: ignore[arg-type]
     quick = {key: value for key, value in QUICK.items() if key in fields}
     return dataclasses.replace(wanted, method=dataclasses.replace(wanted.method, **(quick | changes)))  # type: ignore[type-var]
@@ -52,7 +53,7 @@ def run(
 ) -> nn.Module:
     seen = data or problems.data()
     found, trajectory = original(wanted, seen, model)
-    return unlearning.unlearn(found, seen, wanted, problems.context(seed, trajectory=trajectory, **more))
+    return unlearn(found, seen, wanted, problems.context(seed, trajectory=trajectory, **more))
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -66,7 +67,7 @@ def equal(first: nn.Module, second: nn.Module) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_gives_a_finite_model_of_the_same_shape_in_evaluation_mode(name: str) -> None:
     model = run(short(name))
-    parameters.check_same(model.state_dict(), problems.model().state_dict(), name)
+    weights.check_same(model.state_dict(), problems.model().state_dict(), name)
     assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values() if value.is_floating_point())
     assert not model.training
 
@@ -101,7 +102,7 @@ def test_takes_a_rule_per_role(name: str, optimizer: str) -> None:
     assert run(short(name, rule=PerRole(rule, rule))) is not None
 
 
-@pytest.mark.parametrize("name", [n for n in [*FROM_THE_MODEL, *STEPLESS] if n not in naming.PRESETS])
+@pytest.mark.parametrize("name", [n for n in [*FROM_THE_MODEL, *STEPLESS] if n not in presets.PRESETS])
 def test_weights_outside_an_update_mask_do_not_move(name: str) -> None:
     wanted = short(name)
     before = {key: weight.detach().clone() for key, weight in original(wanted, problems.data())[0].named_parameters()}
@@ -169,9 +170,9 @@ def test_bad_values_name_the_field(name: str, field: str, value: object) -> None
 def test_seconds_and_history_are_kept(name: str) -> None:
     context, stages = problems.context(), list[str]()
     context.keep = lambda stage, _, make: stages.append(stage) or make(randomness.child(context.generator, stage))
-    unlearning.unlearn(problems.model(), problems.data(), short(name), context)
+    unlearn(problems.model(), problems.data(), short(name), context)
     assert context.seconds["unlearn"] > 0
-    assert ("precompute" in context.seconds) == (name in naming.PRESETS or bool(stages))
+    assert ("precompute" in context.seconds) == (name in presets.PRESETS or bool(stages))
     history = context.history()
     assert [record["step"] for record in history] == list(range(1, len(history) + 1))
     assert len(history) == context.steppers[0].steps
@@ -179,18 +180,18 @@ def test_seconds_and_history_are_kept(name: str) -> None:
 
 def test_retraining_does_not_depend_on_the_forget_set_or_the_old_weights() -> None:
     data, other = problems.data(), problems.data(forget=7)
-    first = unlearning.unlearn(problems.model(seed=1), data, short("retrain"), problems.context())
-    second = unlearning.unlearn(problems.model(seed=2), other, short("retrain"), problems.context())
+    first = unlearn(problems.model(seed=1), data, short("retrain"), problems.context())
+    second = unlearn(problems.model(seed=2), other, short("retrain"), problems.context())
     assert equal(first, second)
 
 
 def test_doing_nothing_does_nothing() -> None:
-    assert equal(run(naming.named("original")), problems.model())
+    assert equal(run(presets.named("original")), problems.model())
 
 
 def test_a_teacher_is_never_changed() -> None:
     teachers: list[tuple[nn.Module, dict[str, Tensor]]] = []
-    real = parameters.frozen_copy
+    real = weights.frozen_copy
 
     def spy(model: nn.Module) -> nn.Module:
         teacher = real(model)
@@ -198,7 +199,7 @@ def test_a_teacher_is_never_changed() -> None:
         return teacher
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parameters, "frozen_copy", spy)
+        patch.setattr(weights, "frozen_copy", spy)
         run(short("scrub"))
     teacher, before = teachers[0]
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
@@ -220,8 +221,8 @@ def test_random_labels_are_wrong_unless_asked_otherwise() -> None:
 NUMBERS = [
     (name, field.name, default)
     for name in NAMES
-    for field in dataclasses.fields(naming.named(name).method)  # type: ignore[arg-type]
-    for default in [getattr(naming.named(name).method, field.name)]
+    for field in dataclasses.fields(presets.named(name).method)  # type: ignore[arg-type]
+    for default in [getattr(presets.named(name).method, field.name)]
     if type(default) in (int, float)
 ]
 
@@ -249,10 +250,10 @@ RULES = {
 def test_bad_rules_and_masks_are_named(name: str) -> None:
     for field, value in RULES.items():
         with pytest.raises(RequestError, match=field):
-            naming.named(name, {field: value})
+            presets.named(name, {field: value})
     for field, value in {"fraction": 1.5, "batch_size": 0}.items():
         with pytest.raises(RequestError, match=field):
-            naming.named(name, {f"mask.{field}": value})
+            presets.named(name, {f"mask.{field}": value})
     wrong = {"0.weight": torch.ones(2, 2, dtype=torch.bool)}
     with pytest.raises(RequestError, match=r"0\.weight has shape \(2, 2\)"):
         run(dataclasses.replace(short(name), update_mask=None), update_masks=Mask(wrong))
@@ -313,10 +314,10 @@ def test_the_recorded_training_is_needed_and_left_alone(name: str) -> None:
     model, trajectory = original(wanted, data)
     assert trajectory is not None
     before = trajectory.digest()
-    unlearning.unlearn(copy.deepcopy(model), data, wanted, problems.context(trajectory=trajectory))
+    unlearn(copy.deepcopy(model), data, wanted, problems.context(trajectory=trajectory))
     assert trajectory.digest() == before
     with pytest.raises(RequestError, match=f"{name} needs the recorded training of the model.*--record"):
-        unlearning.unlearn(model, data, wanted, problems.context())
+        unlearn(model, data, wanted, problems.context())
 
 
 @pytest.mark.parametrize("name", [*FROM_THE_MODEL, *STEPLESS])
@@ -326,20 +327,20 @@ def test_takes_low_rank_adapters_or_says_why_not(name: str) -> None:
         with pytest.raises(RequestError, match="adapter"):
             run(wanted)
         return
-    parameters.check_same(run(wanted).state_dict(), problems.model().state_dict(), name)
+    weights.check_same(run(wanted).state_dict(), problems.model().state_dict(), name)
 
 
 @pytest.mark.parametrize("name", ITERATIVE)
 def test_options_of_a_role_that_is_never_stepped_on_are_refused(name: str) -> None:
-    roles = registry.of_config("methods", naming.named(name).method).mark.roles
+    roles = registry.of_config("methods", presets.named(name).method).mark.roles
     for role in ("forget", "retain"):
         if role in roles:
-            assert naming.named(name, {f"{role}.lr": 0.5}) is not None
+            assert presets.named(name, {f"{role}.lr": 0.5}) is not None
         else:
             with pytest.raises(RequestError, match=f"takes no {role} steps"):
-                naming.named(name, {f"{role}.lr": 0.5})
+                presets.named(name, {f"{role}.lr": 0.5})
     context = problems.context()
-    unlearning.unlearn(problems.model(), problems.data(), short(name), context)
+    unlearn(problems.model(), problems.data(), short(name), context)
     assert set(context.steps()) == set(roles), "the mark tells the truth"
 
 
@@ -406,5 +407,5 @@ class Constant(nn.Module):
 @pytest.mark.parametrize("rho", [0.0, 0.1])
 def test_an_all_zero_gradient_moves_nothing(name: str, rho: float) -> None:
     wanted = short(name, rule=Rule(lr=0.1, weight_decay=0.0, rho=rho, clip=1.0))
-    model = unlearning.unlearn(Constant(), problems.data(), wanted, problems.context())
+    model = unlearn(Constant(), problems.data(), wanted, problems.context())
     assert not bool(model.layer.weight.any())  # type: ignore[union-attr]

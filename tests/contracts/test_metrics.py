@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from expunge import registry
-from expunge.context import Context
-from expunge.evaluation import Predictions, Shadows, Subject, evaluate
+from expunge.core import registry
+from expunge.evaluation.predictions import Predictions, Shadows, Subject, evaluate
+from expunge.training.context import Context
 
 CHANGED = ("forget", "retain", "test")
 METRICS = registry.plugins("metrics")

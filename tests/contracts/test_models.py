@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from expunge import config, parameters, registry
-from expunge.errors import RequestError
+from expunge.core import config, registry, weights
+from expunge.core.errors import RequestError
 
 NARROW = {"resnet18": 4, "resnet34": 4, "resnet50": 2, "resnet20": 4, "resnet44": 4, "resnet56": 4, "small_cnn": 8}
 NARROW |= {"vgg16_bn": 4, "vgg16_bn_lth": 4}
@@ -36,7 +36,7 @@ def test_initialises_anew_as_it_was_built(name: str) -> None:
     """Every weight is drawn from the distribution of construction: same mean size per tensor, other values."""
     fresh, model = build(name, seed=1), build(name, seed=2)
     torch.manual_seed(3)
-    parameters.reinitialise(model)
+    weights.reinitialise(model)
     for (key, a), b in zip(fresh.named_parameters(), model.parameters(), strict=True):
         if a.numel() < 256:
             continue
@@ -45,7 +45,7 @@ def test_initialises_anew_as_it_was_built(name: str) -> None:
     torch.manual_seed(3)
     again = build(name, seed=2)
     torch.manual_seed(3)
-    parameters.reinitialise(again)
+    weights.reinitialise(again)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
@@ -82,7 +82,7 @@ def test_sizes_are_those_of_the_literature(name: str, count: int) -> None:
 
 
 def test_normalisation_is_the_first_step() -> None:
-    from expunge.normalisation import with_normalisation
+    from expunge.data.normalisation import with_normalisation
 
     model = with_normalisation(nn.Identity(), (0.5, 0.2), (0.25, 2.0))
     inputs = torch.rand(3, 2, 4, 4)

@@ -137,7 +137,7 @@ def test_every_option_of_every_command_is_explained(command: str, capsys: pytest
 
 def test_the_core_imports_no_heavy_stranger() -> None:
     code = (
-        "import sys, expunge.cli.bench, expunge.cli.unlearn, expunge.report, expunge.registry as r\n"
+        "import sys, expunge.cli.bench, expunge.cli.unlearn, expunge.report, expunge.core.registry as r\n"
         "[r.plugins(kind) for kind in r.KINDS]\n"
         "print(sorted({'torchvision', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
@@ -231,7 +231,7 @@ def test_a_full_disk_loses_no_finished_run(
 ) -> None:
     import errno
 
-    from expunge.runs import Draft
+    from expunge.store.directory import Draft
 
     before = sorted(path.name for path in trained.parent.iterdir())
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from expunge import config, pipeline, plans
-from expunge.execution import Session
-from expunge.plans import DataConfig, PrecomputeConfig, TrainConfig
-from expunge.rules import Rule
-from expunge.runs import Store
-from expunge.training import Training
+from expunge.core import config
+from expunge.runs import pipeline, plans
+from expunge.runs.execution import Session
+from expunge.runs.plans import DataConfig, PrecomputeConfig, TrainConfig
+from expunge.store.directory import Store
+from expunge.training.fit import Training
+from expunge.training.rules import Rule
 
 
 def test_vectors_cut_off_before_their_note_are_begun_anew(tmp_path: Path) -> None:

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from expunge import config, masks, originals, pipeline, plans
+from expunge.bench.grid import entries
 from expunge.cli import main
+from expunge.core import config, masks
+from expunge.core.errors import RequestError
 from expunge.data.forgetting import PoisonedForget
 from expunge.data.poisoning import parse_poison
-from expunge.errors import RequestError
-from expunge.execution import Session
-from expunge.plans import EvaluateConfig, PruneConfig
-from expunge.rules import Rule
-from expunge.runs import RunDirectory, Store
-from expunge.sweeps.grid import entries
-from expunge.training import Training
+from expunge.runs import originals, pipeline, plans
+from expunge.runs.execution import Session
+from expunge.runs.plans import EvaluateConfig, PruneConfig
+from expunge.store.directory import RunDirectory, Store
+from expunge.training.fit import Training
+from expunge.training.rules import Rule
 from tests.end_to_end.test_pipeline import comparison, forgetting, original
 from tests.unit import test_checkpoints as layouts
 
@@ -132,8 +133,9 @@ def test_every_method_keeps_the_sparsity_of_a_pruned_original(
 
 
 def test_a_sparse_resnet18_is_stored_in_a_sixth(tmp_path: Path) -> None:
-    from expunge import prunable, registry
-    from expunge.context import Context
+    from expunge.core import registry
+    from expunge.training import sparsity as prunable
+    from expunge.training.context import Context
 
     wanted = config.parse("models", "resnet18")
     network = registry.of_config("models", wanted).function(wanted, (3, 32, 32), 10)

@@ -13,18 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge import config, masks, naming, originals, pipeline, plans, preparation, registry, unlearning
+from expunge.bench import local
+from expunge.bench.grid import Comparison, entries
+from expunge.core import config, masks, registry
+from expunge.core.errors import RequestError, RunError
 from expunge.data.forgetting import ClassForget, RandomForget
-from expunge.errors import RequestError, RunError
-from expunge.execution import Session
 from expunge.methods import _attacker
-from expunge.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
-from expunge.provenance import PeakMemory
-from expunge.rules import Rule
-from expunge.runs import Store
-from expunge.sweeps import local
-from expunge.sweeps.grid import Comparison, entries
-from expunge.training import Training
+from expunge.runs import originals, pipeline, plans, preparation
+from expunge.runs.execution import Session
+from expunge.runs.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
+from expunge.store.directory import Store
+from expunge.store.environment import PeakMemory
+from expunge.training.fit import Training
+from expunge.training.rules import Rule
+from expunge.unlearning import presets
 
 
 def original(**changes: object) -> TrainConfig:
@@ -34,7 +36,7 @@ def original(**changes: object) -> TrainConfig:
 
 
 def forgetting(text: str = "finetune:epochs=2", **changes: object) -> UnlearnConfig:
-    wanted = UnlearnConfig(original(), RandomForget(percent=10.0), naming.named(text))
+    wanted = UnlearnConfig(original(), RandomForget(percent=10.0), presets.named(text))
     return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
 
 
@@ -174,8 +176,8 @@ def test_a_comparison_shares_models_and_shows_failures(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from expunge.runs import Store
-from expunge.sweeps import local
+from expunge.store.directory import Store
+from expunge.bench import local
 from tests.end_to_end.test_pipeline import comparison
 if __name__ == "__main__":
     local.bench(comparison(), Store(Path(sys.argv[1])), jobs=2)
@@ -239,11 +241,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge import training
-from expunge.context import Context, UnlearningData
-from expunge.losses import cross_entropy
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.training.fit import check_schedule
+from expunge.training.context import Context
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.losses import cross_entropy
+from expunge.core.registry import method
+from expunge.training.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -258,7 +261,7 @@ class MineConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        training.check_schedule(self.epochs, self.batch_size)
+        check_schedule(self.epochs, self.batch_size)
 
 
 @method(reference="unpublished", aliases=("MINE",), roles=("forget",))
@@ -309,7 +312,7 @@ def test_a_class_that_retraining_never_saw_is_never_predicted(tmp_path: Path) ->
     store, session = Store(tmp_path), Session()
     longer = original(training=Training(epochs=25, rule=Rule(lr=0.1)))
     without = forgetting("retrain:epochs=25", original=longer, forget=ClassForget((3,)))
-    nothing = dataclasses.replace(without, unlearning=naming.named("original"))
+    nothing = dataclasses.replace(without, unlearning=presets.named("original"))
     found = [pipeline.run(EvaluateConfig(each), store, session).record()["metrics"] for each in (without, nothing)]
     retrained, kept = found
     assert retrained["unlearning_accuracy"] == 100.0  # type: ignore[index]
@@ -377,7 +380,7 @@ def test_too_little_memory_is_no_property_of_the_run(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(unlearning, "unlearn", fail)
+        patch.setattr(pipeline, "unlearn", fail)
         with pytest.raises(RunError, match=r"out of memory: try a smaller batch_size"):
             pipeline.run(wanted, store, Session())
     assert not store.directory(plans.run_id(wanted)).exists

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import expunge
-from expunge.errors import RequestError, RunError
+from expunge.core.errors import RequestError, RunError
 from tests import problems
 
 
@@ -112,7 +112,7 @@ def test_pictures_and_bytes_become_unit_floats() -> None:
 
     grey = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
     pictures = [(Image.fromarray(array), label) for label, array in enumerate(grey)]
-    from expunge.api import as_image_set
+    from expunge.api.unlearn import as_image_set
 
     images = as_image_set(pictures)  # type: ignore[arg-type]
     assert images.shape == (1, 4, 4)

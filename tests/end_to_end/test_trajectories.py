@@ -15,17 +15,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from expunge import config, naming, originals, parameters, pipeline, plans, vectors
 from expunge.cli import main
+from expunge.core import config
+from expunge.core.errors import RequestError, RunError
+from expunge.core.weights import trainable
 from expunge.data.forgetting import ListedForget, RandomForget
-from expunge.errors import RequestError, RunError
-from expunge.execution import Session
-from expunge.plans import DataConfig, PrecomputeConfig, ScoreConfig, TrainConfig, UnlearnConfig
-from expunge.rules import Rule
-from expunge.runs import RunDirectory, Store
-from expunge.training import Training
+from expunge.runs import originals, pipeline, plans, vectors
+from expunge.runs.execution import Session
+from expunge.runs.plans import DataConfig, PrecomputeConfig, ScoreConfig, TrainConfig, UnlearnConfig
+from expunge.store.directory import RunDirectory, Store
+from expunge.training.fit import Training
+from expunge.training.rules import Rule
 from expunge.trajectory import tangents
 from expunge.trajectory.store import open_store
+from expunge.unlearning import presets
 
 RULE = Rule(lr=0.05, momentum=0.0, weight_decay=0.05, clip=5.0)
 SMALL = ["--limit", "60", "--test-limit", "40", "--model", "logistic"]
@@ -39,7 +42,7 @@ def recorded(**changes: object) -> TrainConfig:
 
 
 def forgetting(text: str, **changes: object) -> UnlearnConfig:
-    wanted = UnlearnConfig(recorded(), RandomForget(percent=10.0), naming.named(text))
+    wanted = UnlearnConfig(recorded(), RandomForget(percent=10.0), presets.named(text))
     return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
 
 
@@ -127,9 +130,7 @@ def test_scores_are_the_slope_of_the_test_loss_along_each_vector(store: Store) -
     kept = open_store(pipeline.run(PrecomputeConfig(recorded()), store, Session()).path)
     model = originals.load_model(recorded(), original(store), Session())
     loss = torch.nn.functional.cross_entropy(model(data.test.inputs / 255), data.test.labels)
-    slope = torch.cat(
-        [each.flatten() for each in torch.autograd.grad(loss, list(parameters.trainable(model).values()))]
-    )
+    slope = torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(trainable(model).values()))])
     expected = torch.stack([kept.change(example[None]) @ slope for example in data.train.ids])
     torch.testing.assert_close(found["loss"], expected, rtol=1e-3, atol=1e-7)
 
@@ -494,7 +495,7 @@ import resource, sys, torch
 from torch import nn
 from pathlib import Path
 from expunge.data.image_set import make
-from expunge.rules import Rule
+from expunge.training.rules import Rule
 from expunge.trajectory import precompute
 from expunge.trajectory.calculus import calculus
 from expunge.trajectory.plan import draw

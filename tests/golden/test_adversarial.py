@@ -6,11 +6,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from expunge.losses import cross_entropy
 from expunge.methods._attacker import Attacker, Noisy, View, classifier_of, learner, observe, tapped
 from expunge.methods.adversarial import AdversarialConfig, decorrelation, duel
-from expunge.rules import Rule
-from expunge.updates import Stepper
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import Rule
+from expunge.training.stepper import Stepper
 from tests.golden import cases
 from tests.golden.cases import Case
 from tests.golden.test_methods import context, split

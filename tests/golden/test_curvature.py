@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from expunge.context import Context, UnlearningData
 from expunge.curvature.fisher import empirical_fisher, true_fisher
 from expunge.curvature.network import flat, frozen, mean_gradient, shaped
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import fisher_forgetting, influence
+from expunge.training.context import Context
 from tests.golden import cases
 from tests.golden.cases import Case
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from expunge import parameters
+from expunge.core import weights
 from expunge.methods import boundary_shrink, l1_sparse
 from expunge.methods.boundary_shrink import BoundaryShrinkConfig
 from tests.golden import cases
@@ -35,7 +35,7 @@ def shrink(*, as_released: bool) -> BoundaryShrinkConfig:
 def test_boundary_shrink_finds_the_nearest_labels() -> None:
     """The case is in the released form; ours differs from it only where that kept the true label."""
     expected = cases.load("boundary_shrink").tensors["nearest_labels"]
-    original, forget = parameters.frozen_copy(cases.tiny_model()), split("forget")
+    original, forget = weights.frozen_copy(cases.tiny_model()), split("forget")
     released = boundary_shrink.nearest_labels(original, forget, shrink(as_released=True))
     assert torch.equal(released, expected)
     ours = boundary_shrink.nearest_labels(original, forget, shrink(as_released=False))

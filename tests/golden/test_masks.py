@@ -2,7 +2,8 @@
 
 import torch
 
-from expunge import masks, update_masks
+from expunge.core import masks
+from expunge.unlearning import update_masks
 from tests.golden import cases
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from expunge import membership
-from expunge.evaluation import Predictions
+from expunge.evaluation import membership
+from expunge.evaluation.predictions import Predictions
 from expunge.metrics.membership_svc import MembershipSvcConfig, efficacy
 from tests.golden import cases
 

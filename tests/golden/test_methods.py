@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.context import Context, UnlearningData
+from expunge.core.masks import Mask
 from expunge.data.image_set import Batch, ImageSet
-from expunge.masks import Mask
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import finetune, gradient_ascent, neggrad_plus, random_label, scrub
-from expunge.rules import PerRole, Rule
+from expunge.training.context import Context
+from expunge.training.rules import PerRole, Rule
 from tests.golden import cases
 from tests.golden.cases import Case
 

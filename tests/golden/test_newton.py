@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.context import Context, UnlearningData
+from expunge.core.errors import RunError
 from expunge.curvature.network import Network, Vector, flat, frozen, shaped
 from expunge.curvature.newton import Loss, NewtonConfig, losses
 from expunge.data.image_set import make
-from expunge.errors import RunError
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import infinitesimal_jackknife, newton_step
 from expunge.methods.infinitesimal_jackknife import InfinitesimalJackknifeConfig
 from expunge.methods.newton_step import NewtonStepConfig
+from expunge.training.context import Context
 from tests.golden import cases
 from tests.golden.cases import Case
 

@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge import masks, prunable, registry
-from expunge.masks import Mask
+from expunge.core import masks, registry
+from expunge.core.masks import Mask
 from expunge.methods import ao_sparse
 from expunge.methods.ao_sparse import AoSparseConfig
 from expunge.pruning import synflow
 from expunge.pruning.iterative_magnitude import IterativeMagnitudeConfig
 from expunge.pruning.magnitude import MagnitudeConfig
 from expunge.pruning.synflow import SynflowConfig
+from expunge.training import sparsity as prunable
 from tests.golden import cases
 from tests.golden.cases import Case
 from tests.golden.test_methods import context, data, rule, split

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from expunge import update_masks
-from expunge.context import UnlearningData
-from expunge.losses import cross_entropy
-from expunge.masks import Mask
+from expunge.core.masks import Mask
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import neggrad_plus
-from expunge.rules import PerRole, Rule
-from expunge.update_masks import UpdateMask
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule
+from expunge.unlearning import update_masks
+from expunge.unlearning.update_masks import UpdateMask
 from tests.golden import cases
 from tests.golden.test_methods import context, data, split
 

@@ -4,17 +4,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge import naming, parameters, unlearning
-from expunge.adapters import LowRank, adapted
-from expunge.context import Context
-from expunge.errors import RequestError
-from expunge.masks import Mask, largest
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask, largest
+from expunge.core.weights import count
+from expunge.training.context import Context
+from expunge.unlearning import presets
+from expunge.unlearning.adapters import LowRank, adapted
+from expunge.unlearning.unlearn import unlearn
 from tests import problems
 
 
 def run(text: str, model: nn.Module | None = None, **more: object) -> tuple[nn.Module, Context]:
     context = problems.context(**more)
-    found = unlearning.unlearn(model or problems.model(), problems.data(), naming.named(text), context)
+    found = unlearn(model or problems.model(), problems.data(), presets.named(text), context)
     return found, context
 
 
@@ -78,10 +80,10 @@ def test_full_rank_follows_gradient_descent_on_the_product() -> None:
 
 def test_few_weights_are_trained() -> None:
     model = problems.model()
-    whole = parameters.count(model)
+    whole = count(model)
     with adapted(model, LowRank(1), problems.context()):
-        assert 0 < parameters.count(model) < 0.4 * whole
-    assert parameters.count(model) == whole
+        assert 0 < count(model) < 0.4 * whole
+    assert count(model) == whole
 
 
 def test_weights_that_were_frozen_stay_frozen() -> None:
@@ -117,7 +119,7 @@ def test_what_adapters_cannot_do_is_refused() -> None:
     with pytest.raises(RequestError, match="an update mask for each role"):
         run("sfron:epochs=1,adapters.rank=2")
     with pytest.raises(RequestError, match="rank must be a finite number, at least 1"):
-        naming.named("finetune:adapters.rank=0")
+        presets.named("finetune:adapters.rank=0")
     frozen = problems.model().requires_grad_(False)
     with pytest.raises(RequestError, match="no trainable matrix"):
         run("finetune:adapters.rank=2", frozen)

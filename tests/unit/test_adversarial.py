@@ -11,18 +11,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge import config as configs
-from expunge import naming, randomness, registry, unlearning
-from expunge.context import Context, UnlearningData
+from expunge.core import config as configs
+from expunge.core import randomness, registry
+from expunge.core.errors import RequestError, RunError
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import Batch, ImageSet, make
-from expunge.errors import RequestError, RunError
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import _attacker, adversarial
 from expunge.methods._attacker import Attacker, Noisy, Pretraining, Probe, View
 from expunge.methods.adversarial import AdversarialConfig
 from expunge.methods.finetune import FinetuneConfig
-from expunge.rules import PerRole, Rule
-from expunge.unlearning import Unlearning
+from expunge.training.context import Context
+from expunge.training.rules import PerRole, Rule
+from expunge.unlearning import presets
+from expunge.unlearning.unlearn import Unlearning, unlearn
 from tests import problems
 
 SMALL = AdversarialConfig(epochs=2, batch_size=7, pretrain_steps=2, directions=3)
@@ -43,7 +45,7 @@ def run(
 ) -> tuple[nn.Module, Context]:
     context = problems.context(**more)
     model = problems.model() if model is None else model
-    return unlearning.unlearn(model, data or problems.data(), Unlearning(config), context), context
+    return unlearn(model, data or problems.data(), Unlearning(config), context), context
 
 
 def change(**changes: object) -> AdversarialConfig:
@@ -440,7 +442,7 @@ def stages(
         return kept[-1]
 
     context.keep = keep
-    model = unlearning.unlearn(problems.model(), data, Unlearning(config), context)
+    model = unlearn(problems.model(), data, Unlearning(config), context)
     return plans, [{name: value.clone() for name, value in state.items()} for state in kept], model
 
 
@@ -459,7 +461,7 @@ def test_what_is_kept_is_used_and_is_not_changed() -> None:
     _, (state,), made = stages(SMALL, problems.data())
     context, handed = problems.context(), {name: value.clone() for name, value in state.items()}
     context.keep = lambda *_: handed
-    found = unlearning.unlearn(problems.model(), problems.data(), Unlearning(SMALL), context)
+    found = unlearn(problems.model(), problems.data(), Unlearning(SMALL), context)
     assert same(weights(found), weights(made))
     assert same(handed, state)
 
@@ -507,7 +509,7 @@ def test_stopping_at_once_is_fine_tuning() -> None:
         model[4].p = 0.0  # type: ignore[index, union-attr]
     first, _ = run(change(stop_after=0), model=models[0])
     tuned = FinetuneConfig(epochs=2, batch_size=7)
-    second = unlearning.unlearn(models[1], problems.data(), Unlearning(tuned), problems.context())
+    second = unlearn(models[1], problems.data(), Unlearning(tuned), problems.context())
     assert same(weights(first), weights(second))
 
 
@@ -590,4 +592,4 @@ def test_bad_values_name_the_field(field: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["Gan", "DAU", "adversarial"])
 def test_names(name: str) -> None:
-    assert naming.canonical(name) == "adversarial"
+    assert presets.canonical(name) == "adversarial"

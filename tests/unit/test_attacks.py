@@ -13,9 +13,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from expunge import config, membership
-from expunge.errors import RequestError, RunError
-from expunge.evaluation import Predictions, Shadows, Subject, evaluate
+from expunge.core import config
+from expunge.core.errors import RequestError, RunError
+from expunge.evaluation import membership
+from expunge.evaluation.predictions import Predictions, Shadows, Subject, evaluate
 from expunge.metrics import lira, unlearning_attack
 from expunge.metrics.change_correlation import correlations
 from expunge.metrics.unlearning_attack import UnlearningAttackConfig

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import certification
-from expunge.certification import Certificate
-from expunge.context import Context, UnlearningData
+from expunge.core.errors import RequestError, RunError
+from expunge.core.masks import Mask
+from expunge.curvature import certificate as certification
 from expunge.curvature import softmax_linear
+from expunge.curvature.certificate import Certificate
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError, RunError
-from expunge.masks import Mask
+from expunge.data.normalisation import with_normalisation
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import certified_removal
 from expunge.methods.certified_removal import CertifiedRemovalConfig
-from expunge.normalisation import with_normalisation
+from expunge.training.context import Context
 from tests import problems
 
 COUNT = 100

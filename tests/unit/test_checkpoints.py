@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
-from expunge import checkpoints, config, parameters, registry
-from expunge.errors import RequestError
-from expunge.normalisation import with_normalisation
+from expunge.core import checkpoints, config, registry
+from expunge.core.errors import RequestError
+from expunge.core.weights import load, trainable
+from expunge.data.normalisation import with_normalisation
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CLASSES = 7
@@ -150,7 +151,7 @@ def images() -> Tensor:
 def imported(path: Path, layout: str) -> tuple[nn.Module, checkpoints.Mask | None]:
     model = ours(layout)
     state, mask = checkpoints.translate(checkpoints.read(path), model, str(path))
-    parameters.load(model, state, str(path))
+    load(model, state, str(path))
     return model, mask
 
 
@@ -277,7 +278,7 @@ def test_a_network_without_its_input_step(tmp_path: Path) -> None:
     torch.save(source.state_dict(), tmp_path / "a.pt")
     network = ours("resnet18").network  # type: ignore[union-attr]
     state, _ = checkpoints.translate(checkpoints.read(tmp_path / "a.pt"), network, "a.pt")  # type: ignore[arg-type]
-    parameters.load(network, state, "a.pt")  # type: ignore[arg-type]
+    load(network, state, "a.pt")  # type: ignore[arg-type]
     assert torch.equal(network(source.normalize(images())), source(images()))  # type: ignore[operator]
 
 
@@ -517,7 +518,7 @@ def test_saliency_masks_move_the_same_weights(layout: str, tmp_path: Path) -> No
     torch.save(original(layout).state_dict(), tmp_path / "a.pt")
     model, _ = imported(tmp_path / "a.pt", layout)
     mask = checkpoints.read_mask(tmp_path / "with_0.5.pt", model)
-    assert set(mask) == set(parameters.trainable(model))
+    assert set(mask) == set(trainable(model))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.mul_(mask[name])

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from expunge import config, naming, registry
-from expunge.adapters import LowRank
+from expunge.core import config, registry
+from expunge.core.errors import RequestError
 from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
-from expunge.errors import RequestError
 from expunge.methods.finetune import FinetuneConfig
 from expunge.methods.scrub import ScrubConfig
-from expunge.plans import DataConfig, EvaluateConfig, RunConfig, TrainConfig, UnlearnConfig
-from expunge.rules import PerRole, Rule
-from expunge.unlearning import Unlearning
-from expunge.update_masks import UpdateMask
+from expunge.runs.plans import DataConfig, EvaluateConfig, RunConfig, TrainConfig, UnlearnConfig
+from expunge.training.rules import PerRole, Rule
+from expunge.unlearning import presets
+from expunge.unlearning.adapters import LowRank
+from expunge.unlearning.unlearn import Unlearning
+from expunge.unlearning.update_masks import UpdateMask
 
 
 def everything() -> EvaluateConfig:
@@ -25,7 +26,7 @@ def everything() -> EvaluateConfig:
     dual = ScrubConfig(rule=PerRole(Rule(optimizer="adamw"), Rule(lr=0.5, milestones=(0.1,))))
     adapters, mask = LowRank(2), UpdateMask("ratio", threshold=0.5, layers=("a", "b.*"), roles="split")
     subject = UnlearnConfig(train, ListedForget((3, 1)), Unlearning(dual, mask, adapters))
-    reference = UnlearnConfig(train, ListedForget((3, 1)), naming.named("retrain:epochs=2"))
+    reference = UnlearnConfig(train, ListedForget((3, 1)), presets.named("retrain:epochs=2"))
     metrics = (config.parse("metrics", "membership_svc:exact=true"), config.parse("metrics", "tow"))
     return EvaluateConfig(subject, reference, metrics)
 
@@ -90,38 +91,38 @@ def test_every_plugin_configuration_survives_json() -> None:
 )
 def test_bad_texts_say_the_cure(text: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        naming.named(text)
+        presets.named(text)
 
 
 def test_texts_reach_fields_rules_roles_and_masks() -> None:
-    assert naming.named("SCRUB:epochs=3,lr=0.2,temperature=2").method == ScrubConfig(
+    assert presets.named("SCRUB:epochs=3,lr=0.2,temperature=2").method == ScrubConfig(
         epochs=3, temperature=2.0, rule=Rule(lr=0.2)
     )
-    dual = naming.named("scrub:forget.optimizer=lion,retain.lr=0.3").method
+    dual = presets.named("scrub:forget.optimizer=lion,retain.lr=0.3").method
     assert dual == ScrubConfig(rule=PerRole(Rule(optimizer="lion"), Rule(lr=0.3)))
-    both = naming.named("scrub:lr=0.3,forget.lr=0.1,share=first").method
+    both = presets.named("scrub:lr=0.3,forget.lr=0.1,share=first").method
     assert getattr(both, "rule") == PerRole(Rule(lr=0.1), Rule(lr=0.3), "first")  # noqa: B009 - of no declared type
-    assert naming.named("scrub:lr=0.3,forget.lr=0.1") == naming.named("scrub:forget.lr=0.1,lr=0.3")
-    dual = naming.named("sfron:forget.optimizer=adamw").method
+    assert presets.named("scrub:lr=0.3,forget.lr=0.1") == presets.named("scrub:forget.lr=0.1,lr=0.3")
+    dual = presets.named("sfron:forget.optimizer=adamw").method
     assert getattr(dual, "rule").share == "nothing", "moments are shared only when said"  # noqa: B009
-    assert naming.named("sfron:mask=none").update_mask is None
-    by_share = naming.named("sfron:mask.fraction=0.3").update_mask
+    assert presets.named("sfron:mask=none").update_mask is None
+    by_share = presets.named("sfron:mask.fraction=0.3").update_mask
     assert by_share is not None
     assert (by_share.fraction, by_share.threshold) == (0.3, None)
-    layers = naming.named("finetune:mask.layers=fc+*.bias").update_mask
+    layers = presets.named("finetune:mask.layers=fc+*.bias").update_mask
     assert layers is not None
     assert layers.layers == ("fc", "*.bias")
-    one = naming.named("scrub:schedule=multistep,milestones=0.5").method
+    one = presets.named("scrub:schedule=multistep,milestones=0.5").method
     assert getattr(one, "rule").milestones == (0.5,)  # noqa: B009
     values = {"rule": Rule(lr=0.25), "update_mask": UpdateMask(fraction=0.1), "adapters": LowRank(2)}
-    given = naming.named("finetune", values)
+    given = presets.named("finetune", values)
     assert given == Unlearning(FinetuneConfig(rule=Rule(lr=0.25)), UpdateMask(fraction=0.1), LowRank(2))
-    assert naming.named("finetune", {"lr": np.float64(0.1)}) == naming.named("finetune:lr=0.1")
-    salun = naming.named("salun:mask.fraction=0.25,epochs=1")
+    assert presets.named("finetune", {"lr": np.float64(0.1)}) == presets.named("finetune:lr=0.1")
+    salun = presets.named("salun:mask.fraction=0.25,epochs=1")
     assert salun.update_mask is not None
     assert salun.update_mask.fraction == 0.25
-    assert naming.label(salun) == "salun"
-    assert naming.named("finetune:mask.fraction=0.1").update_mask is not None
+    assert presets.label(salun) == "salun"
+    assert presets.named("finetune:mask.fraction=0.1").update_mask is not None
 
 
 def test_unknown_and_missing_keys_are_refused() -> None:
@@ -147,7 +148,7 @@ def test_a_configuration_class_of_nobody_is_refused() -> None:
 def test_lists_of_numbers_and_of_words_are_joined_by_a_plus() -> None:
     wanted = config.parse("scores", "trajectory_influence:of=losses,images=train,ids=3+17")
     assert getattr(wanted, "ids") == (3, 17)  # noqa: B009
-    masked = naming.named("finetune:mask.layers=0+2").update_mask
+    masked = presets.named("finetune:mask.layers=0+2").update_mask
     assert masked is not None
     assert masked.layers == ("0", "2")
     with pytest.raises(RequestError, match="expected int, got 'x'"):

@@ -11,17 +11,19 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 from torch.nn import functional
 
-from expunge import parameters, registry, unlearning
-from expunge.context import Context, UnlearningData
+from expunge.core import registry
+from expunge.core import weights as model_weights
+from expunge.core.errors import RequestError, RunError
+from expunge.core.masks import Mask, largest
 from expunge.curvature import fisher, gram, kronecker, products, solve
 from expunge.curvature.network import Network, flat, frozen, mean_gradient, shaped
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError, RunError
-from expunge.masks import Mask, largest
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import fisher_forgetting, influence
 from expunge.methods.fisher_forgetting import FisherForgettingConfig
 from expunge.methods.influence import InfluenceConfig
-from expunge.unlearning import Unlearning
+from expunge.training.context import Context
+from expunge.unlearning.unlearn import Unlearning, unlearn
 from tests import problems
 
 IMAGES = problems.images(9, seed=4)
@@ -40,7 +42,7 @@ def trained() -> nn.Module:
 
 def loss_of(model: nn.Module, images: ImageSet, each: bool = False) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The oracle: the weights as one float64 vector, and the loss as a function of it."""
-    copied = parameters.clone(model).double().eval()
+    copied = model_weights.clone(model).double().eval()
     names = dict(copied.named_parameters())
     inputs = (images.inputs / 255).double()  # as batches round them
 
@@ -105,7 +107,7 @@ def test_hessian_vectors_are_hessian_vector_products(count: int, at_once: int) -
 
 def test_gauss_newton_vector_products() -> None:
     model = trained()
-    copied = parameters.clone(model).double().eval()
+    copied = model_weights.clone(model).double().eval()
     names = dict(copied.named_parameters())
     inputs = (IMAGES.inputs / 255).double()
 
@@ -158,7 +160,7 @@ def test_fisher_diagonals_are_loops_over_examples_and_classes(memory: int) -> No
 def test_chunks_obey_the_memory_budget() -> None:
     with frozen(trained()) as network:
         sizes = [fisher.chunk_size(network, IMAGES, memory) for memory in (0, 10**5, 2 * 10**5, 10**12)]
-        gradient = 4 * parameters.count(trained())
+        gradient = 4 * model_weights.count(trained())
     assert sizes[0] == 1
     assert sizes[-1] == fisher.LARGEST_CHUNK["cpu"]
     assert 1 < sizes[1] < 10**5 / (3 * gradient)
@@ -385,7 +387,7 @@ configs = pytest.mark.parametrize("config", CONFIGS, ids=str)
 
 
 def run(config: object, context: Context | None = None, data: UnlearningData | None = None) -> nn.Module:
-    return unlearning.unlearn(trained(), data or problems.data(), Unlearning(config), context or problems.context())
+    return unlearn(trained(), data or problems.data(), Unlearning(config), context or problems.context())
 
 
 @configs
@@ -562,8 +564,8 @@ def test_influence_is_one_newton_step_in_closed_form() -> None:
     total = len(forget) + len(retain)
     v = forget.sum(0) / total - len(forget) / (total * len(retain)) * retain.sum(0)
     dense = 0.05 * torch.eye(len(v), dtype=DOUBLE) + retain.T @ retain / len(retain)
-    expected = parameters.vector(trained()) + 0.7 * torch.linalg.solve(dense, v)
-    found = parameters.vector(influence.unlearn(trained(), data, config, problems.context()))
+    expected = model_weights.vector(trained()) + 0.7 * torch.linalg.solve(dense, v)
+    found = model_weights.vector(influence.unlearn(trained(), data, config, problems.context()))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -580,7 +582,7 @@ def test_influence_solves_the_system_of_its_curvature_over_the_free_weights(
     kept = {name: torch.rand(w.shape, generator=generator) < 0.7 for name, w in trained().named_parameters()}
     context = problems.context(update_masks=Mask(kept) if held else None)
     after = influence.unlearn(trained(), data, config, context)
-    change = parameters.vector(after) - parameters.vector(trained())
+    change = model_weights.vector(after) - model_weights.vector(trained())
     free = flat(kept) if held else torch.ones_like(change, dtype=torch.bool)
     with frozen(trained(), DOUBLE) as network:
         step = shaped(change, network.weights)
@@ -608,8 +610,8 @@ def test_the_released_recursion_is_its_closed_form(count: int, monkeypatch: pyte
         o -= t / (count + t) * o
     assert float((k - v).norm()) > (1e-3 if count == 1000 else 0.05) * float(v.norm()), "it does something here"
     after = influence.unlearn(trained(), data, InfluenceConfig(as_released=True, alpha=3.0), problems.context())
-    expected = parameters.vector(trained()) + 3 * k
-    torch.testing.assert_close(parameters.vector(after), expected, rtol=1e-5, atol=1e-6)
+    expected = model_weights.vector(trained()) + 3 * k
+    torch.testing.assert_close(model_weights.vector(after), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_influence_draws_its_samples() -> None:

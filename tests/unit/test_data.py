@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from expunge.core.errors import RequestError
 from expunge.data import forgetting, splits
 from expunge.data.augment import Augmentation
 from expunge.data.forgetting import ClassForget, ListedForget, RandomForget, parse_forget
 from expunge.data.image_set import ImageSet, make
-from expunge.errors import RequestError
 
 
 def seeded(seed: int = 0) -> torch.Generator:

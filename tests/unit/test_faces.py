@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from expunge import config, registry
+from expunge.core import config, registry
+from expunge.core.errors import RequestError
 from expunge.data.dataset import Dataset
-from expunge.errors import RequestError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NAMES = [f"{number:06}.jpg" for number in range(1, 9)]

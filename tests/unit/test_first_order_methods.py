@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from expunge import parameters, registry
-from expunge.context import Context, UnlearningData
+from expunge.core import registry
+from expunge.core import weights as model_weights
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask, full, largest
 from expunge.data.image_set import Batch, ImageSet, make
-from expunge.errors import RequestError
-from expunge.masks import Mask, full, largest
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import (
     bad_teacher,
     boundary_expanding,
@@ -36,7 +37,8 @@ from expunge.methods.gradient_ascent import GradientAscentConfig
 from expunge.methods.l1_sparse import AccuracyCollapseWarning, L1SparseConfig
 from expunge.methods.random_label import RandomLabelConfig
 from expunge.methods.retrain import RetrainConfig
-from expunge.rules import PerRole, Rule
+from expunge.training.context import Context
+from expunge.training.rules import PerRole, Rule
 from tests import problems
 
 PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)
@@ -188,7 +190,7 @@ def pixels(*values: float, labels: list[int]) -> ImageSet:
 
 def test_the_nearest_wrong_class_by_hand() -> None:
     forget = pixels(0.45, 0.1, 0.78, 0.97, labels=[0, 0, 1, 2])
-    original = parameters.frozen_copy(Planes())
+    original = model_weights.frozen_copy(Planes())
     # 0.45 crosses into class 1, 0.78 into class 0 or 2 by its gradient; 0.1 and 0.97 stay.
     released = boundary_shrink.nearest_labels(original, forget, BoundaryShrinkConfig(as_released=True))
     assert released.tolist()[0] == 1
@@ -210,7 +212,7 @@ def test_the_step_is_clipped_and_rounded() -> None:
             return super().forward(inputs)
 
     forget = pixels(0.02, 0.45, 0.98, labels=[2, 0, 0])
-    boundary_shrink.nearest_labels(parameters.frozen_copy(Spy()), forget, BoundaryShrinkConfig(bound=0.1))
+    boundary_shrink.nearest_labels(model_weights.frozen_copy(Spy()), forget, BoundaryShrinkConfig(bound=0.1))
     expected = [round(255 * x) / 255 for x in (0.12, 0.55, 1.0)]
     # The first is pushed away from class 2, to smaller x: clipped at 0.
     assert seen[1].flatten().tolist() == pytest.approx([0.0, *expected[1:]], abs=1e-7)
@@ -223,12 +225,12 @@ def test_an_image_without_a_gradient_keeps_its_place(bound: float) -> None:
         flat.slope.zero_()
         flat.offset.copy_(torch.tensor([3.0, 1.0, 2.0]))
     config = BoundaryShrinkConfig(bound=bound)
-    labels = boundary_shrink.nearest_labels(parameters.frozen_copy(flat), pixels(0.3, 0.7, labels=[0, 1]), config)
+    labels = boundary_shrink.nearest_labels(model_weights.frozen_copy(flat), pixels(0.3, 0.7, labels=[0, 1]), config)
     assert labels.tolist() == [2, 0]
 
 
 def test_the_labels_do_not_depend_on_the_batch_size() -> None:
-    original, forget = parameters.frozen_copy(trained()), problems.images(31)
+    original, forget = model_weights.frozen_copy(trained()), problems.images(31)
     labels = [
         boundary_shrink.nearest_labels(original, forget, BoundaryShrinkConfig(batch_size=size)) for size in (1, 7, 64)
     ]
@@ -242,7 +244,7 @@ def test_boundary_shrink_by_hand() -> None:
     config = BoundaryShrinkConfig(epochs=2, batch_size=7, rule=PLAIN)
     got = boundary_shrink.unlearn(model(), data, config, problems.context())
     by_hand = model()
-    nearest = boundary_shrink.nearest_labels(parameters.frozen_copy(by_hand), data.forget, config)
+    nearest = boundary_shrink.nearest_labels(model_weights.frozen_copy(by_hand), data.forget, config)
     batches = [(b, nearest[7 * i : 7 * i + 7]) for _ in range(2) for i, b in enumerate(data.forget.batches(7))]
     assert_same_state(
         got, descend(by_hand, [lambda b=b, y=y: functional.cross_entropy(by_hand(b.inputs), y) for b, y in batches])
@@ -304,7 +306,7 @@ def test_a_failed_run_leaves_no_shadow() -> None:
     start = model()
     with pytest.raises(KeyboardInterrupt):
         boundary_expanding.unlearn(start, problems.data(), BoundaryExpandingConfig(), problems.context(on_step=stop))
-    parameters.check_same(start.state_dict(), model().state_dict(), "the model")
+    model_weights.check_same(start.state_dict(), model().state_dict(), "the model")
 
 
 def test_boundary_expanding_takes_a_classifier_without_bias_and_frozen_layers() -> None:
@@ -515,7 +517,7 @@ def test_soft_threshold_at_the_ends(share: float) -> None:
 
 def test_the_share_that_goes_back_falls_over_the_run() -> None:
     start = model()
-    total, shares = parameters.count(start), []
+    total, shares = model_weights.count(start), []
     first = {name: weight.detach().clone() for name, weight in start.named_parameters()}
     real = random_label.soft_threshold
 
@@ -599,13 +601,13 @@ def test_the_divergence_by_its_formula(temperature: float) -> None:
 def teachers(patch: pytest.MonkeyPatch) -> list[nn.Module]:
     """The frozen copies that a run makes, in order: the competent teacher, the incompetent one."""
     made: list[nn.Module] = []
-    real = parameters.frozen_copy
+    real = model_weights.frozen_copy
 
     def spy(start: nn.Module) -> nn.Module:
         made.append(real(start))
         return made[-1]
 
-    patch.setattr(parameters, "frozen_copy", spy)
+    patch.setattr(model_weights, "frozen_copy", spy)
     return made
 
 
@@ -671,7 +673,7 @@ def test_the_incompetent_teacher_comes_from_the_generator_of_the_run() -> None:
         with pytest.MonkeyPatch.context() as patch:
             made = teachers(patch)
             bad_teacher.unlearn(model(), problems.data(), BadTeacherConfig(epochs=0), problems.context(seed))
-        return parameters.vector(made[1])
+        return model_weights.vector(made[1])
 
     torch.manual_seed(1)
     first = weights(0)
@@ -777,7 +779,7 @@ def test_one_class_is_no_error_where_no_wrong_one_is_needed(module: ModuleType, 
 
 def reset(start: nn.Module, context: Context) -> nn.Module:
     with context.seeded():
-        parameters.reinitialise(start)
+        model_weights.reinitialise(start)
     return start
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from expunge.core.errors import RequestError
 from expunge.data.forgetting import ListedForget, forget_ids, parse_forget
 from expunge.data.image_set import make
-from expunge.errors import RequestError
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "ids.json"])

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
+from expunge.core.errors import RequestError, RunError
 from expunge.curvature import fisher
 from expunge.curvature.kronecker import factored
 from expunge.curvature.network import Network, flat, frozen, shaped
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError, RunError
 from tests import problems
 
 Kind = Literal["kfac", "ekfac"]

@@ -9,11 +9,12 @@ import torch
 from sklearn.svm import SVC
 from torch import nn
 
-from expunge import config, membership, registry
-from expunge.context import Context
-from expunge.errors import RequestError, RunError
-from expunge.evaluation import Predictions, Subject, evaluate, predict
+from expunge.core import config, registry
+from expunge.core.errors import RequestError, RunError
+from expunge.evaluation import membership
+from expunge.evaluation.predictions import Predictions, Subject, evaluate, predict
 from expunge.metrics.membership_svc import MembershipSvcConfig, efficacy
+from expunge.training.context import Context
 from tests import problems
 
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from expunge import config, parameters, registry
-from expunge.errors import RequestError
+from expunge.core import config, registry
+from expunge.core.errors import RequestError
+from expunge.core.weights import reinitialise
 
 SMALL = {"resnet18": 4, "resnet34": 4, "resnet50": 2, "resnet20": 4, "resnet44": 4, "resnet56": 4, "small_cnn": 8}
 SMALL |= {"vgg16_bn": 4, "vgg16_bn_lth": 4}
@@ -28,7 +29,7 @@ def test_the_same_seed_draws_the_same_weights_when_built_and_when_drawn_anew(nam
     for value in (*model.parameters(), *model.buffers()):
         value.detach().add_(1)
     torch.manual_seed(5)
-    parameters.reinitialise(model)
+    reinitialise(model)
     for key, value in fresh.state_dict().items():
         assert torch.equal(value, model.state_dict()[key]), key
 

@@ -9,17 +9,18 @@ from torch import Tensor, nn
 from torch.func import jacrev
 from torch.nn import functional
 
-from expunge import registry, unlearning
-from expunge.context import Context, UnlearningData
+from expunge.core import registry
+from expunge.core.errors import RequestError, RunError
+from expunge.core.masks import Mask, largest
 from expunge.curvature import heads, newton
 from expunge.curvature.network import Vector, flat, frozen, shaped
 from expunge.curvature.newton import Loss, NewtonConfig
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError, RunError
-from expunge.masks import Mask, largest
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods.infinitesimal_jackknife import InfinitesimalJackknifeConfig
 from expunge.methods.newton_step import NewtonStepConfig
-from expunge.unlearning import Unlearning
+from expunge.training.context import Context
+from expunge.unlearning.unlearn import Unlearning, unlearn
 from tests import problems
 
 DATA = problems.data()
@@ -65,7 +66,7 @@ def minimiser(gone: float, l2: float, total: float | None = None) -> Tensor:
 
 
 def run(config: object, model: nn.Module, context: Context | None = None, data: UnlearningData = DATA) -> nn.Module:
-    return unlearning.unlearn(model, data, Unlearning(config), context or problems.context())
+    return unlearn(model, data, Unlearning(config), context or problems.context())
 
 
 def close(found: Tensor, expected: Tensor, rtol: float = 1e-8) -> None:

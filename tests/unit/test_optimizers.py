@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge import optimizers
-from expunge.errors import RequestError
-from expunge.masks import Mask
-from expunge.rules import PerRole, Rule
-from expunge.updates import Stepper
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
+from expunge.training import optimizers
+from expunge.training.rules import PerRole, Rule
+from expunge.training.stepper import Stepper
 
 ADAMW = Rule(optimizer="adamw", lr=0.03, momentum=0.8, beta2=0.95, weight_decay=0.1)
 OTHER = Rule(optimizer="adamw", lr=0.01, momentum=0.7, beta2=0.9, weight_decay=0.02)

@@ -6,13 +6,13 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.context import Context
+from expunge.core.errors import RequestError, RunError
 from expunge.data.image_set import ImageSet, make
 from expunge.data.poisoning import GaussianPoison, Poison, noise_of, poison
-from expunge.errors import RequestError, RunError
-from expunge.evaluation import Subject
+from expunge.evaluation.gaussian_poison import gaussian_poison_scores
+from expunge.evaluation.predictions import Subject
 from expunge.metrics.gaussian_poison import GaussianPoisonConfig, measure
-from expunge.poison_score import gaussian_poison_scores
+from expunge.training.context import Context
 from tests import problems
 
 CPU = torch.device("cpu")

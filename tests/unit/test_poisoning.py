@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from expunge import config as configuration
-from expunge.context import Context
+from expunge.core import config as configuration
+from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
 from expunge.data.forgetting import Forget, PoisonedForget, forget_ids, parse_forget
 from expunge.data.image_set import ImageSet
@@ -22,9 +22,9 @@ from expunge.data.poisoning import (
     stamp,
     triggered,
 )
-from expunge.errors import RequestError
-from expunge.evaluation import Predictions, Subject
+from expunge.evaluation.predictions import Predictions, Subject
 from expunge.metrics.attack_success_rate import AttackSuccessRateConfig, measure
+from expunge.training.context import Context
 
 TRIGGERS: list[Trigger] = [PatchTrigger(), BlendTrigger(), GaussianPoison()]
 

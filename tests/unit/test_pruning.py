@@ -11,13 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from expunge import config as configuration
-from expunge import masks, prunable, registry, unlearning
-from expunge.adapters import LowRank
-from expunge.context import Context
-from expunge.errors import RequestError, RunError
-from expunge.losses import cross_entropy
-from expunge.masks import Mask, full
+from expunge.core import config as configuration
+from expunge.core import masks, registry
+from expunge.core.errors import RequestError, RunError
+from expunge.core.masks import Mask, full
 from expunge.methods import ao_sparse, l1_sparse
 from expunge.methods.ao_sparse import AoSparseConfig
 from expunge.methods.l1_sparse import L1SparseConfig
@@ -26,8 +23,12 @@ from expunge.pruning.iterative_magnitude import IterativeMagnitudeConfig
 from expunge.pruning.magnitude import MagnitudeConfig
 from expunge.pruning.random import RandomConfig
 from expunge.pruning.synflow import SynflowConfig
-from expunge.rules import PerRole, Rule
-from expunge.unlearning import Unlearning
+from expunge.training import sparsity as prunable
+from expunge.training.context import Context
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule
+from expunge.unlearning.adapters import LowRank
+from expunge.unlearning.unlearn import Unlearning, unlearn
 from tests import problems
 
 SHAPE = (1, 4, 4)
@@ -569,12 +570,10 @@ def test_what_has_nothing_to_prune_says_so_before_any_step(method: object) -> No
     flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     context = problems.context()
     with pytest.raises(RequestError, match=r"linear=true"):
-        unlearning.unlearn(flat, problems.data(), Unlearning(method), context)
+        unlearn(flat, problems.data(), Unlearning(method), context)
     assert not context.steppers
     with pytest.raises(RequestError, match="adapters"):
-        unlearning.unlearn(
-            problems.model(), problems.data(), Unlearning(method, adapters=LowRank(rank=1)), problems.context()
-        )
+        unlearn(problems.model(), problems.data(), Unlearning(method, adapters=LowRank(rank=1)), problems.context())
 
 
 # l1-sparse

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from expunge import config, plans, preparation
+from expunge.bench import grid, recipes
+from expunge.bench.grid import Comparison, entries
+from expunge.core import config
+from expunge.core.errors import RequestError
 from expunge.data.forgetting import parse_forget
-from expunge.errors import RequestError
-from expunge.plans import DataConfig, EvaluateConfig, RunConfig, TrainConfig
-from expunge.rules import Rule
-from expunge.sweeps import grid, recipes
-from expunge.sweeps.grid import Comparison, entries
-from expunge.training import Training
+from expunge.runs import plans, preparation
+from expunge.runs.plans import DataConfig, EvaluateConfig, RunConfig, TrainConfig
+from expunge.training.fit import Training
+from expunge.training.rules import Rule
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -9,27 +9,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge import config, parameters, registry, training, unlearning
-from expunge.adapters import LowRank
-from expunge.context import Context, UnlearningData
+from expunge.api.recorded import Recorded, train_recorded
+from expunge.core import config, registry
+from expunge.core import weights as model_weights
+from expunge.core.errors import RequestError, RunError
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import ImageSet, make
-from expunge.errors import RequestError, RunError
+from expunge.data.normalisation import with_normalisation
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods.hessian_free import HessianFreeConfig
 from expunge.methods.retrain import RetrainConfig
-from expunge.normalisation import with_normalisation
-from expunge.recording import Recorded, train_recorded
-from expunge.rules import PerRole, Rule
 from expunge.scores import ScoreData
 from expunge.scores.trajectory_influence import TrajectoryInfluenceConfig as Wanted
 from expunge.scores.trajectory_influence import score_examples
-from expunge.training import Training
+from expunge.training.context import Context
+from expunge.training.fit import Training, fit
+from expunge.training.rules import PerRole, Rule
 from expunge.trajectory.calculus import calculus
 from expunge.trajectory.plan import Trajectory, draw, fingerprint, mark, read
+from expunge.trajectory.record import recorded
 from expunge.trajectory.steps import record
 from expunge.trajectory.store import VectorStore
 from expunge.trajectory.tangents import Additive, carry
-from expunge.unlearning import Unlearning
+from expunge.unlearning.adapters import LowRank
+from expunge.unlearning.unlearn import Unlearning, unlearn
 from tests import problems
 
 MODELS = ["logistic", "logistic:bias=false", "mlp:hidden=(6,)", "cnn:dropout=0.5", "lenet", "small_cnn:width=2"]
@@ -63,7 +66,7 @@ def trained(
 ) -> tuple[nn.Module, Trajectory]:
     """A copy that was trained, and the trajectory."""
     found = copy.deepcopy(model)
-    return found, training.recorded(found, images, wanted, problems.context(seed, **more))
+    return found, recorded(found, images, wanted, problems.context(seed, **more))
 
 
 def by_torch(model: nn.Module, images: ImageSet, trajectory: Trajectory) -> nn.Module:
@@ -116,7 +119,7 @@ def test_weight_decay_is_in_what_is_clipped_unlike_in_other_trainings() -> None:
     model, images = network("logistic"), pictures(5)
     wanted = plan(clip=0.1, weight_decay=1.0)
     other = copy.deepcopy(model)
-    training.fit(other, images, wanted.rule, problems.context(), epochs=1, batch_size=5)
+    fit(other, images, wanted.rule, problems.context(), epochs=1, batch_size=5)
     found, trajectory = trained(model, images, dataclasses.replace(wanted, epochs=1))
     close(found, by_torch(model, images, trajectory), rtol=1e-5, atol=1e-7)
     assert float((weights(found) - weights(other)).norm()) > 1e-3
@@ -215,11 +218,11 @@ def test_it_is_in_evaluation_mode_on_the_test_transform() -> None:
 
 def test_frozen_weights_stay() -> None:
     model = network("mlp:hidden=(6,)")
-    frozen = next(iter(parameters.trainable(model)))
+    frozen = next(iter(model_weights.trainable(model)))
     model.get_parameter(frozen).requires_grad_(False)
     found, trajectory = trained(model, pictures(), plan())
     assert torch.equal(found.get_parameter(frozen), model.get_parameter(frozen))
-    assert set(trajectory.initial) == set(parameters.trainable(model))
+    assert set(trajectory.initial) == set(model_weights.trainable(model))
 
 
 def test_the_trajectory_is_what_was_there_before() -> None:
@@ -289,11 +292,11 @@ def split(images: ImageSet, *gone: int) -> UnlearningData:
 
 def unlearned(model: nn.Module, trajectory: Trajectory, data: UnlearningData, method: object) -> nn.Module:
     context = Context(torch.Generator().manual_seed(0), trajectory=trajectory)
-    return unlearning.unlearn(copy.deepcopy(model), data, Unlearning(method), context)
+    return unlearn(copy.deepcopy(model), data, Unlearning(method), context)
 
 
 def weights(model: nn.Module) -> Tensor:
-    return parameters.vector(model)
+    return model_weights.vector(model)
 
 
 @pytest.mark.parametrize("text", MODELS)
@@ -384,7 +387,7 @@ def test_methods_that_need_a_trajectory_say_so() -> None:
     data = split(pictures(), 41)
     for method in (HessianFreeConfig(), RetrainConfig(recorded=True)):
         with pytest.raises(RequestError, match="expunge train --record"):
-            unlearning.unlearn(network("logistic"), data, Unlearning(method), problems.context())
+            unlearn(network("logistic"), data, Unlearning(method), problems.context())
 
 
 def test_vectors_are_for_the_additive_variant() -> None:
@@ -403,15 +406,13 @@ def test_vectors_are_of_the_weights_themselves_not_of_adapters() -> None:
 
     wanted = Unlearning(HessianFreeConfig("additive", vectors="somewhere"), adapters=LowRank(rank=1))
     with pytest.raises(RequestError, match="made from adapters"):
-        unlearning.unlearn(
-            model, split(pictures(), 41), wanted, problems.context(trajectory=trajectory, vectors=nowhere)
-        )
+        unlearn(model, split(pictures(), 41), wanted, problems.context(trajectory=trajectory, vectors=nowhere))
 
 
 def test_hessian_free_notes_what_it_walked_along() -> None:
     model, trajectory = trained(network("logistic"), pictures(), plan(clip=0.3))
     context = problems.context(trajectory=trajectory)
-    unlearning.unlearn(model, split(pictures(), 41), Unlearning(HessianFreeConfig()), context)
+    unlearn(model, split(pictures(), 41), Unlearning(HessianFreeConfig()), context)
     assert context.notes["trajectory"] == {"steps": 6, "clipped": 6}
 
 
@@ -479,7 +480,7 @@ def test_stored_vectors_are_only_for_the_recorded_model(tmp_path: Path) -> None:
     with recorded.deletions(found) as online:
         expected = online.delete([41])
     close(
-        unlearning.unlearn(copy.deepcopy(recorded.model), split(pictures(), 41), wanted, context),
+        unlearn(copy.deepcopy(recorded.model), split(pictures(), 41), wanted, context),
         recorded.with_weights(expected),
     )
     with torch.no_grad():
@@ -487,12 +488,12 @@ def test_stored_vectors_are_only_for_the_recorded_model(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="not the one that was recorded"), recorded.deletions(found):
         pass
     with pytest.raises(RequestError, match="not the one that was recorded"):
-        unlearning.unlearn(recorded.model, split(pictures(), 41), wanted, context)
+        unlearn(recorded.model, split(pictures(), 41), wanted, context)
 
 
 def test_a_model_with_other_weights_is_a_copy_of_the_same_precision() -> None:
     recorded = train_recorded(network("mlp:hidden=(6,)").double(), pictures(), epochs=1, batch_size=5, lr=0.05)
-    count = parameters.count(recorded.model)
+    count = model_weights.count(recorded.model)
     given = torch.randn(count, generator=torch.Generator().manual_seed(0))
     found = recorded.with_weights(given)
     assert {weight.dtype for weight in found.parameters()} == {torch.float64}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from expunge.errors import RequestError
+from expunge.core.errors import RequestError
 from expunge.report import results
 from tests.unit._report_fixture import write_folder
 

@@ -173,8 +173,8 @@ def test_terminal_rows_are_plain_and_narrow():
 
 
 def test_a_metric_of_a_plug_in_is_compared_when_it_says_so(monkeypatch):
-    from expunge import registry
-    from expunge.registry import Mark, Plugin
+    from expunge.core import registry
+    from expunge.core.registry import Mark, Plugin
 
     marks = {"leak": "reference", "speed": "lower"}
     found = {name: Plugin(name, print, int, Mark("metrics", better=better)) for name, better in marks.items()}

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import mixed, naming, unlearning
-from expunge.context import UnlearningData
-from expunge.errors import RequestError
+from expunge.core.errors import RequestError
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import scrub, sfron
-from expunge.rules import PerRole, Rule
-from expunge.unlearning import Unlearning
+from expunge.training import batches as mixed
+from expunge.training.rules import PerRole, Rule
+from expunge.unlearning import presets
+from expunge.unlearning.unlearn import Unlearning, unlearn
 from tests import problems
 
 FORGET, RETAIN = 10, 30
@@ -27,7 +28,7 @@ def run(
 ) -> tuple[nn.Module, list[dict[str, object]]]:
     context = problems.context(seed)
     start = problems.model() if model is None else model
-    unlearned = unlearning.unlearn(start, data or problems.data(), Unlearning(config), context)
+    unlearned = unlearn(start, data or problems.data(), Unlearning(config), context)
     return unlearned, context.history()
 
 
@@ -245,7 +246,7 @@ def test_it_forgets_what_it_is_told_and_keeps_the_rest() -> None:
     one_class = dataclasses.replace(
         data, forget=data.forget.select(data.forget.labels == 0), retain=data.retain.select(data.retain.labels != 0)
     )
-    trained, _ = run(naming.named("finetune:epochs=5,batch_size=16,lr=0.05").method, data=problems.data(retain=60))
+    trained, _ = run(presets.named("finetune:epochs=5,batch_size=16,lr=0.05").method, data=problems.data(retain=60))
     unlearned, _ = run(
         sfron.SfronConfig(epochs=10, batch_size=10, forget_every=1), data=one_class, model=copy.deepcopy(trained)
     )
@@ -269,7 +270,7 @@ def test_sfron_refuses_bad_counts(field: str, value: int) -> None:
 
 
 def test_sfron_is_found_by_its_other_name_and_takes_options() -> None:
-    method = naming.named("SFRon:alpha=1,forget.optimizer=adamw,forget.lr=1e-4").method
+    method = presets.named("SFRon:alpha=1,forget.optimizer=adamw,forget.lr=1e-4").method
     assert isinstance(method, sfron.SfronConfig)
     assert isinstance(method.rule, PerRole)
     assert (method.alpha, method.rule.forget.optimizer, method.rule.forget.lr, method.rule.retain.lr) == (
@@ -410,7 +411,7 @@ def test_rewinding_needs_unseen_examples_of_the_forgotten_classes(monkeypatch: p
     others = data.validation.select(data.validation.labels != 2)
     of_two = dataclasses.replace(data, forget=data.forget.select(data.forget.labels == 2), validation=others)
     # Said before the work: not even the teacher is made.
-    monkeypatch.setattr(scrub.parameters, "frozen_copy", lambda _: pytest.fail("the work has begun"))
+    monkeypatch.setattr(scrub.weights, "frozen_copy", lambda _: pytest.fail("the work has begun"))
     for bad in (of_two, dataclasses.replace(data, validation=None)):
         model = problems.model()
         with pytest.raises(RequestError, match=r"rewind compares with unseen examples.* or leave rewind off"):
@@ -430,11 +431,11 @@ def test_rewinding_after_no_epochs_gives_the_original() -> None:
 def test_the_result_states_the_steps_and_the_epoch_that_was_rewound_to() -> None:
     context = problems.context()
     config = sfron.SfronConfig(epochs=2, batch_size=7, forget_every=3)
-    unlearning.unlearn(problems.model(), problems.data(retain=30), Unlearning(config), context)
+    unlearn(problems.model(), problems.data(retain=30), Unlearning(config), context)
     assert context.steps() == {"forget": 4, "retain": 10}
     context = problems.context()
     wanted = Unlearning(scrub.ScrubConfig(epochs=2, batch_size=7, rewind=True))
-    unlearning.unlearn(problems.model(), problems.data(), wanted, context)
+    unlearn(problems.model(), problems.data(), wanted, context)
     note = context.notes["rewind"]
     assert isinstance(note, dict)
     assert len(note["forget_errors"]) == 3

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from expunge import config, registry
+from expunge.core import config, registry
+from expunge.core.errors import RequestError
 from expunge.data import _assemble, _pickled_arrays, _pictures
 from expunge.data.dataset import Dataset, channel_statistics
-from expunge.errors import RequestError
 
 GENERATOR = np.random.default_rng(0)
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 from torch.func import functional_call
 
-from expunge import parameters
+from expunge.core.errors import RequestError, RunError
+from expunge.core.weights import trainable
 from expunge.curvature.network import frozen
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError, RunError
-from expunge.normalisation import with_normalisation
-from expunge.rules import Rule
+from expunge.data.normalisation import with_normalisation
+from expunge.training.rules import Rule
 from expunge.trajectory import adjoint, tangents
 from expunge.trajectory.calculus import Calculus, LinearCalculus, NetworkCalculus, calculus
 from expunge.trajectory.plan import Plan, Trajectory, draw
@@ -51,7 +51,7 @@ class Oracle:
 
     def losses(self, weights: Tensor) -> Tensor:
         named, start = {}, 0
-        for name, like in parameters.trainable(self.model).items():
+        for name, like in trainable(self.model).items():
             named[name] = weights[start : start + like.numel()].view(like.shape)
             start += like.numel()
         logits = functional_call(self.model, named, ((self.images.inputs / 255).double(),))
@@ -124,7 +124,7 @@ def problem(kind: str, **more: float | int | None) -> Iterator[tuple[Calculus, T
         trajectory, weights = record(made, plan)
         named = made.named(weights)
     with torch.no_grad():
-        for name, weight in parameters.trainable(network).items():
+        for name, weight in trainable(network).items():
             weight.copy_(named[name])
     with calculus(network, images, torch.float64) as made:
         yield made, trajectory, Oracle(network, images, plan)

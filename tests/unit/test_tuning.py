@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge import config, naming, pipeline, plans, preparation, registry
-from expunge.errors import RequestError, RunError
-from expunge.execution import Session
-from expunge.plans import DataConfig
-from expunge.rules import Rule
-from expunge.runs import Store
-from expunge.sweeps import local, tuning
-from expunge.sweeps.grid import Comparison, entries
-from expunge.training import Training
+from expunge.bench import local, tuning
+from expunge.bench.grid import Comparison, entries
+from expunge.core import config, registry
+from expunge.core.errors import RequestError, RunError
+from expunge.runs import pipeline, plans, preparation
+from expunge.runs.execution import Session
+from expunge.runs.plans import DataConfig
+from expunge.store.directory import Store
+from expunge.training.fit import Training
+from expunge.training.rules import Rule
+from expunge.unlearning import presets
 
 pytest.importorskip("optuna")
 
@@ -45,8 +47,8 @@ def test_every_method_says_what_to_search(name: str) -> None:
     space = tuning.space(name)
     assert bool(space) == (name != "hessian_free"), "which has no number to choose"
     for low, high in space.values():
-        naming.named(name, dict.fromkeys(space, low))
-        naming.named(name, dict.fromkeys(space, high))
+        presets.named(name, dict.fromkeys(space, low))
+        presets.named(name, dict.fromkeys(space, high))
         assert 0 < low < high
 
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import config, masks, naming, parameters, registry, unlearning, update_masks
+from expunge.core import config, masks, registry, weights
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
-from expunge.masks import Mask
-from expunge.unlearning import Unlearning
-from expunge.update_masks import UpdateMask
+from expunge.unlearning import presets, update_masks
+from expunge.unlearning.unlearn import Unlearning, unlearn
+from expunge.unlearning.update_masks import UpdateMask
 from tests import problems
 
 
@@ -129,9 +130,9 @@ def test_roles() -> None:
 def test_a_split_never_leaks(text: str) -> None:
     """Weights outside the forget part move only by retain steps, and with ``split`` the others only by forget steps."""
     before = {name: weight.detach().clone() for name, weight in problems.model().named_parameters()}
-    wanted = naming.named(text + ",retain.lr=0,retain.weight_decay=0")
+    wanted = presets.named(text + ",retain.lr=0,retain.weight_decay=0")
     context = problems.context()
-    after = unlearning.unlearn(problems.model(), problems.data(), wanted, context)
+    after = unlearn(problems.model(), problems.data(), wanted, context)
     assert isinstance(context.update_masks, dict)
     mask = context.update_masks["forget"]
     moved = [(weight != before[name]) for name, weight in after.named_parameters()]
@@ -182,9 +183,7 @@ def test_bad_values_are_named(options: dict[str, float], message: str) -> None:
 def test_a_mask_of_another_model_is_refused() -> None:
     mask = Mask({"0.weight": torch.ones(2, dtype=torch.bool)})
     with pytest.raises(RequestError, match=r"0\.weight has shape"):
-        unlearning.unlearn(
-            problems.model(), problems.data(), naming.named("finetune"), problems.context(update_masks=mask)
-        )
+        unlearn(problems.model(), problems.data(), presets.named("finetune"), problems.context(update_masks=mask))
 
 
 def test_a_resnet18_mask_is_stored_in_bits(tmp_path: Path) -> None:
@@ -193,20 +192,20 @@ def test_a_resnet18_mask_is_stored_in_bits(tmp_path: Path) -> None:
     mask = masks.full(network)
     masks.save(mask, tmp_path / "mask.safetensors")
     assert (tmp_path / "mask.safetensors").stat().st_size < 2_000_000
-    assert parameters.count(network) / 8 < 2_000_000
+    assert weights.count(network) / 8 < 2_000_000
     stored = masks.load(tmp_path / "mask.safetensors")
     assert all(torch.equal(stored[name], part) for name, part in mask.items())
 
 
 def test_presets_keep_their_word_only_in_their_shape() -> None:
-    assert naming.label(naming.named("salun:mask.fraction=0.2,epochs=3")) == "salun"
-    assert naming.label(naming.named("salun:mask.score=difference")) == "salun"
-    assert naming.label(naming.named("random_label:mask.score=random")) == "random_label"
-    assert naming.label(naming.named("random_label:mask.layers=fc")) == "random_label"
-    assert naming.label(naming.named("random_label:mask.fraction=1.0")) == "random_label"
-    assert naming.label(naming.named("neggrad_plus:mask.roles=split")) == "neggrad_plus"
-    assert naming.label(naming.named("sharp_minmax:forget.rho=0,retain.rho=0")) == "neggrad_plus"
-    assert naming.label(naming.named("sharp_minmax:forget.lr=0.5")) == "sharp_minmax"
-    assert naming.label(naming.named("sharp_minmax")) == "sharp_minmax"
-    assert naming.label(naming.named("neggrad_plus")) == "neggrad_plus"
-    assert naming.label(Unlearning(naming.named("sfron").method)) == "sfron"
+    assert presets.label(presets.named("salun:mask.fraction=0.2,epochs=3")) == "salun"
+    assert presets.label(presets.named("salun:mask.score=difference")) == "salun"
+    assert presets.label(presets.named("random_label:mask.score=random")) == "random_label"
+    assert presets.label(presets.named("random_label:mask.layers=fc")) == "random_label"
+    assert presets.label(presets.named("random_label:mask.fraction=1.0")) == "random_label"
+    assert presets.label(presets.named("neggrad_plus:mask.roles=split")) == "neggrad_plus"
+    assert presets.label(presets.named("sharp_minmax:forget.rho=0,retain.rho=0")) == "neggrad_plus"
+    assert presets.label(presets.named("sharp_minmax:forget.lr=0.5")) == "sharp_minmax"
+    assert presets.label(presets.named("sharp_minmax")) == "sharp_minmax"
+    assert presets.label(presets.named("neggrad_plus")) == "neggrad_plus"
+    assert presets.label(Unlearning(presets.named("sfron").method)) == "sfron"

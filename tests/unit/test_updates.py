@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from expunge import parameters
-from expunge.errors import RequestError, RunError
-from expunge.masks import Mask, full, largest
-from expunge.rules import PerRole, Rule
-from expunge.updates import Progress, Stepper, perturbation
+from expunge.core.errors import RequestError, RunError
+from expunge.core.masks import Mask, full, largest
+from expunge.core.weights import trainable
+from expunge.training.rules import PerRole, Rule
+from expunge.training.stepper import Progress, Stepper, perturbation
 
 CPU = torch.device("cpu")
 PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)
@@ -219,7 +219,7 @@ def test_weights_outside_an_update_mask_stay_bit_equal(rule: Rule) -> None:
     model = net()
     before = copy.deepcopy(model.state_dict())
     generator = torch.Generator().manual_seed(3)
-    mask = Mask({n: torch.rand(w.shape, generator=generator) < 0.5 for n, w in parameters.trainable(model).items()})
+    mask = Mask({n: torch.rand(w.shape, generator=generator) < 0.5 for n, w in trainable(model).items()})
     after = train(model, rule, update_masks=mask)
     for name, moving in mask.items():
         assert torch.equal(after[name][~moving], before[name][~moving])
@@ -229,7 +229,7 @@ def test_weights_outside_an_update_mask_stay_bit_equal(rule: Rule) -> None:
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
 def test_frozen_weights_gather_no_momentum(name: str) -> None:
     model = net()
-    mask = largest({n: torch.rand_like(w) for n, w in parameters.trainable(model).items()}, 0.5)
+    mask = largest({n: torch.rand_like(w) for n, w in trainable(model).items()}, 0.5)
     step = stepper(model, Rule(optimizer=name, weight_decay=0.1), update_masks=mask)  # type: ignore[arg-type]
     inputs, labels = batch()
     for _ in range(2):
@@ -249,21 +249,21 @@ def test_a_mask_of_ones_equals_no_mask() -> None:
 
 def test_masks_per_role_do_not_leak() -> None:
     model = net()
-    first = largest({n: torch.rand_like(w) for n, w in parameters.trainable(model).items()}, 0.3)
+    first = largest({n: torch.rand_like(w) for n, w in trainable(model).items()}, 0.3)
     step = stepper(model, PerRole(Rule(), Rule()), update_masks={"forget": first, "retain": first.inverted()})
     inputs, labels = batch()
     before = copy.deepcopy(model.state_dict())
     step(forget=lambda: -functional.cross_entropy(model(inputs), labels))
-    assert all(torch.equal(w[~first[n]], before[n][~first[n]]) for n, w in parameters.trainable(model).items())
+    assert all(torch.equal(w[~first[n]], before[n][~first[n]]) for n, w in trainable(model).items())
     before = copy.deepcopy(model.state_dict())
     step(retain=lambda: functional.cross_entropy(model(inputs), labels))
-    assert all(torch.equal(w[first[n]], before[n][first[n]]) for n, w in parameters.trainable(model).items())
+    assert all(torch.equal(w[first[n]], before[n][first[n]]) for n, w in trainable(model).items())
 
 
 @pytest.mark.parametrize("rule", [Rule(), Rule(optimizer="adamw"), Rule(optimizer="lion"), Rule(rho=0.05)])
 def test_sparsity_stays_exactly_zero(rule: Rule) -> None:
     model = net()
-    kept = largest({n: w.detach().abs() for n, w in parameters.trainable(model).items()}, 0.4)
+    kept = largest({n: w.detach().abs() for n, w in trainable(model).items()}, 0.4)
     state = train(model, rule, sparsity=kept)
     assert all(bool((state[name][~mask] == 0).all()) for name, mask in kept.items())
     assert any(bool((state[name][mask] != 0).any()) for name, mask in kept.items())

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from expunge import masks, parameters, randomness
-from expunge.errors import RequestError
-from expunge.masks import Mask
+from expunge.core import masks, randomness, weights
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
 
 
 def net() -> nn.Module:
@@ -43,7 +43,7 @@ def test_reinitialise_draws_everything_anew_as_construction_does() -> None:
     model = net()
     model[1].running_mean.fill_(9.0)  # type: ignore[union-attr]
     torch.manual_seed(5)
-    parameters.reinitialise(model)
+    weights.reinitialise(model)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), fresh.state_dict().values(), strict=True))
 
 
@@ -54,15 +54,15 @@ def test_reinitialise_refuses_what_it_cannot_reset() -> None:
             self.scale = nn.Parameter(torch.ones(1))
 
     with pytest.raises(RequestError, match=r"cannot draw 0.scale anew: give its module a reset_parameters"):
-        parameters.reinitialise(nn.Sequential(Bare()))
+        weights.reinitialise(nn.Sequential(Bare()))
 
 
 def test_distance_is_euclidean() -> None:
     first = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([[0.0]])}
     second = {"a": torch.tensor([0.0, 0.0]), "b": torch.tensor([[4.0]])}
-    assert parameters.distance(first, second) == pytest.approx(5.0)
+    assert weights.distance(first, second) == pytest.approx(5.0)
     with pytest.raises(RequestError, match="another architecture: b is missing"):
-        parameters.distance({"a": first["a"]}, second)
+        weights.distance({"a": first["a"]}, second)
 
 
 def test_loading_another_architecture_lists_the_differences() -> None:
@@ -71,7 +71,7 @@ def test_loading_another_architecture_lists_the_differences() -> None:
     state["0.weight"] = torch.zeros(4, 5)
     del state["2.bias"]
     with pytest.raises(RequestError) as caught:
-        parameters.load(net(), state, "file.safetensors")
+        weights.load(net(), state, "file.safetensors")
     for part in ("file.safetensors", "2.bias is missing", "extra is unknown", "0.weight has shape (4, 5), not (4, 3)"):
         assert part in str(caught.value)
 

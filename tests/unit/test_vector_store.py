@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from expunge.errors import RequestError, RunError
+from expunge.core.checks import all_finite, integers
+from expunge.core.errors import RequestError, RunError
 from expunge.trajectory import online as online_module
 from expunge.trajectory import precompute, store, tangents
 from expunge.trajectory.calculus import Calculus
-from expunge.trajectory.finite import all_finite
 from expunge.trajectory.online import Deletions
-from expunge.trajectory.plan import Trajectory, integers
+from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.store import DTYPES, Layout, VectorStore, begin, open_store
 from tests.unit import test_trajectory as trainings
 from tests.unit.test_trajectory import COUNT, carried, each, without

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _guarded(command: str, rest: list[str]) -> int:
     """Run a command; what goes wrong becomes one message and the right exit status."""
-    from expunge.errors import RequestError, RunError  # noqa: PLC0415 - --help does not wait for it
+    from expunge.core.errors import RequestError, RunError  # noqa: PLC0415 - --help does not wait for it
 
     try:
         return importlib.import_module(f"expunge.cli.{command}").run(rest)
@@ -60,7 +60,7 @@ def _complain(message: str, rest: Sequence[str], status: int) -> int:
 
 
 def _unknown(name: str) -> str:
-    from expunge.registry import unknown  # noqa: PLC0415 - --help does not wait for it
+    from expunge.core.registry import unknown  # noqa: PLC0415 - --help does not wait for it
 
     return unknown("command", name, COMMANDS)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.progress import Progress, TaskID
 
 from expunge import report
+from expunge.bench.grid import Comparison
+from expunge.bench.local import Board, bench
 from expunge.cli import _console
-from expunge.errors import RunError
-from expunge.runs import Store
-from expunge.sweeps.grid import Comparison
-from expunge.sweeps.local import Board, bench
+from expunge.core.errors import RunError
+from expunge.store.directory import Store
 
 
 def run(wanted: Comparison, folder: Path, options: _console.Common, jobs: int | None) -> int:

@@ -23,12 +23,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from expunge import config, updates
+from expunge.core import config
+from expunge.core.errors import RequestError
 from expunge.data.poisoning import Poison
-from expunge.errors import RequestError
-from expunge.execution import Session
-from expunge.plans import DataConfig, ImportConfig, Original, PruneConfig, RunConfig, TrainConfig, UnlearnConfig
-from expunge.runs import RunDirectory, Store
+from expunge.runs.execution import Session
+from expunge.runs.plans import DataConfig, ImportConfig, Original, PruneConfig, RunConfig, TrainConfig, UnlearnConfig
+from expunge.store.directory import RunDirectory, Store
+from expunge.training import stepper
 
 T = TypeVar("T")
 
@@ -150,7 +151,7 @@ def session(options: Common, memory: float = 0.25) -> Iterator[Session]:
     with progress(options.quiet or options.json) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def report(name: str, state: updates.Progress) -> None:
+        def report(name: str, state: stepper.Progress) -> None:
             if name not in tasks:
                 tasks[name] = bars.add_task(name.rpartition("-")[0], total=state.steps)
             bars.update(tasks[name], completed=state.step)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from expunge.bench import recipes
 from expunge.cli import _bench, _console
-from expunge.sweeps import recipes
 
 
 @dataclass(frozen=True, kw_only=True)

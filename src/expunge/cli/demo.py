@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from expunge.bench import recipes
 from expunge.cli import _bench, _console
-from expunge.sweeps import recipes
 
 
 @dataclass(frozen=True)

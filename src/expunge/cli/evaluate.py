@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from expunge import config, pipeline
 from expunge.cli import _console
-from expunge.plans import EvaluateConfig, every_metric
+from expunge.core import config
+from expunge.runs import pipeline
+from expunge.runs.plans import EvaluateConfig, every_metric
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import tyro
 
-from expunge import config, pipeline
 from expunge.cli import _console
-from expunge.errors import RequestError
-from expunge.plans import ImportConfig
-from expunge.training import Training
-from expunge.updates import Precision
+from expunge.core import config
+from expunge.core.errors import RequestError
+from expunge.runs import pipeline
+from expunge.runs.plans import ImportConfig
+from expunge.training.fit import Training
+from expunge.training.stepper import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

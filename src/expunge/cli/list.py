@@ -7,9 +7,10 @@ from typing import Annotated, Literal, cast
 
 import tyro
 
-from expunge import naming, registry
+from expunge.bench import recipes
 from expunge.cli import _console
-from expunge.sweeps import recipes
+from expunge.core import registry
+from expunge.unlearning import presets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +51,18 @@ def _plugins(kind: str) -> list[dict[str, object]]:
 def _presets() -> list[dict[str, object]]:
     return [
         {"name": name, "summary": f"preset: {preset.summary}", "options": {"method": preset.method} | _parts(preset)}
-        for name, preset in naming.PRESETS.items()
+        for name, preset in presets.PRESETS.items()
         if name not in registry.plugins("methods")
     ]
 
 
 def _added(kind: str, name: str) -> dict[str, object]:
     """The update mask that a method has by its name."""
-    preset = naming.PRESETS.get(name) if kind == "methods" else None
+    preset = presets.PRESETS.get(name) if kind == "methods" else None
     return {} if preset is None else _parts(preset)
 
 
-def _parts(preset: naming.Preset) -> dict[str, object]:
+def _parts(preset: presets.Preset) -> dict[str, object]:
     parts = {"update_mask": preset.update_mask, "adapters": preset.adapters}
     return {name: _plain(part) for name, part in parts.items() if part is not None}
 

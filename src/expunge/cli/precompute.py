@@ -8,11 +8,11 @@ from typing import Annotated
 
 import tyro
 
-from expunge import pipeline, vectors
 from expunge.cli import _console
-from expunge.errors import RequestError
-from expunge.plans import PrecomputeConfig, TrainConfig
-from expunge.runs import RunDirectory
+from expunge.core.errors import RequestError
+from expunge.runs import pipeline, vectors
+from expunge.runs.plans import PrecomputeConfig, TrainConfig
+from expunge.store.directory import RunDirectory
 from expunge.trajectory.store import StoreType
 
 

@@ -7,11 +7,12 @@ from typing import Annotated, Union
 
 import tyro
 
-from expunge import pipeline, registry
 from expunge.cli import _console
-from expunge.plans import Original, PruneConfig
-from expunge.training import Training
-from expunge.updates import Precision
+from expunge.core import registry
+from expunge.runs import pipeline
+from expunge.runs.plans import Original, PruneConfig
+from expunge.training.fit import Training
+from expunge.training.stepper import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from expunge import config, pipeline, ranges
 from expunge.cli import _console
-from expunge.plans import ScoreConfig
-from expunge.runs import RunDirectory
+from expunge.core import checks, config
+from expunge.runs import pipeline
+from expunge.runs.plans import ScoreConfig
+from expunge.store.directory import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Arguments(_console.Common):
 def run(arguments: Sequence[str]) -> int:
     """Score, or find the run that exists already."""
     given = _console.parse(Arguments, "score", __doc__, arguments)
-    ranges.at_least(1, top=given.top)
+    checks.at_least(1, top=given.top)
     store, original = _console.open_original(given.run)
     wanted = ScoreConfig(original, config.parse("scores", given.score), given.seed)
     with _console.session(given) as session:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from expunge import config, pipeline
 from expunge.cli import _console
+from expunge.core import config
 from expunge.data.poisoning import parse_poison
-from expunge.plans import TrainConfig
-from expunge.training import Training
-from expunge.updates import Precision
+from expunge.runs import pipeline
+from expunge.runs.plans import TrainConfig
+from expunge.training.fit import Training
+from expunge.training.stepper import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

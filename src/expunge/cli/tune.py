@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from expunge.bench import recipes, tuning
 from expunge.cli import _bench, _console
-from expunge.runs import Store, write_json
-from expunge.sweeps import recipes, tuning
+from expunge.store.directory import Store, write_json
 
 
 @dataclass(frozen=True, kw_only=True)

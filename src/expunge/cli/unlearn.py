@@ -8,16 +8,18 @@ from typing import Annotated, Union
 
 import tyro
 
-from expunge import naming, pipeline, registry
-from expunge.adapters import LowRank
 from expunge.cli import _console
+from expunge.core import registry
 from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
-from expunge.naming import PRESETS
-from expunge.plans import UnlearnConfig, retraining
-from expunge.unlearning import Unlearning
-from expunge.update_masks import UpdateMask
-from expunge.updates import Precision
+from expunge.runs import pipeline
+from expunge.runs.plans import UnlearnConfig, retraining
+from expunge.training.stepper import Precision
+from expunge.unlearning import presets
+from expunge.unlearning.adapters import LowRank
+from expunge.unlearning.presets import PRESETS
+from expunge.unlearning.unlearn import Unlearning
+from expunge.unlearning.update_masks import UpdateMask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in given if word != NO_MASK]
     parsed = _console.parse(_arguments(given), "unlearn", __doc__, words)
     choice: _Choice = parsed.choice  # pyright: ignore
-    naming.check_roles(choice.method, _options(given))
+    presets.check_roles(choice.method, _options(given))
     store, original = _console.open_original(parsed.run)
     chosen = Unlearning(choice.method, choice.update_mask, choice.adapters)
     wanted = UnlearnConfig(
@@ -81,7 +83,7 @@ def _with_names(arguments: list[str]) -> list[str]:
         elif after_option:
             after_option = False
         else:
-            name = naming.canonical(word)
+            name = presets.canonical(word)
             if name not in (word, word.replace("-", "_")):
                 _console.say(f"{word} is called {name} here")
             return [*arguments[:position], name.replace("_", "-"), *arguments[position + 1 :]]
@@ -103,9 +105,9 @@ def _arguments(given: list[str]) -> type[Arguments]:
 
 
 def _subcommand(name: str, given: list[str]) -> object:
-    default = naming.named(name)
+    default = presets.named(name)
     method = _as_original(default.method, given)
-    method = naming.with_roles(method, _options(given))
+    method = presets.with_roles(method, _options(given))
     mask = default.update_mask or (UpdateMask() if _mentions(given, "--update-mask.") else None)
     if mask is not None and _mentions(given, "--update-mask.fraction"):
         mask = dataclasses.replace(mask, threshold=None)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from expunge.core.errors import RequestError
 from expunge.curvature.network import Network, Vector
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
 
 
 @dataclass(frozen=True)

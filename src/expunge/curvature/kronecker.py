@@ -12,11 +12,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from expunge.core.errors import RequestError, RunError
 from expunge.curvature.fisher import true_fisher
 from expunge.curvature.network import Network, Vector
 from expunge.curvature.solve import Operator
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError, RunError
 
 Kind = Literal["kfac", "ekfac"]
 

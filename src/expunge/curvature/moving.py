@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from expunge import masks, parameters
-from expunge.context import Context
-from expunge.errors import RequestError
-from expunge.masks import Mask
+from expunge.core import masks, weights
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
+from expunge.training.context import Context
 
 
 def existing(model: nn.Module, context: Context) -> dict[str, Tensor]:
@@ -33,11 +33,11 @@ def _aligned(model: nn.Module, mask: Mask | None) -> dict[str, Tensor]:
     """A mask as tensors of every trainable weight, true where it says nothing."""
     if mask is not None:
         mask.check(model)
-    return masks.over(mask, parameters.trainable(model))
+    return masks.over(mask, weights.trainable(model))
 
 
 @torch.no_grad()
 def move(model: nn.Module, change: Mapping[str, Tensor], allowed: Mapping[str, Tensor]) -> None:
     """``theta <- theta + change`` where ``allowed``; every other weight keeps its bits."""
-    for name, weight in parameters.trainable(model).items():
+    for name, weight in weights.trainable(model).items():
         weight.copy_(torch.where(allowed[name], weight + change[name].to(weight.dtype), weight))

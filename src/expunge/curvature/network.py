@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from expunge import parameters
+from expunge.core.errors import RequestError
+from expunge.core.weights import check_plain, evaluating, trainable
 from expunge.data.image_set import Batch, ImageSet
-from expunge.errors import RequestError
 
 Vector = dict[str, Tensor]
 """A vector in the space of the trainable weights: a tensor of each weight's shape, by its name."""
@@ -58,7 +58,7 @@ def frozen(model: nn.Module, dtype: torch.dtype = torch.float32) -> Iterator[Net
         RequestError: Nothing is trainable, or some layer mixes the examples of a batch even in evaluation mode.
     """
     _check(model)
-    trained = parameters.trainable(model)
+    trained = trainable(model)
     weights = {name: weight.detach().to(dtype) for name, weight in trained.items()}
     others = [*model.named_parameters(), *model.named_buffers()]
     constants = {
@@ -66,14 +66,14 @@ def frozen(model: nn.Module, dtype: torch.dtype = torch.float32) -> Iterator[Net
         for name, value in others
         if name not in trained
     }
-    with parameters.evaluating(model):
+    with evaluating(model):
         yield Network(model, weights, constants, dtype)
 
 
 def _check(model: nn.Module) -> None:
-    if not parameters.trainable(model):
+    if not trainable(model):
         raise RequestError("the model has no trainable weights: all have requires_grad=False")
-    parameters.check_plain(model, "curvature")
+    check_plain(model, "curvature")
     for name, module in model.named_modules():
         normalises = isinstance(module, nn.modules.batchnorm._BatchNorm)  # pyright: ignore
         if normalises and module.running_mean is None:

@@ -7,15 +7,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, ranges
-from expunge.context import Context, UnlearningData
+from expunge.core import checks
+from expunge.core.errors import RequestError, RunError
+from expunge.core.weights import trainable
 from expunge.curvature import heads, moving, softmax_linear
 from expunge.curvature.heads import Head
 from expunge.curvature.network import Network, Vector, flat, mean_gradient, shaped
 from expunge.curvature.products import gauss_newton_vector, hessian_vector
 from expunge.curvature.solve import conjugate_gradient, positive_solve
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError, RunError
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
 
 Weights = Literal["all", "head"]
 Curvature = Literal["gauss_newton", "hessian"]
@@ -51,13 +53,13 @@ class NewtonConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges.at_least(0, l2=self.l2, damping=self.damping)
-        ranges.one_of(get_args(Weights), weights=self.weights)
-        ranges.one_of(get_args(Curvature), curvature=self.curvature)
-        ranges.one_of(get_args(Solver), solver=self.solver)
-        ranges.between(0, 1, tolerance=self.tolerance)
-        ranges.at_least(1, iterations=self.iterations, batch_size=self.batch_size)
-        ranges.above(0, memory=self.memory)
+        checks.at_least(0, l2=self.l2, damping=self.damping)
+        checks.one_of(get_args(Weights), weights=self.weights)
+        checks.one_of(get_args(Curvature), curvature=self.curvature)
+        checks.one_of(get_args(Solver), solver=self.solver)
+        checks.between(0, 1, tolerance=self.tolerance)
+        checks.at_least(1, iterations=self.iterations, batch_size=self.batch_size)
+        checks.above(0, memory=self.memory)
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,6 @@ def _closed_form(
 
 def move(model: nn.Module, change: Vector, allowed: Mapping[str, Tensor]) -> None:
     """``theta <- theta + change`` where ``allowed``; weights of which ``change`` says nothing stay as they are."""
-    weights = parameters.trainable(model)
+    weights = trainable(model)
     whole = {name: change.get(name, torch.zeros_like(weight)) for name, weight in weights.items()}
     moving.move(model, whole, allowed)

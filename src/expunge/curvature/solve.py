@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from expunge.core.errors import RequestError, RunError
 from expunge.curvature.network import Vector, dot, flat, shaped
-from expunge.errors import RequestError, RunError
 
 Operator = Callable[[Vector], Vector]
 """A linear map of vectors: ``v -> A v``."""

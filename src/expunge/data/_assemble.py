@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
 from expunge.data.dataset import Dataset, channel_statistics
 from expunge.data.image_set import ImageSet, make
-from expunge.errors import RequestError
 
 Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, Array]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from expunge import registry
-from expunge.errors import RequestError
+from expunge.core import registry
+from expunge.core.errors import RequestError
 
 T = TypeVar("T")
 

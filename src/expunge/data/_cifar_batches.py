@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from expunge.core.errors import RequestError
 from expunge.data import _pickled_arrays
 from expunge.data._assemble import Array, Arrays
-from expunge.errors import RequestError
 
 
 def present(folder: Path) -> bool:

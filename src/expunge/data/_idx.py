@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from expunge.core.errors import RequestError
 from expunge.data._assemble import Array, Arrays
-from expunge.errors import RequestError
 
 STEMS = {"train": "train", "test": "t10k"}
 

@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from expunge.core.errors import RequestError
 from expunge.data import _assemble, _cifar_batches, _idx, _parquet
 from expunge.data._assemble import Statistics
 from expunge.data.dataset import Dataset
-from expunge.errors import RequestError
 
 VARIABLE = "EXPUNGE_DATA"
 

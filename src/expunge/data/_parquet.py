@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from expunge.core.errors import RequestError
 from expunge.data import _pictures
 from expunge.data._assemble import Arrays
-from expunge.errors import RequestError
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from expunge.errors import RequestError
+from expunge.core.errors import RequestError
 
 _MARK = object()
 

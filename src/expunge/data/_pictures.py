@@ -8,8 +8,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from expunge.core.errors import RequestError
 from expunge.data._assemble import Array
-from expunge.errors import RequestError
 
 GREY = ("L", "1", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from expunge.errors import RequestError
+from expunge.core.errors import RequestError
 
 
 @dataclass(frozen=True)

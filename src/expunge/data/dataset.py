@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from expunge.core.errors import RequestError
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expunge.core.errors import RequestError
+from expunge.core.registry import unknown
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
-from expunge.registry import unknown
 
 
 @dataclass(frozen=True)

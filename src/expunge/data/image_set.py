@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
-from expunge.errors import RequestError
 
 
 @dataclass(frozen=True)

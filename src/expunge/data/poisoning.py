@@ -15,10 +15,10 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from expunge import config as configuration
-from expunge import randomness, ranges, registry
+from expunge.core import checks, randomness, registry
+from expunge.core import config as configuration
+from expunge.core.errors import RequestError
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
 
 Place = Literal["bottom_right", "bottom_left", "top_left", "top_right", "centre"]
 SHARE = 0.1
@@ -40,9 +40,9 @@ class PatchTrigger:
 
     def __post_init__(self) -> None:
         """Check the ranges that do not depend on the images."""
-        ranges.at_least(1, size=self.size)
-        ranges.at_least(0, margin=self.margin)
-        ranges.between(0, 1, value=self.value)
+        checks.at_least(1, size=self.size)
+        checks.at_least(0, margin=self.margin)
+        checks.between(0, 1, value=self.value)
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class BlendTrigger:
 
     def __post_init__(self) -> None:
         """Check the range."""
-        ranges.above(0, alpha=self.alpha)
-        ranges.between(0, 1, alpha=self.alpha)
+        checks.above(0, alpha=self.alpha)
+        checks.between(0, 1, alpha=self.alpha)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class GaussianPoison:
 
     def __post_init__(self) -> None:
         """Check the range."""
-        ranges.above(0, sigma=self.sigma)
+        checks.above(0, sigma=self.sigma)
 
 
 Trigger: TypeAlias = PatchTrigger | BlendTrigger | GaussianPoison
@@ -103,10 +103,10 @@ class Poison:
         """Check the ranges that do not depend on the images."""
         if (self.share is None) == (self.count is None):
             raise RequestError("poison needs a share of the training set or a count, not both: share=10% or count=500")
-        ranges.above(0, share=self.share)
-        ranges.between(0, 1, share=self.share)
-        ranges.at_least(1, count=self.count)
-        ranges.at_least(0, target=self.target)
+        checks.above(0, share=self.share)
+        checks.between(0, 1, share=self.share)
+        checks.at_least(1, count=self.count)
+        checks.at_least(0, target=self.target)
         if isinstance(self.trigger, GaussianPoison) and (self.target or self.clean_label):
             raise RequestError("Gaussian noise changes no label and has no target: leave out target and clean_label")
 

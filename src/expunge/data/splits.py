@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from expunge.errors import RequestError
+from expunge.core.errors import RequestError
 
 
 def class_balanced(labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import parameters, randomness
+from expunge.core import randomness, weights
+from expunge.core.errors import RequestError
 from expunge.data.image_set import Batch, ImageSet
-from expunge.errors import RequestError
-from expunge.losses import cross_entropy
-from expunge.rules import Rule
-from expunge.updates import Stepper
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import Rule
+from expunge.training.stepper import Stepper
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From images to logits (batch, classes) and features (batch, d)."""
@@ -210,7 +210,7 @@ def classifier_of(model: nn.Module, images: ImageSet) -> nn.Linear:
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     hooks = [layer.register_forward_hook(partial(_note, outputs)) for layer in layers]
     try:
-        with parameters.evaluating(model):
+        with weights.evaluating(model):
             logits = model(next(images.select(torch.arange(1)).batches(1)).inputs)
     finally:
         for hook in hooks:

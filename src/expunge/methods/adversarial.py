@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from expunge import ranges, training
-from expunge.context import Context, UnlearningData
+from expunge.core import checks
+from expunge.core.errors import RequestError
+from expunge.core.registry import method
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
-from expunge.losses import cross_entropy
+from expunge.data.unlearning_data import UnlearningData
 from expunge.methods._attacker import (
     Attacker,
     Noisy,
@@ -30,9 +30,11 @@ from expunge.methods._attacker import (
     recognition,
     tapped,
 )
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
-from expunge.updates import Objective, Stepper
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule
+from expunge.training.stepper import Objective, Stepper
 
 EPSILON = 1e-5
 """A deviation that counts as none when features are standardised."""
@@ -71,14 +73,14 @@ class AdversarialConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
-        ranges.at_least(0, adversarial_weight=self.adversarial_weight, decorrelation_weight=self.decorrelation_weight)
-        ranges.at_least(0, off_diagonal=self.off_diagonal, attacker_lr=self.attacker_lr)
-        ranges.at_least(0, stop_after=self.stop_after, pretrain_steps=self.pretrain_steps)
-        ranges.at_least(1, directions=self.directions)
-        ranges.above(0, noise=self.noise)
-        ranges.one_of(("retained", "all"), unseen=self.unseen)
-        ranges.one_of(("copies", "derivative"), sensitivity=self.sensitivity)
+        check_schedule(self.epochs, self.batch_size)
+        checks.at_least(0, adversarial_weight=self.adversarial_weight, decorrelation_weight=self.decorrelation_weight)
+        checks.at_least(0, off_diagonal=self.off_diagonal, attacker_lr=self.attacker_lr)
+        checks.at_least(0, stop_after=self.stop_after, pretrain_steps=self.pretrain_steps)
+        checks.at_least(1, directions=self.directions)
+        checks.above(0, noise=self.noise)
+        checks.one_of(("retained", "all"), unseen=self.unseen)
+        checks.one_of(("copies", "derivative"), sensitivity=self.sensitivity)
 
     @property
     def probe(self) -> Probe:

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge import prunable, ranges, training
-from expunge.context import Context, UnlearningData
-from expunge.losses import cross_entropy
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.core import checks
+from expunge.core.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training import sparsity as prunable
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class AoSparseConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
+        check_schedule(self.epochs, self.batch_size)
         prunable.check(self.rate)
-        ranges.at_least(1, interval=self.interval)
+        checks.at_least(1, interval=self.interval)
 
     def portions(self, total: int) -> dict[int, int]:
         """How many of ``total`` weights to prune at the start of which epoch, counted from 0."""

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, ranges, training
-from expunge.context import Context, UnlearningData
+from expunge.core import checks, weights
+from expunge.core.registry import method
 from expunge.data.image_set import ImageSet
-from expunge.losses import divergence
-from expunge.mixed import by_role, joined
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.batches import by_role, joined
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule
+from expunge.training.losses import divergence
+from expunge.training.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class BadTeacherConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
-        ranges.between(0, 1, retain_fraction=self.retain_fraction)
-        ranges.above(0, temperature=self.temperature)
+        check_schedule(self.epochs, self.batch_size)
+        checks.between(0, 1, retain_fraction=self.retain_fraction)
+        checks.above(0, temperature=self.temperature)
 
 
 @method(reference="Chundawat et al. 2023, arXiv:2205.08096", aliases=("BadT", "blindspot"), search={"lr": (1e-3, 1.0)})
@@ -44,9 +46,9 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BadTeacherConfig, co
     original model, the incompetent one the same network with weights drawn anew; both stay in evaluation mode.
     A step sees a batch of both sets together and takes the mean over it.
     """
-    competent, incompetent = parameters.frozen_copy(model), parameters.frozen_copy(model)
+    competent, incompetent = weights.frozen_copy(model), weights.frozen_copy(model)
     with context.seeded():
-        parameters.reinitialise(incompetent)
+        weights.reinitialise(incompetent)
     images = joined(data.forget, _share(data.retain, config.retain_fraction, context.generator))
     model.train()
     step = context.stepper(model, config.rule, config.epochs * images.steps(config.batch_size))

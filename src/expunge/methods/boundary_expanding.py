@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from expunge import parameters, training
-from expunge.context import Context, UnlearningData
-from expunge.errors import RequestError
-from expunge.losses import cross_entropy
-from expunge.masks import Mask
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.core import weights
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
+from expunge.core.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class BoundaryExpandingConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
+        check_schedule(self.epochs, self.batch_size)
 
 
 @method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BE",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
@@ -96,7 +98,7 @@ def _expanded(classifier: nn.Linear, context: Context) -> Iterator[None]:
 def _widened(context: Context, model: nn.Module, classifier: nn.Linear) -> Context:
     """The same circumstances, the masks true for the new output, which may move and be other than zero."""
     owned = {id(weight) for weight in classifier.parameters(recurse=False)}
-    names = [name for name, weight in parameters.trainable(model).items() if id(weight) in owned]
+    names = [name for name, weight in weights.trainable(model).items() if id(weight) in owned]
     masks = context.update_masks
     if isinstance(masks, Mapping) and not isinstance(masks, Mask):
         masks = {role: _with_row(mask, names) for role, mask in masks.items()}

@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, ranges, training
-from expunge.context import Context, UnlearningData
+from expunge.core import checks, weights
+from expunge.core.errors import RequestError
+from expunge.core.registry import method
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
-from expunge.losses import cross_entropy
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class BoundaryShrinkConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
-        ranges.between(0, 1, bound=self.bound)
+        check_schedule(self.epochs, self.batch_size)
+        checks.between(0, 1, bound=self.bound)
 
 
 @method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BS",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
@@ -42,7 +44,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig
     The nearest classes are those of the original model, found once, before the first step.
     """
     _check(data)
-    nearest = nearest_labels(parameters.frozen_copy(model), data.forget, config)
+    nearest = nearest_labels(weights.frozen_copy(model), data.forget, config)
     forget = replace(data.forget, labels=nearest)
     model.train()
     step = context.stepper(model, config.rule, config.epochs * forget.steps(config.batch_size))

@@ -5,15 +5,18 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from expunge import certification, parameters, ranges
-from expunge.context import Context, UnlearningData
+from expunge.core import checks
+from expunge.core.errors import RequestError
+from expunge.core.registry import method
+from expunge.core.weights import assign
+from expunge.curvature import certificate as certification
 from expunge.curvature import heads, moving, newton
 from expunge.curvature.heads import Head
 from expunge.curvature.network import frozen
 from expunge.curvature.newton import NewtonConfig
-from expunge.errors import RequestError
-from expunge.normalisation import InputNormalisation
-from expunge.registry import method
+from expunge.data.normalisation import InputNormalisation
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
 
 RETRAINED = (
     "weights at which the mean cross-entropy of the retain set with l2/2 ||w||^2 has a gradient of at most "
@@ -58,10 +61,10 @@ class CertifiedRemovalConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         certification.check(1.0 if self.l2 is None else self.l2, self.epsilon, self.delta)
-        ranges.above(0, budget=self.budget)
-        ranges.at_least(0, reference_gradient_norm=self.reference_gradient_norm)
-        ranges.between(0, 1, tolerance=self.tolerance)
-        ranges.at_least(1, steps=self.steps, iterations=self.iterations, batch_size=self.batch_size)
+        checks.above(0, budget=self.budget)
+        checks.at_least(0, reference_gradient_norm=self.reference_gradient_norm)
+        checks.between(0, 1, tolerance=self.tolerance)
+        checks.at_least(1, steps=self.steps, iterations=self.iterations, batch_size=self.batch_size)
 
 
 @method(
@@ -114,9 +117,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConf
     else:
         noise, drawn = "secret", certification.secret_noise(weights.shape)
     context.notes["certificate"] = {**asdict(certificate), "covers": covers, "retrained": RETRAINED, "noise": noise}
-    parameters.assign(
-        model, head.vector(torch.where(free, weights + certificate.sigma * drawn.to(weights.device), weights))
-    )
+    assign(model, head.vector(torch.where(free, weights + certificate.sigma * drawn.to(weights.device), weights)))
     return model
 
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge import training
-from expunge.context import Context, UnlearningData
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.core.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule, fit
+from expunge.training.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
+        check_schedule(self.epochs, self.batch_size)
 
 
 @method(
@@ -34,4 +35,4 @@ class FinetuneConfig:
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: FinetuneConfig, context: Context) -> nn.Module:
     """Go on training on the retain set and let the forget set fade: ``min E_retain[CE]``."""
-    return training.fit(model, data.retain, config.rule, context, epochs=config.epochs, batch_size=config.batch_size)
+    return fit(model, data.retain, config.rule, context, epochs=config.epochs, batch_size=config.batch_size)

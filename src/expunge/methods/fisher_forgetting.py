@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import ranges
-from expunge.context import Context, UnlearningData
+from expunge.core import checks
+from expunge.core.errors import RequestError, RunError
+from expunge.core.registry import method
 from expunge.curvature import moving
 from expunge.curvature.fisher import empirical_fisher, true_fisher
 from expunge.curvature.network import Network, Vector, add, frozen
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError, RunError
-from expunge.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
 
 Labels = Literal["model", "true"]
 
@@ -47,10 +48,10 @@ class FisherForgettingConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges.at_least(0, alpha=self.alpha)
-        ranges.one_of(get_args(Labels), labels=self.labels)
-        ranges.at_least(1, batch_size=self.batch_size)
-        ranges.above(0, memory=self.memory)
+        checks.at_least(0, alpha=self.alpha)
+        checks.one_of(get_args(Labels), labels=self.labels)
+        checks.at_least(1, batch_size=self.batch_size)
+        checks.above(0, memory=self.memory)
         if self.as_released and self.labels == "true":
             raise RequestError("as released, Fisher forgetting takes labels=model")
 

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from expunge import parameters, ranges, training
-from expunge.context import Context, UnlearningData
-from expunge.losses import cross_entropy, l1_norm
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.core import checks
+from expunge.core.registry import method
+from expunge.core.weights import check_plain, trainable
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule
+from expunge.training.losses import cross_entropy, l1_norm
+from expunge.training.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class GradientAscentConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
-        ranges.at_least(0, l1=self.l1)
+        check_schedule(self.epochs, self.batch_size)
+        checks.at_least(0, l1=self.l1)
 
 
 @method(
@@ -39,9 +42,9 @@ class GradientAscentConfig:
 def unlearn(model: nn.Module, data: UnlearningData, config: GradientAscentConfig, context: Context) -> nn.Module:
     """Climb the loss of the forget set: ``min -E_forget[CE] + l1 ||w||_1``."""
     if config.l1 > 0:
-        parameters.check_plain(model, "an l1 norm")
+        check_plain(model, "an l1 norm")
     model.train()
-    weights = list(parameters.trainable(model).values())
+    weights = list(trainable(model).values())
     step = context.stepper(model, config.rule, config.epochs * data.forget.steps(config.batch_size))
     for _ in range(config.epochs):
         for batch in data.forget.batches(config.batch_size, context.generator):

@@ -6,12 +6,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, ranges
-from expunge.context import Context, UnlearningData
+from expunge.core import checks
+from expunge.core.errors import RequestError
+from expunge.core.registry import method
+from expunge.core.weights import check_plain, trainable
 from expunge.curvature import moving
 from expunge.curvature.network import flat, shaped
-from expunge.errors import RequestError
-from expunge.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
 from expunge.trajectory.calculus import Calculus, calculus
 from expunge.trajectory.delayed import additive
 from expunge.trajectory.plan import Trajectory
@@ -34,7 +36,7 @@ class HessianFreeConfig:
 
     def __post_init__(self) -> None:
         """Check the words."""
-        ranges.one_of(get_args(Variant), variant=self.variant)
+        checks.one_of(get_args(Variant), variant=self.variant)
         if self.vectors and self.variant != "additive":
             raise RequestError("vectors add up: take variant=additive with them, or leave them out")
 
@@ -56,7 +58,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
     Memory: about 10 p, and the graph of one batch.
     """
     trajectory = context.recorded("hessian_free")
-    parameters.check_plain(model, "hessian_free")
+    check_plain(model, "hessian_free")
     forget = trajectory.plan.positions(data.forget.ids)
     allowed = moving.movable(model, context)
     if config.vectors:
@@ -97,6 +99,6 @@ def _stored(
             f"recursion: set as_released={str(store.layout.as_released).lower()}"
         )
     store.check_trajectory(trajectory.digest())
-    weights = parameters.trainable(model)
+    weights = trainable(model)
     trajectory.check_model(flat(weights))
     return shaped(store.change(data.forget.ids).to(context.device), weights)

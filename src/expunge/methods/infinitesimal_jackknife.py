@@ -5,12 +5,13 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from expunge import ranges
-from expunge.context import Context, UnlearningData
+from expunge.core import checks
+from expunge.core.registry import method
 from expunge.curvature import moving, newton
 from expunge.curvature.network import Vector, frozen
 from expunge.curvature.newton import Loss, NewtonConfig
-from expunge.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
 
 MeanOver = Literal["kept", "all"]
 
@@ -26,7 +27,7 @@ class InfinitesimalJackknifeConfig(NewtonConfig):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        ranges.one_of(get_args(MeanOver), mean_over=self.mean_over)
+        checks.one_of(get_args(MeanOver), mean_over=self.mean_over)
 
 
 @method(

@@ -6,8 +6,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from expunge import ranges
-from expunge.context import Context, UnlearningData
+from expunge.core import checks
+from expunge.core.errors import RunError
+from expunge.core.registry import method
 from expunge.curvature import moving
 from expunge.curvature.gram import fisher_solve
 from expunge.curvature.kronecker import factored
@@ -15,8 +16,8 @@ from expunge.curvature.network import Network, Vector, frozen, mean_gradient
 from expunge.curvature.products import gauss_newton_vector, slopes_along
 from expunge.curvature.solve import ConjugateGradient, Lissa, Operator, Solver
 from expunge.data.image_set import ImageSet
-from expunge.errors import RunError
-from expunge.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
 
 Way = Literal["gram", "cg", "lissa", "kfac", "ekfac"]
 
@@ -53,11 +54,11 @@ class InfluenceConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges.at_least(0, alpha=self.alpha)
-        ranges.above(0, damping=self.damping, memory=self.memory, scale=self.scale)
-        ranges.between(0, 1, tolerance=self.tolerance)
-        ranges.one_of(get_args(Way), solver=self.solver)
-        ranges.at_least(1, samples=self.samples, iterations=self.iterations, batch_size=self.batch_size)
+        checks.at_least(0, alpha=self.alpha)
+        checks.above(0, damping=self.damping, memory=self.memory, scale=self.scale)
+        checks.between(0, 1, tolerance=self.tolerance)
+        checks.one_of(get_args(Way), solver=self.solver)
+        checks.at_least(1, samples=self.samples, iterations=self.iterations, batch_size=self.batch_size)
 
 
 @method(

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, prunable, ranges, training
-from expunge.context import Context, UnlearningData
-from expunge.losses import cross_entropy, l1_norm
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.core import checks
+from expunge.core.registry import method
+from expunge.core.weights import check_plain, trainable
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training import sparsity
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule
+from expunge.training.losses import cross_entropy, l1_norm
+from expunge.training.rules import PerRole, Rule
 
 
 class AccuracyCollapseWarning(UserWarning):
@@ -40,8 +44,8 @@ class L1SparseConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
-        ranges.at_least(0, alpha=self.alpha, final_epochs=self.final_epochs, threshold=self.threshold)
+        check_schedule(self.epochs, self.batch_size)
+        checks.at_least(0, alpha=self.alpha, final_epochs=self.final_epochs, threshold=self.threshold)
 
     def alpha_of(self, epoch: int) -> float:
         """The weight of the l1 norm in an epoch, counted from 0."""
@@ -65,11 +69,11 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
     Raises:
         RequestError: ``prune``, and the model has nothing that is prunable.
     """
-    parameters.check_plain(model, "an l1 norm")
+    check_plain(model, "an l1 norm")
     if config.prune:
-        prunable.required(model, config.linear)
+        sparsity.required(model, config.linear)
     model.train()
-    weights = list(parameters.trainable(model).values())
+    weights = list(trainable(model).values())
     step = context.stepper(model, config.rule, config.epochs * data.retain.steps(config.batch_size))
     accuracies: list[Tensor] = []
     before_last_epoch = 0
@@ -90,7 +94,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
 
 def below(model: nn.Module, config: L1SparseConfig) -> dict[str, float]:
     """The threshold, and the share of weights below it: of all that are trained, and of the prunable ones, if any."""
-    of = {"all": parameters.trainable(model), "prunable": prunable.weights(model, config.linear)}
+    of = {"all": trainable(model), "prunable": sparsity.weights(model, config.linear)}
     small = {key: [weight.detach().abs() < config.threshold for weight in of[key].values()] for key in of if of[key]}
     shares = {key: float(torch.cat([each.flatten() for each in found]).double().mean()) for key, found in small.items()}
     return {"threshold": config.threshold} | shares
@@ -99,13 +103,13 @@ def below(model: nn.Module, config: L1SparseConfig) -> dict[str, float]:
 @torch.no_grad()
 def prune(model: nn.Module, config: L1SparseConfig, context: Context) -> None:
     """Set the prunable weights below the threshold to zero; they leave the sparsity mask of ``context``."""
-    weights = prunable.required(model, config.linear)
-    candidates = prunable.candidates(weights, context, "retain")
+    weights = sparsity.required(model, config.linear)
+    candidates = sparsity.candidates(weights, context, "retain")
     pruned = {name: candidates[name] & (weight.abs() < config.threshold) for name, weight in weights.items()}
     for name, weight in weights.items():
         weight.masked_fill_(pruned[name], 0.0)
-    context.sparsity = prunable.without(context.sparsity, pruned)
-    context.notes["sparsity"] = prunable.sparsity(weights, context.sparsity)
+    context.sparsity = sparsity.without(context.sparsity, pruned)
+    context.notes["sparsity"] = sparsity.sparsity(weights, context.sparsity)
 
 
 def _objective(logits: Tensor, labels: Tensor, weights: list[nn.Parameter], alpha: float, seen: list[Tensor]) -> Tensor:

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge import ranges, training
-from expunge.context import Context, UnlearningData
-from expunge.losses import cross_entropy
-from expunge.mixed import cycle
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.core import checks
+from expunge.core.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.batches import cycle
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule, fit
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class NegGradPlusConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
-        ranges.between(0, 1, alpha=self.alpha)
+        check_schedule(self.epochs, self.batch_size)
+        checks.between(0, 1, alpha=self.alpha)
 
 
 @method(
@@ -43,7 +45,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: NegGradPlusConfig, c
     """
     alpha, size = config.alpha, config.batch_size
     if alpha == 1:
-        return training.fit(model, data.retain, config.rule, context, epochs=config.epochs, batch_size=size)
+        return fit(model, data.retain, config.rule, context, epochs=config.epochs, batch_size=size)
     model.train()
     step = context.stepper(model, config.rule, config.epochs * data.retain.steps(size))
     for _ in range(config.epochs):

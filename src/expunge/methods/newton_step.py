@@ -5,12 +5,13 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from expunge import ranges
-from expunge.context import Context, UnlearningData
+from expunge.core import checks
+from expunge.core.registry import method
 from expunge.curvature import moving, newton
 from expunge.curvature.network import Network, Vector, frozen
 from expunge.curvature.newton import Loss, NewtonConfig
-from expunge.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
 
 Towards = Literal["retrained", "stationary", "minimum"]
 
@@ -27,7 +28,7 @@ class NewtonStepConfig(NewtonConfig):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        ranges.one_of(get_args(Towards), towards=self.towards)
+        checks.one_of(get_args(Towards), towards=self.towards)
 
 
 @method(

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge.context import Context, UnlearningData
-from expunge.registry import method
+from expunge.core.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
 
 
 @dataclass(frozen=True)

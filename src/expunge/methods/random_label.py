@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import masks, parameters, ranges, training
-from expunge.context import Context, UnlearningData
+from expunge.core import checks, masks
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
+from expunge.core.registry import method
+from expunge.core.weights import trainable
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
-from expunge.losses import cross_entropy
-from expunge.masks import Mask
-from expunge.mixed import by_role, joined
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
-from expunge.updates import Objective, Stepper
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.batches import by_role, joined
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule
+from expunge.training.stepper import Objective, Stepper
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,9 @@ class RandomLabelConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
-        ranges.between(0, 1, proximal=self.proximal)
-        ranges.one_of(("alternate", "mixed"), order=self.order)
+        check_schedule(self.epochs, self.batch_size)
+        checks.between(0, 1, proximal=self.proximal)
+        checks.one_of(("alternate", "mixed"), order=self.order)
 
 
 @method(
@@ -127,7 +130,7 @@ class Start:
 
 def _copies(model: nn.Module, context: Context) -> list[Start]:
     """Each trainable weight and its value now, zero where the model is to be sparse."""
-    weights = parameters.trainable(model)
+    weights = trainable(model)
     kept = masks.over(context.sparsity, weights)
     moving = masks.over(context.update_masks if isinstance(context.update_masks, Mask) else None, weights)
     return [

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from expunge import parameters, training
-from expunge.context import Context, UnlearningData
-from expunge.errors import RequestError
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.core.errors import RequestError
+from expunge.core.registry import method
+from expunge.core.weights import assign, reinitialise
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
+from expunge.training.fit import check_schedule, fit
+from expunge.training.rules import PerRole, Rule
 from expunge.trajectory.calculus import calculus
 from expunge.trajectory.steps import Walk, beginning
 
@@ -32,7 +34,7 @@ class RetrainConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        training.check_schedule(self.epochs, self.batch_size)
+        check_schedule(self.epochs, self.batch_size)
         if not 0.0 <= self.label_smoothing < 1.0:
             raise RequestError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
 
@@ -46,8 +48,8 @@ def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, conte
     """
     if config.recorded:
         return _along(model, data, context)
-    parameters.reinitialise(model)
-    return training.fit(
+    reinitialise(model)
+    return fit(
         model,
         data.retain,
         config.rule,
@@ -68,5 +70,5 @@ def _along(model: nn.Module, data: UnlearningData, context: Context) -> nn.Modul
     with calculus(model, data.retain) as made:
         start = beginning(made, trajectory)
         weights = Walk(made, plan, start, kept=kept, on_step=context.on_step).finish()
-        parameters.assign(model, made.named(weights))
+        assign(model, made.named(weights))
     return model

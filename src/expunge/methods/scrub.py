@@ -7,14 +7,15 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from expunge import parameters, ranges
-from expunge.context import Context, UnlearningData
+from expunge.core import checks, weights
+from expunge.core.errors import RequestError
+from expunge.core.registry import method
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
-from expunge.evaluation import predict
-from expunge.losses import cross_entropy, distillation
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.data.unlearning_data import UnlearningData
+from expunge.evaluation.predictions import predict
+from expunge.training.context import Context
+from expunge.training.losses import cross_entropy, distillation
+from expunge.training.rules import PerRole, Rule
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class ScrubConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges.at_least(0, epochs=self.epochs, maximise_epochs=self.maximise_epochs)
-        ranges.at_least(1, batch_size=self.batch_size, forget_batch_size=self.forget_batch_size)
-        ranges.above(0, temperature=self.temperature)
-        ranges.at_least(0, alpha=self.alpha, gamma=self.gamma)
+        checks.at_least(0, epochs=self.epochs, maximise_epochs=self.maximise_epochs)
+        checks.at_least(1, batch_size=self.batch_size, forget_batch_size=self.forget_batch_size)
+        checks.above(0, temperature=self.temperature)
+        checks.at_least(0, alpha=self.alpha, gamma=self.gamma)
 
 
 @method(
@@ -68,7 +69,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
     """
     unseen = of_forgotten_classes(data) if config.rewind else None
     checkpoints: list[Checkpoint] = []
-    teacher = parameters.frozen_copy(model)
+    teacher = weights.frozen_copy(model)
     model.train()
     temperature, generator = config.temperature, context.generator
     forget_size = config.forget_batch_size or config.batch_size

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge import ranges
-from expunge.context import Context, UnlearningData
-from expunge.losses import cross_entropy
-from expunge.mixed import cycle
-from expunge.registry import method
-from expunge.rules import PerRole, Rule
+from expunge.core import checks
+from expunge.core.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.batches import cycle
+from expunge.training.context import Context
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule
 
 RULES = PerRole(Rule(lr=0.01, schedule="cosine", clip=7.0), Rule(lr=0.01, schedule="cosine"), share="first")
 """The published rules: one momentum for both roles, and clipping for forget steps alone."""
@@ -39,9 +40,9 @@ class SfronConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges.at_least(0, epochs=self.epochs, alpha=self.alpha, exponent=self.exponent)
-        ranges.at_least(1, forget_every=self.forget_every, batch_size=self.batch_size)
-        ranges.at_least(1, forget_batch_size=self.forget_batch_size)
+        checks.at_least(0, epochs=self.epochs, alpha=self.alpha, exponent=self.exponent)
+        checks.at_least(1, forget_every=self.forget_every, batch_size=self.batch_size)
+        checks.at_least(1, forget_batch_size=self.forget_batch_size)
 
 
 @method(

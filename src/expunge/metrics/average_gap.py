@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from expunge.context import Context
-from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.core.registry import metric
+from expunge.evaluation.predictions import Subject
+from expunge.training.context import Context
 
 NEEDS = ("unlearning_accuracy", "remaining_accuracy", "test_accuracy", "membership_svc")
 PARTS = ("unlearning_accuracy", "remaining_accuracy", "test_accuracy", "membership_svc.confidence")

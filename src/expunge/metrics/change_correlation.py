@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from expunge.context import Context
-from expunge.errors import RequestError
-from expunge.evaluation import Subject
-from expunge.membership import Floats
-from expunge.registry import metric
+from expunge.core.errors import RequestError
+from expunge.core.registry import metric
+from expunge.evaluation.membership import Floats
+from expunge.evaluation.predictions import Subject
+from expunge.training.context import Context
 
 SPLITS = ("forget", "retain", "test")
 

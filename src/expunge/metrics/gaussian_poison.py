@@ -5,9 +5,9 @@ from statistics import NormalDist
 
 from torch import Tensor
 
-from expunge.context import Context
-from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.core.registry import metric
+from expunge.evaluation.predictions import Subject
+from expunge.training.context import Context
 
 THRESHOLD = NormalDist().inv_cdf(0.99)
 """What one in a hundred scores exceeds if nothing is remembered: 2.326."""
@@ -22,7 +22,7 @@ class GaussianPoisonConfig:
 def measure(subject: Subject, config: GaussianPoisonConfig, context: Context) -> dict[str, float]:
     """How well the model remembers noise added to training images (Pawelczyk et al. 2024, arXiv:2406.17216).
 
-    ``mean`` is the mean score (:func:`expunge.poison_score.gaussian_poison_scores`), 0 without memory;
+    ``mean`` is the mean score (:func:`expunge.evaluation.gaussian_poison.gaussian_poison_scores`), 0 without memory;
     ``true_positive_rate`` is the percent of poisoned examples whose score exceeds 2.326, the threshold of 1% false
     positives: 1 without memory. Only where training images had Gaussian noise.
     """

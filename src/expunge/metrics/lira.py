@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from expunge import membership
-from expunge.context import Context
-from expunge.errors import RunError
-from expunge.evaluation import Predictions, Shadows, Subject
-from expunge.membership import Floats
-from expunge.registry import metric
+from expunge.core.errors import RunError
+from expunge.core.registry import metric
+from expunge.evaluation import membership
+from expunge.evaluation.membership import Floats
+from expunge.evaluation.predictions import Predictions, Shadows, Subject
+from expunge.training.context import Context
 
 Score = Callable[[Tensor, Shadows, bool], Tensor]
 

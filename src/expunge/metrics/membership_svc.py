@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from expunge import membership
-from expunge.context import Context
+from expunge.core.errors import RequestError
+from expunge.core.registry import metric
 from expunge.data import splits
-from expunge.errors import RequestError
-from expunge.evaluation import Predictions, Subject
-from expunge.registry import metric
+from expunge.evaluation import membership
+from expunge.evaluation.predictions import Predictions, Subject
+from expunge.training.context import Context
 
 
 @dataclass(frozen=True)

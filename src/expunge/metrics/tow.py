@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from expunge.context import Context
-from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.core.registry import metric
+from expunge.evaluation.predictions import Subject
+from expunge.training.context import Context
 
 KEEP = ("remaining_accuracy", "test_accuracy")
 

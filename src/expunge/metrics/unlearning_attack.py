@@ -17,11 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from expunge import membership, randomness, ranges
-from expunge.context import Context
-from expunge.evaluation import Subject
-from expunge.membership import Floats
-from expunge.registry import metric
+from expunge.core import checks, randomness
+from expunge.core.registry import metric
+from expunge.evaluation import membership
+from expunge.evaluation.membership import Floats
+from expunge.evaluation.predictions import Subject
+from expunge.training.context import Context
 
 Rows = npt.NDArray[np.int64]
 Answers = npt.NDArray[np.bool_]
@@ -48,7 +49,7 @@ class UnlearningAttackConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges.at_least(2, folds=self.folds)
+        checks.at_least(2, folds=self.folds)
 
 
 @metric(better="reference")

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from expunge.context import Context
-from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.core.registry import metric
+from expunge.evaluation.predictions import Subject
+from expunge.training.context import Context
 
 
 @dataclass(frozen=True)

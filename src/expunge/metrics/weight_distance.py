@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from expunge import parameters
-from expunge.context import Context
-from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.core import weights
+from expunge.core.registry import metric
+from expunge.evaluation.predictions import Subject
+from expunge.training.context import Context
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ def measure(subject: Subject, config: WeightDistanceConfig, context: Context) ->
     found: dict[str, float] = {}
     original, reference = subject.original, subject.reference
     if original is not None:
-        found["to_original"] = parameters.distance(subject.weights, original.weights)
+        found["to_original"] = weights.distance(subject.weights, original.weights)
     if reference is not None:
-        size = parameters.norm(reference.weights)
-        found["to_reference"] = parameters.distance(subject.weights, reference.weights)
+        size = weights.norm(reference.weights)
+        found["to_reference"] = weights.distance(subject.weights, reference.weights)
         found["relative_to_reference"] = _ratio(found["to_reference"], size)
         if original is not None:
-            nothing = parameters.distance(original.weights, reference.weights)
+            nothing = weights.distance(original.weights, reference.weights)
             found["nothing_to_reference"] = nothing
             found["nothing_relative_to_reference"] = _ratio(nothing, size)
             found["relative_to_nothing"] = _ratio(found["to_reference"], nothing)

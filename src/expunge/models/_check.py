@@ -1,6 +1,6 @@
 """What every architecture asks of its options and inputs."""
 
-from expunge.errors import RequestError
+from expunge.core.errors import RequestError
 
 Shape = tuple[int, ...]
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge import ranges
+from expunge.core import checks
+from expunge.core.registry import architecture
 from expunge.models._check import Shape, image_shape
-from expunge.registry import architecture
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class CnnConfig:
 
     def __post_init__(self) -> None:
         """Check the range."""
-        ranges.between(0, 0.999, dropout=self.dropout)
+        checks.between(0, 0.999, dropout=self.dropout)
 
 
 @architecture(reference="Qiao et al. 2024, arXiv:2404.01712", aliases=("cnn_mnist",))

@@ -5,8 +5,8 @@ from math import prod
 
 from torch import nn
 
+from expunge.core.registry import architecture
 from expunge.models._check import Shape
-from expunge.registry import architecture
 
 
 @dataclass(frozen=True)

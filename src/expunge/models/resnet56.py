@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from expunge.core.registry import architecture
 from expunge.models._check import Shape, positive
 from expunge.models._residual import ResNet, basic_zero_padded
-from expunge.registry import architecture
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from expunge.core.registry import architecture
 from expunge.models._check import Shape, image_shape, positive
-from expunge.registry import architecture
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from expunge.core.registry import architecture
 from expunge.models._check import Shape, positive
 from expunge.models._vgg import VGG
-from expunge.registry import architecture
 
 
 @dataclass(frozen=True)

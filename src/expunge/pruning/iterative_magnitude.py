@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge import prunable, ranges
-from expunge.context import Context
-from expunge.masks import Mask
-from expunge.prunable import Scope
-from expunge.registry import pruner
+from expunge.core import checks
+from expunge.core.masks import Mask
+from expunge.core.registry import pruner
+from expunge.training import sparsity
+from expunge.training.context import Context
+from expunge.training.sparsity import Scope
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class IterativeMagnitudeConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        prunable.check(self.rate, self.scope)
-        ranges.at_least(1, rounds=self.rounds)
+        sparsity.check(self.rate, self.scope)
+        checks.at_least(1, rounds=self.rounds)
 
 
 @pruner(reference="Frankle & Carbin 2019, arXiv:1803.03635", aliases=("imp",))
 def prune(model: nn.Module, shape: tuple[int, ...], config: IterativeMagnitudeConfig, context: Context) -> Mask:
     """One round: prune the weights of smallest absolute value, round(rate n) of the n that are left."""
-    return prunable.by_magnitude(model, config.rate, config.scope, config.linear, context.sparsity)
+    return sparsity.by_magnitude(model, config.rate, config.scope, config.linear, context.sparsity)

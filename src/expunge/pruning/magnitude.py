@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge import prunable
-from expunge.context import Context
-from expunge.masks import Mask
-from expunge.prunable import Scope
-from expunge.registry import pruner
+from expunge.core.masks import Mask
+from expunge.core.registry import pruner
+from expunge.training import sparsity
+from expunge.training.context import Context
+from expunge.training.sparsity import Scope
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class MagnitudeConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        prunable.check(self.rate, self.scope)
+        sparsity.check(self.rate, self.scope)
 
 
 @pruner(reference="Han et al. 2015, arXiv:1506.02626", aliases=("omp",))
 def prune(model: nn.Module, shape: tuple[int, ...], config: MagnitudeConfig, context: Context) -> Mask:
     """Prune the weights of smallest absolute value: round(rate n) of the n that are left."""
-    return prunable.by_magnitude(model, config.rate, config.scope, config.linear, context.sparsity)
+    return sparsity.by_magnitude(model, config.rate, config.scope, config.linear, context.sparsity)

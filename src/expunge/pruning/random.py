@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from expunge import prunable
-from expunge.context import Context
-from expunge.masks import Mask
-from expunge.prunable import Scope
-from expunge.registry import pruner
+from expunge.core.masks import Mask
+from expunge.core.registry import pruner
+from expunge.training import sparsity
+from expunge.training.context import Context
+from expunge.training.sparsity import Scope
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RandomConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        prunable.check(self.rate, self.scope)
+        sparsity.check(self.rate, self.scope)
 
 
 @pruner(reference="Liu et al. 2022, arXiv:2202.02643", trained=False)
@@ -34,6 +34,6 @@ def prune(model: nn.Module, shape: tuple[int, ...], config: RandomConfig, contex
     generator = context.generator
     scores = {
         name: torch.rand(weight.shape, generator=generator, device=generator.device, dtype=torch.float64)
-        for name, weight in prunable.required(model, config.linear).items()
+        for name, weight in sparsity.required(model, config.linear).items()
     }
-    return prunable.prune(scores, config.rate, config.scope, context.sparsity)
+    return sparsity.prune(scores, config.rate, config.scope, context.sparsity)

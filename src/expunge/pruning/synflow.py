@@ -7,11 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from expunge import masks, parameters, prunable, ranges
-from expunge.context import Context
-from expunge.errors import RequestError
-from expunge.masks import Mask
-from expunge.registry import pruner
+from expunge.core import checks, masks
+from expunge.core import weights as model_weights
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
+from expunge.core.registry import pruner
+from expunge.training import sparsity
+from expunge.training.context import Context
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class SynflowConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        prunable.check(self.rate)
-        ranges.at_least(1, iterations=self.iterations)
-        ranges.one_of(("absolute", "identity"), batch_norm=self.batch_norm)
+        sparsity.check(self.rate)
+        checks.at_least(1, iterations=self.iterations)
+        checks.one_of(("absolute", "identity"), batch_norm=self.batch_norm)
 
 
 @pruner(reference="Tanaka et al. 2020, arXiv:2006.05467", trained=False)
@@ -54,17 +56,17 @@ def prune(model: nn.Module, shape: tuple[int, ...], config: SynflowConfig, conte
     Raises:
         RequestError: Nothing can be pruned, or no flow reaches the logits.
     """
-    weights = prunable.required(model, config.linear)
+    weights = sparsity.required(model, config.linear)
     left = masks.over(context.sparsity, weights)
     network = positive(model, left, config.batch_norm)
-    portions = prunable.portions(prunable.count(left), config.rate, config.iterations, as_released=config.as_released)
+    portions = sparsity.portions(sparsity.count(left), config.rate, config.iterations, as_released=config.as_released)
     for portion in portions:
-        pruned = prunable.smallest(scores(network, left, shape), left, portion)
+        pruned = sparsity.smallest(scores(network, left, shape), left, portion)
         left = {name: kept & ~pruned[name] for name, kept in left.items()}
         with torch.no_grad():
             for name, kept in left.items():
                 network.get_parameter(name).mul_(kept)
-    return prunable.without(context.sparsity, {name: ~kept for name, kept in left.items()})
+    return sparsity.without(context.sparsity, {name: ~kept for name, kept in left.items()})
 
 
 @torch.no_grad()
@@ -73,7 +75,7 @@ def positive(model: nn.Module, left: Mapping[str, Tensor], batch_norm: Literal["
 
     Gradients go to the weights in ``left``, which are zero where it is false.
     """
-    copied = parameters.frozen_copy(model).double()
+    copied = model_weights.frozen_copy(model).double()
     for value in copied.state_dict().values():
         if value.is_floating_point():
             value.abs_()

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from expunge.evaluation import Predictions
+from expunge.evaluation.predictions import Predictions
 from expunge.report import histograms, losses, scenarios, tables, tradeoff, words
 from expunge.report.drawing import MOST_RELATIVE
 from expunge.report.results import BASELINE, PLAIN, REFERENCE, Losses, Results, Row, history, load, predictions

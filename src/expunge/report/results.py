@@ -15,9 +15,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from expunge.errors import RequestError
-from expunge.evaluation import Predictions
-from expunge.runs import Record, RunDirectory, Store, read_json
+from expunge.core.errors import RequestError
+from expunge.evaluation.predictions import Predictions
+from expunge.store.directory import Record, RunDirectory, Store, read_json
 
 _RECORD = "subject.original.training.record"
 

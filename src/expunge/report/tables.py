@@ -15,7 +15,7 @@ from typing import Literal
 
 import polars as pl
 
-from expunge import registry
+from expunge.core import registry
 from expunge.report.results import BASELINE, PLAIN, REFERENCE, Results, Row
 
 Unit = Literal["%", "points", "s", ""]

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev
 
-from expunge import ranges
-from expunge.context import Context
+from expunge.core import checks
+from expunge.core.errors import RequestError
+from expunge.core.registry import score
 from expunge.curvature.network import Network, Vector, frozen, mean_gradient
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
-from expunge.registry import score
 from expunge.scores import ScoreData
+from expunge.training.context import Context
 from expunge.trajectory import adjoint
 from expunge.trajectory.calculus import Calculus, calculus
 from expunge.trajectory.tangents import check_end
@@ -37,9 +37,9 @@ class TrajectoryInfluenceConfig:
 
     def __post_init__(self) -> None:
         """Check the words and ranges."""
-        ranges.one_of(get_args(Question), of=self.of)
-        ranges.one_of(get_args(Images), images=self.images)
-        ranges.above(0, memory=self.memory)
+        checks.one_of(get_args(Question), of=self.of)
+        checks.one_of(get_args(Images), images=self.images)
+        checks.above(0, memory=self.memory)
         if self.of != "loss" and not self.ids:
             raise RequestError(f"of={self.of} needs the ids of the images it is about: ids=3+17")
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from expunge.training.stepper import Progress
 from expunge.trajectory.calculus import Calculus
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.steps import Report, Step, Walk, beginning
 from expunge.trajectory.tangents import check_bounded, clip_of
-from expunge.updates import Progress
 
 
 def influence(

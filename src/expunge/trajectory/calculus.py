@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 from torch.nn import functional
 
+from expunge.core.errors import RequestError
 from expunge.curvature import heads
 from expunge.curvature.heads import Head
 from expunge.curvature.network import Network, Vector, flat, forward_mode, frozen, kept_bytes, shaped
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
 
 BLOCK = 128
 """Vectors whose closed form is computed at once."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from expunge import ranges
-from expunge.errors import RequestError
+from expunge.core import checks
+from expunge.core.checks import integers
+from expunge.core.errors import RequestError
 from expunge.trajectory.calculus import Calculus
-from expunge.trajectory.plan import Trajectory, integers
+from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.store import VectorStore
 from expunge.trajectory.tangents import SetAware, carry, check_end
 
@@ -37,7 +38,7 @@ class Deletions:
         Raises:
             RequestError: They are of another.
         """
-        ranges.at_least(1, rebase_every=self.rebase_every)
+        checks.at_least(1, rebase_every=self.rebase_every)
         self.store.check_trajectory(self.trajectory.digest())
         self.trajectory.check_model(self._trained)
 

@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from expunge.core.errors import RequestError
 from expunge.data.image_set import ImageSet
-from expunge.errors import RequestError
-from expunge.rules import PerRole, Rule
+from expunge.training.rules import PerRole, Rule, differentiable
 
 
 @dataclass(frozen=True)
@@ -85,25 +85,6 @@ def draw(
     batches = torch.cat([torch.nn.functional.pad(order, (0, padding), value=-1).view(-1, width) for order in orders])
     rates = torch.tensor([rule.rate(step, len(batches)) for step in range(len(batches))], dtype=torch.float64)
     return Plan(ids.cpu().sort().values, batches, rates, rule.weight_decay, rule.clip, rule.momentum)
-
-
-def differentiable(rule: Rule | PerRole) -> Rule:
-    """The rule, if a recorded training can follow it: SGD, perhaps with momentum.
-
-    Raises:
-        RequestError: It is another; the message says what is to be changed.
-    """
-    if isinstance(rule, PerRole):
-        raise RequestError("a recorded training follows one rule, not one for each role")
-    wrong = {
-        "optimizer=sgd": rule.optimizer != "sgd",
-        "nesterov=false": rule.nesterov,
-        "rho=0": rule.rho != 0,
-    }
-    cures = [cure for cure, needed in wrong.items() if needed]
-    if cures:
-        raise RequestError(f"a recorded training differentiates plain steps of SGD: set {', '.join(cures)}")
-    return rule
 
 
 @dataclass(frozen=True)
@@ -194,25 +175,6 @@ def read(tensors: Mapping[str, Tensor]) -> Trajectory:
 def mark(weights: Tensor) -> str:
     """SHA-256 of weights (p,) as float32."""
     return hashlib.sha256(weights.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
-
-
-def integers(values: Sequence[int] | Tensor, what: str) -> Tensor:
-    """Ids or other whole numbers that a user gives, as int64 (m,).
-
-    Raises:
-        RequestError: They are no list of integers; numbers with a fraction and masks are not made into ids.
-    """
-    try:
-        found = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise RequestError(f"{what} must be a list of integers ({error})") from error
-    whole = not (found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool)
-    if found.ndim != 1 or (len(found) and not whole):
-        raise RequestError(
-            f"{what} must be a list of integers, got {str(found.dtype).removeprefix('torch.')} of shape "
-            f"{tuple(found.shape)}: of a mask take its nonzero().flatten(), and put a single number in a list"
-        )
-    return found.to(torch.int64)
 
 
 def fingerprint(images: ImageSet) -> str:

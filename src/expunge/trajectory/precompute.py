@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from expunge.training.stepper import Progress
 from expunge.trajectory.calculus import Calculus
 from expunge.trajectory.delayed import additive
 from expunge.trajectory.plan import Plan, Trajectory
 from expunge.trajectory.steps import Report, Walk, beginning
 from expunge.trajectory.store import Layout, StoreType, VectorStore
 from expunge.trajectory.tangents import Additive, AsReleased, carry, check_end
-from expunge.updates import Progress
 
 
 def layout(

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from expunge.errors import RequestError, RunError
+from expunge.core.errors import RequestError, RunError
+from expunge.training.stepper import Progress
 from expunge.trajectory.calculus import Calculus, Point
 from expunge.trajectory.plan import Plan, Trajectory, fingerprint, mark
-from expunge.updates import Progress
 
 EPSILON = 1e-6
 """Added to the norm when a gradient is clipped, as torch does."""

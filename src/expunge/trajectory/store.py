@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expunge import ranges
-from expunge.errors import RequestError, RunError
-from expunge.trajectory.finite import all_finite
+from expunge.core import checks
+from expunge.core.checks import all_finite
+from expunge.core.errors import RequestError, RunError
 
 StoreType = Literal["float32", "bfloat16", "float16"]
 DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(StoreType)}
@@ -49,8 +49,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
-        ranges.one_of(get_args(StoreType), dtype=self.dtype)
-        ranges.at_least(1, size=self.size, chunk=self.chunk)
+        checks.one_of(get_args(StoreType), dtype=self.dtype)
+        checks.at_least(1, size=self.size, chunk=self.chunk)
         whole = len(self.ids) == len(self.rows) > 0 and set(self.rows) == set(range(max(self.rows) + 1))
         if not whole or list(self.ids) != sorted(set(self.ids)):
             raise RequestError("a store needs ascending ids, each with a row, and no row without an example")

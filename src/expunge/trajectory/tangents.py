@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from expunge.errors import RequestError, RunError
+from expunge.core.checks import all_finite
+from expunge.core.errors import RequestError, RunError
 from expunge.trajectory.calculus import Calculus
-from expunge.trajectory.finite import all_finite
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.steps import EPSILON, Report, Step, Walk, beginning, clipped, objective_gradient, shortening
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from expunge import ranges
+from expunge.core import checks
+from expunge.core.errors import RequestError
+from expunge.core.registry import source
 from expunge.data import _assemble, _celeba_lists, _pictures
 from expunge.data._assemble import Arrays
 from expunge.data._celeba_lists import Listed
 from expunge.data.dataset import Dataset
-from expunge.errors import RequestError
-from expunge.registry import source
 
 IMAGES = "img_align_celeba"
 
@@ -38,7 +38,7 @@ class CelebaConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges.at_least(1, size=self.size, first=self.first, first_test=self.first_test)
+        checks.at_least(1, size=self.size, first=self.first, first_test=self.first_test)
 
 
 @source()

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
+from expunge.core.randomness import generator
+from expunge.core.registry import source
 from expunge.data import splits
 from expunge.data.dataset import Dataset, channel_statistics
 from expunge.data.image_set import make
-from expunge.randomness import generator
-from expunge.registry import source
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from expunge.core.registry import source
 from expunge.data import _named
 from expunge.data._named import NamedConfig
 from expunge.data.dataset import Dataset
-from expunge.registry import source
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from expunge.core.errors import RequestError
+from expunge.core.registry import source
 from expunge.data import _assemble, _pictures
 from expunge.data._assemble import Arrays
 from expunge.data.dataset import Dataset
-from expunge.errors import RequestError
-from expunge.registry import source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from expunge import ranges
+from expunge.core import checks
+from expunge.core.errors import RequestError
+from expunge.core.randomness import generator
+from expunge.core.registry import source
 from expunge.data import _assemble, _pictures, splits
 from expunge.data._assemble import Arrays
 from expunge.data.dataset import Dataset
-from expunge.errors import RequestError
-from expunge.randomness import generator
-from expunge.registry import source
 
 SUFFIXES = (".jpg", ".jpeg")
 TEST_SHARE = 0.2
@@ -41,9 +41,9 @@ class LfwConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        ranges.at_least(5, least=self.least)
-        ranges.at_least(self.least, most=self.most)
-        ranges.at_least(1, crop=self.crop, size=self.size)
+        checks.at_least(5, least=self.least)
+        checks.at_least(self.least, most=self.most)
+        checks.at_least(1, crop=self.crop, size=self.size)
 
 
 @source()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from expunge.core.errors import RequestError
+from expunge.core.registry import source
 from expunge.data import _assemble
 from expunge.data._assemble import Array
 from expunge.data.dataset import Dataset
-from expunge.errors import RequestError
-from expunge.registry import source
 
 NAMES = (("train_images", "x_train"), ("train_labels", "y_train"), ("test_images", "x_test"), ("test_labels", "y_test"))
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from expunge.core.registry import source
 from expunge.data import _assemble, _parquet
 from expunge.data.dataset import Dataset
-from expunge.registry import source
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,162 @@
+"""Recorded trainings of a user's own model: train so that any example can later be taken out in milliseconds."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from expunge.api.unlearn import Images, as_image_set, check_images, device_of, num_classes
+from expunge.core import checks, config, randomness
+from expunge.core import weights as model_weights
+from expunge.core.checks import integers
+from expunge.core.errors import RequestError
+from expunge.curvature.network import shaped
+from expunge.data.forgetting import partition
+from expunge.data.image_set import ImageSet
+from expunge.training.context import Context
+from expunge.training.fit import Training
+from expunge.training.rules import Rule
+from expunge.trajectory import precompute
+from expunge.trajectory.calculus import Calculus, calculus
+from expunge.trajectory.online import Deletions
+from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.record import recorded
+from expunge.trajectory.steps import Report
+from expunge.trajectory.store import StoreType, VectorStore, begin
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A trained model with what is needed to walk along its training again."""
+
+    model: nn.Module
+    """The trained model, in evaluation mode."""
+    trajectory: Trajectory
+    """For ``expunge.unlearn(..., method="hessian_free", trajectory=...)``."""
+    images: ImageSet
+    """The training images, each with the id by which it is deleted."""
+
+    def partition(self, ids: Sequence[int] | Tensor) -> tuple[ImageSet, ImageSet]:
+        """The forget set of these ids, and the retain set.
+
+        Raises:
+            RequestError: An id is unknown, no integer, or twice there.
+        """
+        wanted = integers(ids, "ids")
+        self.trajectory.plan.positions(wanted)
+        return partition(self.images, wanted)
+
+    def precompute(
+        self,
+        folder: Path | str,
+        *,
+        dtype: StoreType = "float32",
+        groups: Sequence[int] | Tensor | None = None,
+        memory: float = 0.25,
+        on_step: Report | None = None,
+    ) -> VectorStore:
+        """The change of the weights for every example left out, kept in ``folder``; goes on where it was interrupted.
+
+        Cost: T products for each of n examples, n p numbers on disk.
+
+        Args:
+            folder: Where the vectors are kept.
+            dtype: ``float32``, ``bfloat16`` or ``float16``.
+            groups: A number for each image that names its group, -1 for none: one vector for each group.
+            memory: Gigabytes that the work may take.
+            on_step: Called with the progress.
+
+        Raises:
+            RequestError: The folder holds other vectors, the disk has no room, or the groups are not of these images.
+            RunError: A vector is not finite.
+        """
+        checks.above(0, memory=memory)
+        by_id = None if groups is None else self._groups(groups)
+        with self._calculus(memory) as made:
+            size = int(memory * 1e9)
+            layout = precompute.layout(made, self.trajectory, dtype=dtype, memory=size, groups=by_id)
+            return precompute.fill(begin(Path(folder), layout), made, self.trajectory, on_step)
+
+    @contextmanager
+    def deletions(self, store: VectorStore, rebase_every: int | None = None) -> Iterator[Deletions]:
+        """Within the block, deletions one after the other, each a sum of stored vectors; see :class:`Deletions`."""
+        with self._calculus(0.25) as made:
+            yield Deletions(made, self.trajectory, store, rebase_every)
+
+    def with_weights(self, weights: Tensor) -> nn.Module:
+        """A copy of the model with these trainable weights (p,), in the order of their names.
+
+        Raises:
+            RequestError: They are not as many as the model has.
+        """
+        model = model_weights.clone(self.model)
+        count = model_weights.count(model)
+        if weights.shape != (count,):
+            raise RequestError(
+                f"the model has {count} trainable weights, and these are of shape {tuple(weights.shape)}"
+            )
+        model_weights.assign(model, shaped(weights, model_weights.trainable(model)))
+        return model
+
+    def _groups(self, groups: Sequence[int] | Tensor) -> Tensor:
+        """The group of each image in the order of the ids."""
+        given = integers(groups, "groups").cpu()
+        if len(given) != len(self.images):
+            raise RequestError(f"there are {len(given)} groups for {len(self.images)} images: give one for each")
+        if not bool((given >= 0).any()):
+            raise RequestError(f"all {len(given)} groups are -1, which is none: number those to be deleted from 0")
+        return given[self.images.ids.cpu().argsort()]
+
+    @contextmanager
+    def _calculus(self, memory: float) -> Iterator[Calculus]:
+        with calculus(self.model, self.images, memory=int(memory * 1e9)) as made:
+            yield made
+
+
+def train_recorded(
+    model: nn.Module,
+    images: Images,
+    *,
+    epochs: int,
+    batch_size: int,
+    rule: Rule | None = None,
+    fixed_order: bool = False,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    on_step: Report | None = None,
+    **options: object,
+) -> Recorded:
+    """Train a copy of ``model`` by plain steps of SGD in evaluation mode, and keep what is needed to repeat them.
+
+    Args:
+        model: Any module that returns logits, with the weights to begin with; those with ``requires_grad`` are trained.
+        images: An ImageSet, a pair (images, labels), or a map-style dataset of (image, label).
+        epochs: Passes over the images.
+        batch_size: Examples per step.
+        rule: SGD, perhaps with momentum, a schedule and clipping; ``weight_decay`` is an L2 term in the loss.
+        fixed_order: The same order of examples in every epoch.
+        seed: Seed of the order.
+        device: Where to compute; where the model is, by default.
+        on_step: Called with the progress.
+        **options: What is different from the default rule, if none is given: ``lr=0.05``.
+
+    Raises:
+        RequestError: The rule cannot be differentiated, the model not be taken example by example, or the images or
+            their labels do not fit it.
+        RunError: A gradient was not finite.
+    """
+    if rule is not None and options:
+        raise RequestError(f"give the rule, or options of it ({', '.join(options)}), not both")
+    chosen = config.override(Rule, {}, options, "rule") if rule is None else rule
+    plan = Training(epochs, batch_size, chosen, record=True, fixed_order=fixed_order)
+    place = torch.device(device) if device is not None else device_of(model)
+    trained, kept = model_weights.clone(model).to(place), as_image_set(images).to(place)
+    if len(kept):
+        classes = num_classes(model_weights.clone(trained).float(), kept, place)
+        check_images("training", kept, kept.shape, classes)
+    context = Context(randomness.generator(seed, "training", device=place), place, on_step=on_step)
+    trajectory = recorded(trained, kept, plan, context)
+    return Recorded(trained.eval(), trajectory, kept)

@@ -1,0 +1,296 @@
+"""The Python interface: ``expunge.unlearn`` and ``expunge.evaluate`` on a user's own model and data."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from expunge.core import config, randomness, registry, weights
+from expunge.core.errors import RequestError
+from expunge.data.augment import Augmentation
+from expunge.data.image_set import ImageSet, make
+from expunge.data.unlearning_data import UnlearningData
+from expunge.evaluation.predictions import Subject, predict
+from expunge.evaluation.predictions import evaluate as run_metrics
+from expunge.training.context import Context
+from expunge.training.stepper import Precision
+from expunge.trajectory.plan import Trajectory
+from expunge.unlearning import presets
+from expunge.unlearning.unlearn import Unlearning
+from expunge.unlearning.unlearn import unlearn as run_unlearning
+
+
+@runtime_checkable
+class MapDataset(Protocol):
+    """Any map-style dataset of ``(image, label)``, such as those of torch.utils.data."""
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        ...
+
+    def __getitem__(self, index: int, /) -> tuple[object, object]:
+        """One image (tensor, array or PIL image) and its label."""
+        ...
+
+
+Array: TypeAlias = npt.NDArray[np.generic]
+Images: TypeAlias = ImageSet | tuple[Tensor | Array, Tensor | Array] | MapDataset
+
+
+@dataclass(frozen=True)
+class Result:
+    """An unlearned model, with what it took."""
+
+    model: nn.Module
+    """The unlearned model, in evaluation mode, on the device of the one given."""
+    seconds: Mapping[str, float]
+    """Wall-clock seconds by phase: ``precompute`` (if any) and ``unlearn``."""
+    history: Sequence[Mapping[str, object]]
+    """One record per step: ``step``, ``lr`` and ``loss`` by role."""
+    steps: Mapping[str, int]
+    """How many steps were taken for each role."""
+    notes: Mapping[str, object]
+    """What the method found out on the way: the checkpoint that SCRUB rewinds to, for example."""
+
+
+@dataclass(frozen=True)
+class Audit(Mapping[str, float]):
+    """The metrics of a model by full name: ``audit["membership_svc.confidence"]``."""
+
+    values_by_name: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        """One metric.
+
+        Raises:
+            KeyError: There is none of that name; the message gives the nearest.
+        """
+        if name not in self.values_by_name:
+            raise KeyError(registry.unknown("metric", name, self.values_by_name))
+        return self.values_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        """The number of metrics."""
+        return len(self.values_by_name)
+
+    def table(self) -> str:
+        """All metrics as a Markdown table."""
+        width = max((len(name) for name in self), default=6)
+        rows = [f"| {name:<{width}} | {value:>10.4g} |" for name, value in self.items()]
+        return "\n".join([f"| {'metric':<{width}} | {'value':>10} |", f"|{'-' * (width + 2)}|{'-' * 11}:|", *rows])
+
+
+def unlearn(
+    model: nn.Module,
+    *,
+    forget: Images,
+    retain: Images,
+    method: str | Unlearning | object = "finetune",
+    validation: Images | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    precision: Precision = "auto",
+    augmentation: Augmentation | None = None,
+    in_place: bool = False,
+    trajectory: Trajectory | None = None,
+    **options: object,
+) -> Result:
+    """Make ``model`` forget.
+
+    Args:
+        model: Any module that maps (batch, channels, height, width) to (batch, classes) logits.
+        forget: What to forget: an ImageSet, a pair (images, labels), or a map-style dataset of (image, label).
+            uint8 images reach the model as float in [0, 1], float images as they are.
+        retain: What to keep, likewise.
+        method: A method or preset by name (``expunge list methods``), or its configuration.
+        validation: Held-out images, for methods that want them.
+        seed: Seed of everything random.
+        device: Where to compute; where the model is, by default.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        augmentation: Random crop and flip for training batches; none by default.
+        in_place: Change ``model`` itself instead of a copy.
+        trajectory: The recorded training of the model, for the methods that need it (``expunge.train_recorded``);
+            ``forget`` and ``retain`` are then ImageSets with the ids of that training.
+        **options: Hyperparameters of the method (``epochs=5``), of its update rule (``lr=0.1``), or of its
+            update mask (``**{"mask.fraction": 0.3}``).
+
+    Returns:
+        The unlearned model, seconds by phase, and the losses of every step.
+
+    Raises:
+        RequestError: Something asked for cannot be done; the message says what to change.
+        RunError: A loss became NaN or infinite.
+    """
+    wanted = _unlearning(method, options)
+    place = torch.device(device) if device is not None else device_of(model)
+    kept = as_image_set(retain, augmentation=augmentation)
+    forgotten = as_image_set(forget, first_id=_next_id(kept), augmentation=augmentation)
+    held = None if validation is None else as_image_set(validation)
+    student = model if in_place else weights.clone(model)
+    student.to(place)
+    classes = num_classes(student, kept, place)
+    for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
+        check_images(name, images, kept.shape, classes)
+    context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, trajectory=trajectory)
+    data = UnlearningData(forgotten.to(place), kept.to(place), None if held is None else held.to(place), classes)
+    unlearned = run_unlearning(student, data, wanted, context)
+    return Result(unlearned, dict(context.seconds), context.history(), context.steps(), dict(context.notes))
+
+
+def evaluate(
+    model: nn.Module,
+    *,
+    forget: Images,
+    retain: Images,
+    test: Images,
+    reference: nn.Module | None = None,
+    original: nn.Module | None = None,
+    metrics: Sequence[str | object] | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> Audit:
+    """Measure how well ``model`` has forgotten and what it has kept.
+
+    Args:
+        model: The unlearned model.
+        forget: What it was to forget.
+        retain: What it was to keep.
+        test: Images that it never saw.
+        reference: A model retrained without the forget set; gaps and distances are measured to it.
+        original: The model before unlearning: how far weights and losses moved is measured from it.
+        metrics: Names or configurations; all by default (``expunge list metrics``).
+        seed: Seed of random choices within metrics.
+        device: Where to compute; where the model is, by default.
+
+    Returns:
+        The metrics by full name; a Mapping, with ``.table()``.
+    """
+    place = torch.device(device) if device is not None else device_of(model)
+    kept = as_image_set(retain)
+    splits = {
+        "forget": as_image_set(forget, first_id=_next_id(kept)),
+        "retain": kept,
+        "test": as_image_set(test),
+    }
+    chosen = _metrics(metrics)
+    before = None if original is None else _subject(original, splits, place)
+    judged: Subject | None = None
+    if reference is not None:
+        judged = _subject(reference, splits, place, before)
+        run_metrics(judged, chosen, Context(randomness.generator(seed, "evaluation"), place))
+    subject = _subject(model, splits, place, before, judged)
+    return Audit(run_metrics(subject, chosen, Context(randomness.generator(seed, "evaluation"), place)))
+
+
+def as_image_set(images: Images, *, first_id: int = 0, augmentation: Augmentation | None = None) -> ImageSet:
+    """An ImageSet from whatever holds images and labels; an ImageSet is returned as it is.
+
+    Raises:
+        RequestError: It holds nothing, or images of different shapes.
+    """
+    if isinstance(images, ImageSet):
+        return images
+    if isinstance(images, tuple):
+        if len(images) != 2:
+            raise RequestError(f"a pair (images, labels) is wanted, got {len(images)} things")
+        inputs, labels = (torch.as_tensor(part) for part in images)
+    else:
+        inputs, labels = _collect(images)
+    if not len(labels):
+        raise RequestError("the set holds no example")
+    return make(inputs, labels, augmentation, first_id)
+
+
+def _collect(dataset: MapDataset) -> tuple[Tensor, Tensor]:
+    """Every item of a dataset once: its images become one tensor."""
+    items = [dataset[index] for index in range(len(dataset))]
+    images = [_image(image) for image, _ in items]
+    shapes = {tuple(image.shape) for image in images}
+    if len(shapes) > 1:
+        raise RequestError(f"all images must have one shape, found {' and '.join(map(str, sorted(shapes)))}")
+    labels = torch.tensor([int(label) for _, label in items], dtype=torch.int64)  # pyright: ignore
+    return (torch.stack(images) if images else torch.empty(0)), labels
+
+
+def _image(image: object) -> Tensor:
+    """One image as a tensor: PIL images and arrays of (height, width, channels) become channels first."""
+    if isinstance(image, Tensor):
+        return image
+    array = torch.as_tensor(np.array(image))
+    if array.ndim == 2:
+        return array[None]
+    return array.permute(2, 0, 1) if array.shape[-1] in (1, 3, 4) and array.shape[0] not in (1, 3) else array
+
+
+def _next_id(images: ImageSet) -> int:
+    return int(images.ids.max()) + 1 if len(images) else 0
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is: the CPU if it has no weights."""
+    weight = next(model.parameters(), None)
+    return torch.device("cpu") if weight is None else weight.device
+
+
+def num_classes(model: nn.Module, images: ImageSet, device: torch.device) -> int:
+    """The width of the model's output, which also shows whether the images fit it."""
+    one = images.select(torch.arange(1))
+    try:
+        logits = predict(model, one, device).logits
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RequestError(f"the model does not take images of shape {images.shape}: {reason}") from error
+    if logits.ndim != 2:
+        raise RequestError(f"the model must return logits (batch, classes), got shape {tuple(logits.shape)}")
+    return logits.shape[1]
+
+
+def check_images(name: str, images: ImageSet | None, shape: tuple[int, ...], classes: int) -> None:
+    """Raise a RequestError unless the images are of this shape, and their labels those of the model."""
+    if images is None or not len(images):
+        return
+    if images.shape != shape:
+        raise RequestError(f"{name} images have shape {images.shape}, those of retain {shape}")
+    low, high = int(images.labels.min()), int(images.labels.max())
+    if low < 0 or high >= classes:
+        raise RequestError(
+            f"{name} labels must be in 0..{classes - 1}, as the model has {classes} outputs; found {low}..{high}"
+        )
+
+
+def _unlearning(method: object, options: Mapping[str, object]) -> Unlearning:
+    if isinstance(method, str):
+        return presets.named(method, options)
+    if options:
+        raise RequestError("give hyperparameters within the configuration of the method, or name the method by text")
+    return method if isinstance(method, Unlearning) else Unlearning(method)
+
+
+def _metrics(metrics: Sequence[str | object] | None) -> list[object]:
+    if metrics is None:
+        return [plugin.config() for plugin in registry.plugins("metrics").values()]
+    return [config.parse("metrics", metric) if isinstance(metric, str) else metric for metric in metrics]
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.detach().cpu() for name, weight in model.named_parameters()}
+
+
+def _subject(
+    model: nn.Module,
+    splits: Mapping[str, ImageSet],
+    device: torch.device,
+    original: Subject | None = None,
+    reference: Subject | None = None,
+) -> Subject:
+    model.to(device)
+    predictions = {name: predict(model, images, device) for name, images in splits.items()}
+    return Subject(predictions, _weights(model), original, reference=reference)

@@ -1,0 +1,147 @@
+"""A comparison of methods as a value, and the runs that it consists of."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from expunge.core import config
+from expunge.core.config import Choice
+from expunge.core.errors import RequestError
+from expunge.data.forgetting import parse_forget
+from expunge.methods.original import OriginalConfig
+from expunge.runs import plans
+from expunge.runs.plans import DENSE, DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
+from expunge.training.fit import Training
+from expunge.training.stepper import Precision
+from expunge.unlearning import presets
+from expunge.unlearning.unlearn import Unlearning
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods compared with retraining, on the same models and forget sets, over several seeds."""
+
+    name: str
+    """What the comparison is called."""
+    data: DataConfig
+    """The images."""
+    model: Annotated[object, Choice("models")]
+    """The architecture."""
+    training: Training
+    """How the original model and the retrained one are trained."""
+    forget: str
+    """The forget set, as on the command line: ``random:10%``, ``class:3``."""
+    methods: tuple[str, ...]
+    """The methods, as ``NAME[:key=value,...]``, with a label of one's own if wanted: ``salun:epochs=5 as mine``;
+    retraining and the original model are added."""
+    seeds: int = 1
+    """How many times everything is done anew: training, forget set and unlearning."""
+    precision: Precision = "auto"
+    """Precision of the forward passes."""
+    prunings: tuple[str, ...] = (DENSE,)
+    """Everything is done for each of these: ``dense``, or ``PRUNER:key=value,...[,rewind=EPOCH]``."""
+    shadows: int = 0
+    """How many shadow models of every original are trained for the attack ``lira``; none by default."""
+    variations: tuple[str, ...] = ()
+    """Everything is done for each of these changes of the training or the forget set: ``lr=0.1``,
+    ``epochs=60,batch_size=64``, ``forget=random:200``; what a method has of its own, such as an l2, stays."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges and every name, before any work."""
+        if self.seeds < 1:
+            raise RequestError(f"seeds must be at least 1, got {self.seeds}")
+        if not self.methods:
+            raise RequestError("a comparison needs at least one method")
+        parse_forget(self.forget)
+        for method in self.methods:
+            presets.named(labelled(method)[0])
+        for pruning in self.prunings:
+            plans.pruned(self.original(0), pruning)
+        plans.check_shadows(self.shadows)
+        for variation in self.variations:
+            varied(self, variation)
+
+    def original(self, seed: int) -> TrainConfig:
+        """The original model of a seed."""
+        return TrainConfig(self.data, self.model, self.training, self.precision, seed)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a comparison: a method at a seed."""
+
+    label: str
+    seed: int
+    run: EvaluateConfig
+    variation: str = ""
+
+    @property
+    def scenario(self) -> str:
+        """What was varied, and how the original was pruned."""
+        return ", ".join(filter(None, (self.variation, plans.scenario(self.run.subject.original))))
+
+
+def entries(wanted: Comparison) -> list[Entry]:
+    """Every evaluation of a comparison: for each variation, pruning and seed retraining, the original, the methods."""
+    if not wanted.variations:
+        return _entries(wanted)
+    return [
+        dataclasses.replace(entry, variation=variation)
+        for variation in dict.fromkeys(wanted.variations)
+        for entry in _entries(varied(wanted, variation))
+    ]
+
+
+def varied(wanted: Comparison, variation: str) -> Comparison:
+    """The comparison with its training or forget set changed as a variation says.
+
+    Raises:
+        RequestError: An option is unknown or a value wrong.
+    """
+    given = config.assignments(variation, "", "variation")
+    if not given:
+        raise RequestError("a variation is text such as lr=0.1 or forget=random:200, got none")
+    forget = str(given.pop("forget", wanted.forget))
+    training = config.override(Training, config.to_data(wanted.training), given, f"variation {variation}")
+    return dataclasses.replace(wanted, forget=forget, training=training, variations=())
+
+
+def _entries(wanted: Comparison) -> list[Entry]:
+    """The evaluations of one variation."""
+    retrain = plans.retraining(wanted.training)
+    cells = _labelled(retrain, wanted.methods)
+    forget = parse_forget(wanted.forget)
+    found: list[Entry] = []
+    for pruning in dict.fromkeys(wanted.prunings):
+        for seed in range(wanted.seeds):
+            original = plans.pruned(wanted.original(seed), pruning)
+            reference = UnlearnConfig(original, forget, retrain, seed, wanted.precision, seed)
+            for label, cell in cells:
+                subject = dataclasses.replace(reference, unlearning=cell)
+                found.append(Entry(label, seed, EvaluateConfig(subject, reference, shadows=wanted.shadows)))
+    return found
+
+
+def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:
+    """Each different unlearning once, by its word, or by its full text where several have the same word."""
+    cells = {config.digest(cell): (word, word, cell) for word, cell in (("retrain", retrain), ("original", _NOTHING))}
+    for text, word in map(labelled, methods):
+        cell = presets.named(text)
+        cells.setdefault(config.digest(cell), (word or presets.canonical(text.partition(":")[0]), text, cell))
+    words = [word for word, _, _ in cells.values()]
+    return [(word if words.count(word) == 1 or text == word else text, cell) for word, text, cell in cells.values()]
+
+
+def labelled(method: str) -> tuple[str, str]:
+    """The text of a method, and the label that stands behind ``as``, if any."""
+    text, _, label = method.partition(" as ")
+    return text.strip(), label.strip()
+
+
+_NOTHING = Unlearning(OriginalConfig())
+
+
+def from_json(data: object) -> Comparison:
+    """The comparison that a JSON file describes."""
+    return config.from_data(Comparison, data)

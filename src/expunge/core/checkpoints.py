@@ -1,0 +1,314 @@
+"""Checkpoints of the original repositories, read without executing them, their names translated to ours.
+
+Unlearn-Sparse, SalUn, discriminative adversarial unlearning, sharp-unlearn, RUM and DualOptim save with
+``torch.save``: a state dict, or a dictionary whose ``state_dict`` is one beside results and optimizers. Pruned
+layers hold ``X.weight_orig`` and ``X.weight_mask``, and the network's first step is called ``normalize``.
+"""
+
+import pickle
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from expunge.core import weights
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a checkpoint, under the names of the code that wrote it."""
+
+    state: Mapping[str, Tensor]
+    """Weights and buffers of the network, pruned weights being zero, without the normalisation."""
+    mask: Mask | None
+    """Which weights of the pruned layers are not pruned; None for a dense model."""
+    mean: tuple[float, ...] | None
+    """Mean that the network subtracts from each channel, if the checkpoint says."""
+    std: tuple[float, ...] | None
+    """Deviation that it then divides by."""
+    ignored: tuple[str, ...]
+    """What else the file holds: results, optimizer and so on."""
+
+
+def read(path: Path) -> Checkpoint:
+    """The weights in a checkpoint; nothing in it is executed.
+
+    A pruned weight is ``weight_orig * weight_mask``. A ``weight`` beside them is what some earlier forward pass
+    made of them, and is not used.
+
+    Raises:
+        RequestError: The file is missing or damaged, holds no weights, or asks for anything but plain values.
+    """
+    content = _mapping(_load(path), str(path))
+    ignored = tuple(str(key) for key in content if key != "state_dict") if "state_dict" in content else ()
+    state = _tensors(content.get("state_dict", content), str(path))
+    mean, std = _normalisation(state, str(path))
+    mask = _unprune(state, str(path))
+    return Checkpoint(state, mask, mean, std, ignored)
+
+
+def translate(checkpoint: Checkpoint, model: nn.Module, what: str) -> tuple[State, Mask | None]:
+    """The state dict of ``model``, with every name accounted for, and the sparsity mask under its names.
+
+    A model that normalises its inputs takes the checkpoint's mean and deviation, if it has any, else keeps its own.
+
+    Args:
+        checkpoint: What :func:`read` returned.
+        model: A network, or one behind its normalisation; it is not changed.
+        what: What messages call the checkpoint.
+
+    Raises:
+        RequestError: A name is missing, unknown, or of another shape or type; the message lists them.
+    """
+    state: State = dict(model.state_dict())
+    prefix, own = _network(state)
+    names = _original_names(own, checkpoint.state)
+    _check(checkpoint.state, {theirs: own[ours] for ours, theirs in names.items()}, what)
+    translated = {prefix + ours: checkpoint.state[theirs] for ours, theirs in names.items()}
+    return {**state, **translated, **_statistics(checkpoint, state, what)}, _sparsity(checkpoint, model, names, prefix)
+
+
+def read_mask(path: Path, model: nn.Module) -> Mask:
+    """A saliency mask (``with_0.5.pt``): for every parameter, 1 where it may move, under the names of ``model``.
+
+    Raises:
+        RequestError: The file cannot be read safely, a name or shape differs, or a value is neither 0 nor 1.
+    """
+    given = _tensors(_load(path), str(path))
+    prefix, own = _network(weights.trainable(model))
+    names = _original_names(own, given)
+    weights.check_same(given, {theirs: own[ours] for ours, theirs in names.items()}, str(path))
+    return Mask({prefix + ours: _bool(given[theirs], theirs, str(path)) for ours, theirs in names.items()})
+
+
+def _load(path: Path) -> object:
+    """What ``torch.load`` reads with ``weights_only``: tensors and plain values.
+
+    Original checkpoints hold numbers of numpy in their results and optimizers, which torch refuses. They are of
+    no use here: an empty object stands for each.
+    """
+    if not path.is_file():
+        raise RequestError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: name a checkpoint file")
+    try:
+        with _only(_NUMPY), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about formats, which are refused or read
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, torch and the file system each raise their own
+        raise RequestError(f"{path} {_refusal(error)}") from error
+
+
+def _refusal(error: Exception) -> str:
+    """What is wrong with the file, in place of torch's advice to execute it."""
+    asked = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if asked is None:
+        first = re.split(r"\. |\n", str(error))[0][:200]
+        return f"is damaged, or no checkpoint that can be read without executing it ({type(error).__name__}: {first})"
+    return (
+        f"is refused: it asks for {asked[1]}, which weights do not need; nothing of it was executed. If you trust "
+        "who wrote it, save its state dict alone where it was made, and import that: "
+        "torch.save(model.state_dict(), 'weights.pt')"
+    )
+
+
+class _Inert:
+    """Stands for a value of numpy: takes what a pickle gives it and keeps none of it."""
+
+    def __init__(self, *_: object) -> None:
+        """Take anything."""
+
+    def __setstate__(self, _: object) -> None:
+        """Take anything."""
+
+
+_NUMPY = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy.dtype", "numpy.ndarray"),
+)
+_LOADING = threading.Lock()
+
+
+@contextmanager
+def _only(names: tuple[str, ...]) -> Iterator[None]:
+    """Within the block, ``torch.load`` takes these names as inert, and no others that the process allows."""
+    with _LOADING:
+        before = torch.serialization.get_safe_globals()
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals([(_Inert, name) for name in names])
+        try:
+            yield
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(before)
+
+
+def _mapping(content: object, where: str) -> dict[object, object]:
+    if not isinstance(content, dict):
+        raise RequestError(f"{where} holds no state dict but a {type(content).__name__}")
+    return cast("dict[object, object]", content)
+
+
+def _tensors(content: object, where: str) -> State:
+    """A dictionary of names and plain tensors, without the prefix that DataParallel gives to every name."""
+    entries = _mapping(content, where)
+    if not entries:
+        raise RequestError(f"{where} holds an empty state dict")
+    wrong = [str(key) for key, value in entries.items() if not (isinstance(key, str) and _plain(value))]
+    if wrong:
+        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise RequestError(f"{where} holds no state dict: no plain tensor under {', '.join(wrong[:8])}{more}")
+    parallel = all(str(name).startswith("module.") for name in entries)
+    return {
+        str(name).removeprefix("module.") if parallel else str(name): cast("Tensor", value).detach()
+        for name, value in entries.items()
+    }
+
+
+def _plain(value: object) -> bool:
+    """Whether this is a dense tensor of numbers, all of which are in memory."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+def _normalisation(state: State, where: str) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Take the statistics of the input step out of ``state``."""
+    mean, std = (state.pop(f"normalize.{name}", None) for name in ("mean", "std"))
+    if mean is None and std is None:
+        return None, None
+    if mean is None or std is None or mean.numel() != std.numel():
+        raise RequestError(f"{where} should hold normalize.mean and normalize.std, one number each per channel")
+    if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+        raise RequestError(f"{where}: normalize.mean must be finite, and normalize.std above zero")
+    return _decimals(mean), _decimals(std)
+
+
+def _decimals(values: Tensor) -> tuple[float, ...]:
+    """The shortest decimals that stand for these float32 numbers: 0.4914, not 0.49140000343."""
+    return tuple(float(str(value)) for value in values.float().flatten().numpy())
+
+
+def _unprune(state: State, where: str) -> Mask | None:
+    """Put the weights of pruned layers in the place of their parts; which of them are not pruned."""
+    parts = {part: {n.removesuffix(part) for n in state if n.endswith(part)} for part in ("_orig", "_mask")}
+    if alone := parts["_orig"] ^ parts["_mask"]:
+        raise RequestError(f"{where}: {', '.join(sorted(alone)[:8])}: the weights or the mask of a pruned layer lack")
+    kept: State = {}
+    for name in sorted(parts["_orig"]):
+        original, mask = state.pop(f"{name}_orig"), state.pop(f"{name}_mask")
+        if original.shape != mask.shape:
+            raise RequestError(f"{where}: {name} has shape {tuple(original.shape)}, its mask {tuple(mask.shape)}")
+        kept[name] = _bool(mask, f"{name}_mask", where)
+        state[name] = torch.where(kept[name], original, torch.zeros_like(original))
+    return Mask(kept) if kept else None
+
+
+def _bool(mask: Tensor, name: str, where: str) -> Tensor:
+    """A mask of zeros and ones as bool."""
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise RequestError(f"{where}: {name} should hold zeros and ones only: a soft mask cannot be used")
+    return mask.bool()
+
+
+def _network(state: Mapping[str, Tensor]) -> tuple[str, State]:
+    """The prefix of the network's names, and its state without it and without our own input step."""
+    prefix = "network." if state and all(name.startswith(("network.", "normalise.")) for name in state) else ""
+    return prefix, {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _sparsity(checkpoint: Checkpoint, model: nn.Module, names: Mapping[str, str], prefix: str) -> Mask | None:
+    """The checkpoint's mask under our names."""
+    if checkpoint.mask is None:
+        return None
+    mask = Mask({prefix + n: checkpoint.mask[theirs] for n, theirs in names.items() if theirs in checkpoint.mask})
+    mask.check(model)
+    return mask
+
+
+def _statistics(checkpoint: Checkpoint, state: Mapping[str, Tensor], what: str) -> State:
+    """The checkpoint's mean and deviation in the shape of the model's, where both have them."""
+    found: State = {}
+    for name, values in (("normalise.mean", checkpoint.mean), ("normalise.std", checkpoint.std)):
+        if values is not None and name in state:
+            if len(values) != state[name].numel():
+                raise RequestError(f"{what} normalises {len(values)} channels, the model {state[name].numel()}")
+            found[name] = torch.tensor(values, dtype=state[name].dtype).view(state[name].shape)
+    return found
+
+
+def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
+    """Names, shapes and types are those wanted, and every value is finite."""
+    weights.check_same(given, wanted, what)
+    types = [f"{n} is {given[n].dtype}, not {wanted[n].dtype}" for n in wanted if given[n].dtype != wanted[n].dtype]
+    if types:
+        more = f" and {len(types) - 8} more" if len(types) > 8 else ""
+        raise RequestError(f"{what}: other types than the model's: {'; '.join(types[:8])}{more}")
+    broken = [name for name in wanted if not bool(torch.isfinite(given[name]).all())]
+    if broken:
+        raise RequestError(f"{what}: values that are not finite in {', '.join(broken[:8])}: its training diverged")
+
+
+def _original_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
+    """For each of our names, that of the original code; ``given`` decides where originals differ among themselves."""
+    table = _residual(own) if "stem.0.weight" in own else _numbered(own, given)
+    table |= _last_layer(own, given)
+    return {name: _renamed(name, table) for name in own}
+
+
+def _renamed(name: str, table: Mapping[str, str]) -> str:
+    """The name with its layer's name replaced."""
+    layer, dot, value = name.rpartition(".")
+    return f"{table.get(layer, layer)}{dot}{value}"
+
+
+def _residual(own: Mapping[str, Tensor]) -> dict[str, str]:
+    """Layers of our residual networks: ``stages.2.body.3`` is ``layer2.0.conv2`` if the width grows there."""
+    table = {"stem.0": "conv1", "stem.1": "bn1"}
+    stage, index, width = 1, -1, len(own["stem.0.weight"])
+    for block in range(len({name.split(".")[1] for name in own if name.startswith("stages.")})):
+        first = len(own[f"stages.{block}.body.0.weight"])
+        stage, index = (stage, index + 1) if first == width else (stage + 1, 0)
+        width, place, ours = first, f"layer{stage}.{index}", f"stages.{block}"
+        for number in range(3):
+            table[f"{ours}.body.{3 * number}"] = f"{place}.conv{number + 1}"
+            table[f"{ours}.body.{3 * number + 1}"] = f"{place}.bn{number + 1}"
+        table |= {f"{ours}.shortcut.{part}": f"{place}.downsample.{part}" for part in range(2)}
+    return table
+
+
+def _numbered(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
+    """Layers of networks of the VGG kind, by their order: the numbers depend on what lies between (dropout)."""
+    table: dict[str, str] = {}
+    for part in ("features", "classifier"):
+        ours, theirs = _numbers(own, part), _numbers(given, part)
+        if len(ours) == len(theirs):
+            table |= {f"{part}.{a}": f"{part}.{b}" for a, b in zip(ours, theirs, strict=True)}
+    return table
+
+
+def _numbers(state: Mapping[str, Tensor], part: str) -> list[int]:
+    found = (re.match(rf"{part}\.(\d+)\.", name) for name in state)
+    return sorted({int(match[1]) for match in found if match})
+
+
+_LAST = ("fc", "linear", "classifier")
+"""What the last layer may be called."""
+
+
+def _last_layer(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
+    ours, theirs = ([name for name in _LAST if f"{name}.weight" in state] for state in (own, given))
+    return {ours[0]: theirs[0]} if len(ours) == len(theirs) == 1 else {}

@@ -1,0 +1,71 @@
+"""Whether a model remembers the Gaussian noise of the images that it was trained on."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from expunge.core import weights
+from expunge.core.errors import RequestError, RunError
+from expunge.data.image_set import ImageSet
+
+
+def gaussian_poison_scores(
+    model: nn.Module,
+    clean_images: ImageSet,
+    noise: Tensor,
+    sigma: float,
+    device: torch.device,
+    batch_size: int = 512,
+) -> Tensor:
+    """For every poisoned example, how far its noise lies along the model's input gradient: float64 (n,) on the CPU.
+
+    After Pawelczyk et al. 2024 (arXiv:2406.17216), with the sign that makes memory positive. For a clean image x of
+    label y, its noise xi ~ N(0, sigma^2 I) and the model's cross-entropy L in evaluation mode::
+
+        score = <-grad_x L(x, y), xi> / (sigma |grad_x L(x, y)|)
+
+    A model that never saw xi has scores that are independent and exactly N(0, 1), whatever the model and the images:
+    the gradient is then a fixed direction, and xi is as drawn (``poisoning.noise_of``), not as clipped to pixels.
+    A model that saw x + xi tends to lower its loss in the direction of xi: the score is above 0. Where the gradient
+    is zero, so is the score.
+
+    ``-grad_x L`` points where the margin ``z_y - logsumexp over c != y of z_c`` of the logits z grows fastest, as
+    L = log(1 + exp(-margin)); the gradient of the margin is taken, which cannot vanish as L does where the model is
+    certain. One forward and one backward pass over n images; no gradient of a weight is computed, and every module
+    is in the mode that it was in afterwards.
+
+    Raises:
+        RequestError: There is not one noise per image, or sigma is not above 0.
+        RunError: Some gradient is not finite.
+    """
+    if noise.shape != clean_images.inputs.shape or not 0 < sigma < math.inf:
+        raise RequestError(
+            f"{len(clean_images)} images of shape {clean_images.shape} need noise of that shape and sigma above 0, "
+            f"got {tuple(noise.shape)} and {sigma}"
+        )
+    scores: list[Tensor] = []
+    with weights.evaluating(model), torch.enable_grad():
+        for batch, part in zip(clean_images.batches(batch_size), noise.split(batch_size), strict=False):
+            inputs = batch.inputs.detach().to(device).requires_grad_()
+            margins = _margins(model(inputs).float(), batch.labels.to(device))
+            (gradient,) = torch.autograd.grad(margins.sum(), inputs)
+            scores.append(_cosines(gradient, part.to(device)).cpu() / sigma)
+    found = torch.cat(scores) if scores else torch.empty(0, dtype=torch.float64)
+    if not bool(torch.isfinite(found).all()):
+        raise RunError("gradients of the poisoned images are not finite: their scores mean nothing")
+    return found
+
+
+def _margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """``z_y - logsumexp over c != y of z_c`` (batch,): the log odds of the label; of one class only, the constant 0."""
+    if logits.shape[1] == 1:
+        return 0 * logits[:, 0]
+    own = labels[:, None]
+    return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -math.inf).logsumexp(dim=1)
+
+
+def _cosines(gradient: Tensor, noise: Tensor) -> Tensor:
+    """``<g, xi> / |g|`` for each example, in float64; 0 where g is 0."""
+    direction = nn.functional.normalize(gradient.flatten(1).double(), dim=1, eps=1e-300)
+    return (direction * noise.flatten(1)).sum(dim=1)

@@ -1,0 +1,217 @@
+"""Predictions of a model on every split, made once, and the metrics computed from them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from expunge.core import randomness, registry
+from expunge.core.errors import RequestError, RunError
+from expunge.core.weights import evaluating
+from expunge.data.image_set import ImageSet
+from expunge.training.context import Context
+
+SPLITS = ("forget", "retain", "validation", "test", "triggered")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Outputs of a model on one split, on the CPU: float32 logits (n, classes), int64 labels and ids (n,)."""
+
+    logits: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self.labels)
+
+    def probabilities(self) -> Tensor:
+        """Softmax probabilities (n, classes) in float64."""
+        return torch.softmax(self.logits.double(), dim=1)
+
+    def correct(self) -> Tensor:
+        """Whether the largest logit is the label's: bool (n,)."""
+        if not len(self):  # logits of an empty split may have no columns
+            return torch.empty(0, dtype=torch.bool)
+        return self.logits.argmax(dim=1) == self.labels
+
+    def accuracy(self) -> float:
+        """Top-1 accuracy in percent; NaN for an empty split."""
+        return 100.0 * float(self.correct().double().mean())
+
+    def losses(self) -> Tensor:
+        """Cross-entropy of each example, in nats: float64 (n,)."""
+        if not len(self):
+            return torch.empty(0, dtype=torch.float64)
+        return torch.nn.functional.cross_entropy(self.logits.double(), self.labels, reduction="none")
+
+    def log_odds(self) -> Tensor:
+        """``log p_y - log(1 - p_y)`` of the label y: float64 (n,), from the logits, so that neither end overflows.
+
+        Confidence on this scale keeps apart what lies near 0 and 1 (Carlini et al. 2022, arXiv:2112.03570).
+        """
+        if not len(self):
+            return torch.empty(0, dtype=torch.float64)
+        logits = self.logits.double()
+        true = torch.nn.functional.one_hot(self.labels, logits.shape[1]).bool()
+        return logits[true] - logits.masked_fill(true, -math.inf).logsumexp(dim=1)
+
+    def select(self, kept: Tensor) -> "Predictions":
+        """The examples where ``kept`` (bool or positions) says so."""
+        return Predictions(self.logits[kept], self.labels[kept], self.ids[kept])
+
+
+@dataclass(frozen=True)
+class Shadows:
+    """What models that were trained on random halves of the training set say of its examples, and of held-out ones.
+
+    For an attacker who knows how a model behaves that has seen an example, and one that has not.
+    """
+
+    ids: Tensor
+    """The examples: int64 (n,), each once."""
+    log_odds: Tensor
+    """``Predictions.log_odds`` of every shadow model: float64 (shadows, n)."""
+    inside: Tensor
+    """Which examples each was trained on: bool (shadows, n)."""
+
+    def of(self, ids: Tensor) -> "Shadows":
+        """What they say of these examples, in this order.
+
+        Raises:
+            RequestError: They were not shown one of them.
+        """
+        order = self.ids.argsort()
+        found = order[torch.searchsorted(self.ids[order], ids).clamp(max=len(order) - 1)]
+        if not torch.equal(self.ids[found], ids):
+            raise RequestError("the shadow models were not shown these examples: make them for the same data")
+        return Shadows(ids, self.log_odds[:, found], self.inside[:, found])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What metrics judge: an unlearned model's predictions, weights and run time, and its reference.
+
+    The split ``triggered`` is there if the training data had a backdoor: test images that carry its trigger.
+    ``predictions("test")`` leaves out the classes of which nothing is retained, as the field does when a
+    whole class is forgotten: the model is no longer asked for them.
+    """
+
+    splits: Mapping[str, Predictions]
+    weights: Mapping[str, Tensor]
+    original: "Subject | None" = None
+    """The model before unlearning, on the same splits."""
+    sparsity: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Which weights are kept, bool by name, where the model is sparse."""
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    reference: "Subject | None" = None
+    values: dict[str, float] = field(default_factory=dict[str, float])
+    """Values of the metrics computed so far, by full name."""
+    scores: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Numbers per example that need the model itself, (n,) each: ``gaussian_poison``
+    (expunge.evaluation.gaussian_poison)."""
+    shadows: Shadows | None = None
+    """Models to compare with, trained on random halves of the training set."""
+
+    def predictions(self, split: str) -> Predictions:
+        """The predictions on ``forget``, ``retain``, ``validation``, ``test`` or ``triggered``.
+
+        Raises:
+            RequestError: The subject has no such split, or its labels do not fit the outputs.
+            RunError: Some output is not finite: no metric of it means anything.
+        """
+        if split not in self.splits:
+            raise RequestError(f"this metric needs the {split} split, and there are only {', '.join(self.splits)}")
+        found = self.splits[split]
+        _check(split, found)
+        if split in ("validation", "test") and "retain" in self.splits:
+            kept = torch.isin(found.labels, self.splits["retain"].labels.unique())
+            return found if bool(kept.all()) else found.select(kept)
+        return found
+
+
+def _check(split: str, found: Predictions) -> None:
+    """Refuse what would give a number without meaning, or an error that does not say why."""
+    if not len(found):
+        return
+    if found.logits.ndim != 2 or len(found.logits) != len(found):
+        raise RequestError(f"the model must return logits (batch, classes), got shape {tuple(found.logits.shape)}")
+    low, high, classes = int(found.labels.min()), int(found.labels.max()), found.logits.shape[1]
+    if low < 0 or high >= classes:
+        raise RequestError(
+            f"{split} labels must be in 0..{classes - 1}, as the model has {classes} outputs; found {low}..{high}"
+        )
+    if not bool(torch.isfinite(found.logits).all()):
+        raise RunError(
+            f"the model gives outputs on the {split} set that are not finite: no metric of it means anything"
+        )
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size: int = 512) -> Predictions:
+    """The predictions of ``model`` in evaluation mode and float32 on all images, in their order.
+
+    One forward pass over n images; the mode of every module and the place of the weights are as before afterwards.
+    """
+    with evaluating(model):
+        logits = [model(batch.inputs.to(device)).float() for batch in images.batches(batch_size)]
+    joined = torch.cat(logits).cpu() if logits else torch.empty(0, 0)
+    return Predictions(joined, images.labels.cpu(), images.ids.cpu())
+
+
+def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> dict[str, float]:
+    """The values of these metrics (given by their configurations), by full name.
+
+    A metric that returns one value under its own name has that name; others have ``metric.key``.
+    Each draws from a generator of its own, so that no value depends on which others are asked for.
+    Metrics that read others (``needs``) come after them; those they need that are neither asked for nor
+    computed before are computed too, with their defaults. The subject keeps the values.
+
+    Raises:
+        RequestError: A metric is asked for twice, or cannot be computed from this subject.
+        RunError: The model's outputs are not finite.
+    """
+    for config in _ordered(_completed(metrics, subject)):
+        plugin = registry.of_config("metrics", config)
+        alone = replace(context, generator=randomness.child(context.generator, plugin.name))
+        found = cast("dict[str, float]", plugin.function(subject, config, alone))
+        for key, value in found.items():
+            subject.values[plugin.name if key == plugin.name else f"{plugin.name}.{key}"] = float(value)
+    return dict(subject.values)
+
+
+def _completed(metrics: Sequence[object], subject: Subject) -> list[object]:
+    """These metrics and, by default configuration, those they need that the subject has no value of."""
+    wanted = {registry.of_config("metrics", config).name: config for config in metrics}
+    if len(wanted) < len(metrics):
+        names = [registry.of_config("metrics", config).name for config in metrics]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"the metric {twice} is asked for twice: evaluate once for each configuration of it")
+    known = {name.partition(".")[0] for name in subject.values}
+    waiting = list(metrics)
+    while waiting:
+        for name in registry.of_config("metrics", waiting.pop()).mark.needs:
+            if name not in known and name not in wanted:
+                wanted[name] = registry.find("metrics", name).config()
+                waiting.append(wanted[name])
+    return list(wanted.values())
+
+
+def _ordered(metrics: Sequence[object]) -> list[object]:
+    """Metrics in an order in which each comes after those it needs, else as given."""
+    waiting = {registry.of_config("metrics", config).name: config for config in metrics}
+    ordered: list[object] = []
+    while waiting:
+        ready = [
+            name
+            for name, config in waiting.items()
+            if not set(registry.of_config("metrics", config).mark.needs) & set(waiting)
+        ]
+        if not ready:
+            raise RequestError(f"the metrics {', '.join(waiting)} need each other in a circle")
+        ordered += [waiting.pop(name) for name in ready]
+    return ordered

@@ -1,0 +1,1 @@
+"""The kinds of runs, and how each is made."""

@@ -1,0 +1,234 @@
+"""Run directories: content-addressed, written whole or not at all.
+
+A run is a folder named by the digest of its configuration. It is written under a draft name, its
+``run.json`` last, and then renamed: whoever sees the folder sees a finished (or failed) run, whatever
+is killed at whatever moment. Locks die with the process that holds them.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from expunge.core import packing
+from expunge.core.errors import RequestError
+
+Record = dict[str, object]
+
+HEADER = "expunge"
+"""The key in the header of a model file for what its tensors are."""
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model as a run has written it."""
+
+    state: Mapping[str, Tensor]
+    """Its state dict."""
+    kept: dict[str, Tensor]
+    """Which weights are kept, bool by name, of those that are sparse."""
+    trained: tuple[str, ...]
+    """The names in the state dict that are weights; the others are buffers."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The trained parameters, without the buffers."""
+        return {name: self.state[name] for name in self.trained}
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run on disk: ``config.json``, ``run.json``, and tensors and history by its kind."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The name of the directory: kind, words and digest."""
+        return self.path.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether the run is finished or failed."""
+        return (self.path / "run.json").is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run ended well."""
+        return self.exists and self.record()["status"] == "finished"
+
+    def record(self) -> Record:
+        """What ``run.json`` holds: status, reason, metrics, seconds, versions and more."""
+        return read_json(self.path / "run.json")
+
+    def seconds(self) -> dict[str, float]:
+        """The seconds of the run by phase."""
+        return dict(cast("Mapping[str, float]", self.record()["seconds"]))
+
+    def config(self) -> Record:
+        """What ``config.json`` holds."""
+        return read_json(self.path / "config.json")
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of ``<name>.safetensors``, on the CPU; a sparse model is made whole.
+
+        Raises:
+            RequestError: The file is missing or damaged.
+        """
+        return self._read(name)[0]
+
+    def model(self) -> "StoredModel":
+        """Everything in ``model.safetensors``, read once.
+
+        Raises:
+            RequestError: The file is missing or damaged, or does not say what its weights are.
+        """
+        state, kept, header = self._read("model")
+        if "weights" not in header:
+            raise RequestError(f"{self.path / 'model.safetensors'} does not say what its weights are: run it again")
+        return StoredModel(state, kept, tuple(cast("list[str]", header["weights"])))
+
+    def sparsity(self) -> dict[str, Tensor] | None:
+        """Which weights of the model are kept, bool by name, if it is sparse.
+
+        Raises:
+            RequestError: The file is missing or damaged.
+        """
+        return self.model().kept or None
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained parameters of ``model.safetensors``, without its buffers: the file says which they are.
+
+        Raises:
+            RequestError: The file is missing or damaged.
+        """
+        return self.model().weights
+
+    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], Record]:
+        """The tensors of a file, the masks of those that are sparse, and what its header says."""
+        path = self.path / f"{name}.safetensors"
+        try:
+            with safe_open(path, framework="pt") as file:
+                stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+                header: Record = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            return *packing.unpack(stored, cast("dict[str, list[int]]", header.get("sparse", {}))), header
+        except Exception as error:  # safetensors and the file system each raise their own
+            raise RequestError(f"{path} cannot be read ({error}): delete {self.path} and run it again") from error
+
+
+class Store:
+    """A folder of runs."""
+
+    def __init__(self, root: Path) -> None:
+        """The store at ``root``, which is made when the first run is written."""
+        self.root = root
+
+    def directory(self, run_id: str) -> RunDirectory:
+        """The run of that id, whether it exists or not."""
+        return RunDirectory(self.root / run_id)
+
+    def all(self) -> list[RunDirectory]:
+        """Every finished or failed run, by name."""
+        found = (RunDirectory(path.parent) for path in sorted(self.root.glob("*/run.json")))
+        return [run for run in found if not run.id.startswith(".")]
+
+    @contextmanager
+    def lock(self, run_id: str) -> Iterator[None]:
+        """Hold the lock of a run: others wait; drafts that a killed process left are removed."""
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{run_id}.lock"):
+            for draft in self.root.glob(f".draft-{run_id}-*"):
+                shutil.rmtree(draft, ignore_errors=True)
+            yield
+
+    @contextmanager
+    def draft(self, run_id: str, config: object) -> Iterator["Draft"]:
+        """A folder to write a run into; it becomes the run when :meth:`Draft.finish` is called.
+
+        Whatever ends the block otherwise leaves nothing behind.
+        """
+        path = self.root / f".draft-{run_id}-{os.getpid()}"
+        path.mkdir(parents=True)
+        try:
+            draft = Draft(path, self.root / run_id)
+            write_json(path / "config.json", config)
+            yield draft
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A run that is being written."""
+
+    path: Path
+    target: Path
+
+    def tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write ``<name>.safetensors``."""
+        self._write(name, tensors, None)
+
+    def model(self, state: Mapping[str, Tensor], weights: Sequence[str], sparsity: Mapping[str, Tensor]) -> None:
+        """Write ``model.safetensors``: of sparse weights what is kept, in the header which tensors are trained."""
+        packed, shapes = packing.pack(state, sparsity)
+        # One key: the library writes several in an order that changes from time to time.
+        self._write("model", packed, {HEADER: json.dumps({"weights": list(weights), "sparse": shapes})})
+
+    def _write(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
+        whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        save_file(whole, self.path / f"{name}.safetensors", metadata=metadata)
+
+    def lines(self, name: str, records: list[Record]) -> None:
+        """Write ``<name>.jsonl``, one record a line."""
+        (self.path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    def finish(self, record: Record) -> None:
+        """Write ``run.json`` and give the folder its name: from now on the run exists."""
+        write_json(self.path / "run.json", record)
+        for file in self.path.iterdir():
+            _to_disk(file)
+        if self.target.exists():  # a failed run that is tried again
+            shutil.rmtree(self.target)
+        self.path.rename(self.target)
+        _to_disk(self.target.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON under a temporary name, then give it its own: readers never see half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Record:
+    """A JSON object from a file.
+
+    Raises:
+        RequestError: The file is missing or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RequestError(f"{path} should hold a JSON object")
+    return cast("Record", value)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's or folder's content has reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,51 @@
+"""Steps on forget and retain images mixed in one batch, and batches without end."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from expunge.core.errors import RequestError
+from expunge.data.image_set import Batch, ImageSet
+from expunge.training.stepper import Objective, Stepper
+
+
+def cycle(images: ImageSet, size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Batches without end: each pass is shuffled and augmented anew."""
+    while True:
+        yield from images.batches(size, generator)
+
+
+def joined(forget: ImageSet, retain: ImageSet) -> ImageSet:
+    """Both sets as one, whose ids are positions: those below ``len(forget)`` are to be forgotten.
+
+    Cost: a copy of the images.
+
+    Raises:
+        RequestError: The images are not of one type, or not augmented alike.
+    """
+    if forget.inputs.dtype != retain.inputs.dtype or forget.augmentation != retain.augmentation:
+        raise RequestError("to mix forget and retain images, both must have one type and one augmentation")
+    labels = torch.cat([forget.labels, retain.labels])
+    inputs = torch.cat([forget.inputs, retain.inputs])
+    return ImageSet(inputs, labels, torch.arange(len(labels), device=labels.device), retain.augmentation)
+
+
+def by_role(losses: Callable[[], Tensor], of_forget: Tensor, step: Stepper) -> dict[str, Objective]:
+    """Two objectives that sum to the mean of the losses (batch,): the part of each set in it.
+
+    Where one gradient serves both, one forward pass does. Where a step is taken in between, each needs its own.
+    """
+    made: list[Tensor] = []
+
+    def forget() -> Tensor:
+        found = losses()
+        if step.jointly:
+            made.append(found)
+        return torch.where(of_forget, found, 0.0).sum() / len(found)
+
+    def retain() -> Tensor:
+        found = made.pop() if made else losses()
+        return torch.where(of_forget, 0.0, found).sum() / len(found)
+
+    return {"forget": forget, "retain": retain}

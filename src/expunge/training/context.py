@@ -1,0 +1,155 @@
+"""Everything about a run that is not a hyperparameter."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from expunge.core import randomness
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
+from expunge.training.rules import PerRole, Rule
+from expunge.training.stepper import Precision, Progress, Stepper
+
+if TYPE_CHECKING:
+    from expunge.trajectory.plan import Trajectory
+    from expunge.trajectory.store import VectorStore
+
+Make = Callable[[torch.Generator], dict[str, Tensor]]
+
+
+@dataclass
+class Context:
+    """The circumstances of one run: randomness, device, precision, masks, progress and clock."""
+
+    generator: torch.Generator
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Precision = "auto"
+    sparsity: Mask | None = None
+    """Weights that are false here stay exactly zero."""
+    update_masks: Mask | Mapping[str, Mask] | None = None
+    """Weights that are false here do not move; one mask for all, or one per role."""
+    freeze_statistics: bool = False
+    """Whether batch normalisation keeps its running statistics while the model is trained."""
+    on_step: Callable[[Progress], None] | None = None
+    """Called after every step; must not wait for the device."""
+    keep: Callable[[str, object, Make], dict[str, Tensor]] | None = None
+    """Keeps the tensors of an expensive stage where later runs find them; without it they are made each time."""
+    trajectory: "Trajectory | None" = None
+    """The recorded training of the original model, if it was recorded."""
+    l2: float | None = None
+    """Coefficient of ``l2/2 ||w||^2`` in the loss that the original was trained on, where that is known."""
+    vectors: "Callable[[str], VectorStore] | None" = None
+    """Finds the vectors that ``expunge precompute`` has kept, by the name of the run."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock seconds per phase."""
+    notes: dict[str, object] = field(default_factory=dict[str, object])
+    """What a method found out on the way and its user should know, JSON-ready: it goes into the result."""
+    steppers: list[Stepper] = field(default_factory=list)
+    """The steppers made so far: their losses are the history of the run."""
+    _phases: list[str] = field(default_factory=list[str], init=False, repr=False)
+    _since: float = field(default=0.0, init=False, repr=False)
+
+    def stepper(self, model: nn.Module, rule: Rule | PerRole, steps: int, first: int = 0) -> Stepper:
+        """The stepper that trains ``model`` by ``rule``, whose schedule spans ``steps`` calls, under this run's masks.
+
+        ``first`` is the position in the schedule of the first call.
+        """
+        made = Stepper(
+            model,
+            rule,
+            steps,
+            first=first,
+            device=self.device,
+            precision=self.precision,
+            sparsity=self.sparsity,
+            update_masks=self.update_masks,
+            freeze_statistics=self.freeze_statistics,
+            on_step=self.on_step,
+        )
+        self.steppers.append(made)
+        return made
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time within the block under ``name`` (``precompute``, ``unlearn``) and under no other."""
+        self._charge()
+        self._phases.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._phases.pop()
+
+    def _charge(self) -> None:
+        """Give the time since the last change of phase to the phase that was open."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        if self._phases:
+            name = self._phases[-1]
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+    def stage(self, name: str, plan: object, make: Make) -> dict[str, Tensor]:
+        """The tensors of an expensive stage of a method (``attacker``), made by ``make`` unless a run has kept them.
+
+        ``plan`` is the dataclass of all hyperparameters that the tensors depend on, besides the original model,
+        its training and validation images and the seed: the forget set must not matter. ``make`` gets a generator
+        of its own, so that what follows is the same whether the tensors were made or found. The time it takes
+        or took goes to the phase ``precompute``.
+        """
+        with self.phase("precompute"):
+            return make(randomness.child(self.generator, name)) if self.keep is None else self.keep(name, plan, make)
+
+    def recorded(self, what: str) -> "Trajectory":
+        """The recorded training of the model, which ``what`` needs.
+
+        Raises:
+            RequestError: It was not recorded.
+        """
+        if self.trajectory is None:
+            raise RequestError(
+                f"{what} needs the recorded training of the model: train it with `expunge train --record` "
+                "(in Python: expunge.train_recorded)"
+            )
+        return self.trajectory
+
+    def regulariser(self, given: float | None) -> float:
+        """The L2 term of the loss of training: what is given, or what is known of the training.
+
+        Raises:
+            RequestError: Neither is known.
+        """
+        if given is not None:
+            return given
+        if self.l2 is not None:
+            return self.l2
+        if self.trajectory is not None:
+            return self.trajectory.plan.l2
+        raise RequestError(
+            "say the coefficient of the L2 term in the loss that the model was trained on: l2=..., the weight_decay of "
+            "SGD, or l2=0 if there was none"
+        )
+
+    def history(self) -> list[dict[str, object]]:
+        """One record per step of every stepper: step, learning rates, losses by role."""
+        return [record for stepper in self.steppers for record in stepper.history()]
+
+    def steps(self) -> dict[str, int]:
+        """How many objectives of each role were stepped on."""
+        taken: Counter[str] = Counter()
+        for stepper in self.steppers:
+            taken.update(stepper.roles())
+        return dict(taken)
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Within the block, initialisers and dropout draw from this run's generator."""
+        with randomness.seeded(self.generator):
+            yield

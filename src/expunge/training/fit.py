@@ -1,0 +1,76 @@
+"""Plain training: epochs of cross-entropy on one set."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from expunge.core import checks
+from expunge.core.errors import RequestError
+from expunge.data.image_set import ImageSet
+from expunge.training.context import Context
+from expunge.training.losses import cross_entropy
+from expunge.training.rules import PerRole, Rule, differentiable
+
+
+def fit(
+    model: nn.Module,
+    images: ImageSet,
+    rule: Rule | PerRole,
+    context: Context,
+    *,
+    epochs: int,
+    batch_size: int,
+    label_smoothing: float = 0.0,
+    first: int = 0,
+    last: int | None = None,
+) -> nn.Module:
+    """Train ``model`` in place by cross-entropy on ``images``, as the role ``retain``; n forward-backwards an epoch.
+
+    The schedule of the rule spans ``epochs``. Training goes from its epoch ``first`` to its epoch ``last``, both
+    being the beginning and the end of the schedule by default.
+    """
+    model.train()
+    steps = images.steps(batch_size)
+    step = context.stepper(model, rule, epochs * steps, first=first * steps)
+    for _ in range(first, epochs if last is None else last):
+        for batch in images.batches(batch_size, context.generator):
+            step(retain=lambda b=batch: cross_entropy(model(b.inputs), b.labels, label_smoothing))
+    return model
+
+
+def check_schedule(epochs: int, batch_size: int) -> None:
+    """Raise a RequestError unless there can be ``epochs`` passes in batches of ``batch_size``."""
+    if epochs < 0:
+        raise RequestError(f"epochs must be at least 0, got {epochs}")
+    if batch_size < 1:
+        raise RequestError(f"batch_size must be at least 1, got {batch_size}")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the original model is trained."""
+
+    epochs: int = 30
+    """Passes over the training set."""
+    batch_size: int = 128
+    """Examples per step."""
+    rule: Rule = Rule(lr=0.1, schedule="cosine", warmup=0.05)
+    """The update rule."""
+    record: bool = False
+    """Keep what is needed to walk along the training again, which hessian_free and trajectory_influence differentiate.
+    Such a training is of plain steps of SGD in evaluation mode, without augmentation, with the L2 term in the loss."""
+    fixed_order: bool = False
+    """With record: the same order of examples in every epoch, as published; else a new order in each."""
+    stop_after: int | None = None
+    """Stop after this many epochs, in the middle of the schedule: a point for pruned models to go back to."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_schedule(self.epochs, self.batch_size)
+        checks.between(0, self.epochs, stop_after=self.stop_after)
+        if self.record:
+            differentiable(self.rule)
+        if self.record and self.stop_after is not None:
+            raise RequestError("a recorded training goes to its end: leave out stop_after; prune it without rewind")
+        if self.fixed_order and not self.record:
+            raise RequestError("fixed_order is for recorded trainings: add record, or leave it out")

@@ -1,0 +1,388 @@
+"""How named objectives become a step: ``Rule``, ``PerRole`` and ``Stepper``.
+
+A method says *what* to minimise, as closures by role; the stepper knows *how*: optimizer, schedule,
+sharpness-aware gradients, clipping, precision, sparsity and update masks live here and nowhere else.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from expunge.core import masks
+from expunge.core.errors import RequestError, RunError
+from expunge.core.masks import Mask
+from expunge.core.weights import count, trainable
+from expunge.training import optimizers
+from expunge.training.rules import PerRole, Rule
+
+Objective = Callable[[], Tensor]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+CHECK_EVERY = 64
+"""Steps between two looks at the losses on the device: the only place where a step waits for it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stepper is: ``step`` of ``steps`` calls."""
+
+    step: int
+    steps: int
+
+
+class Stepper:
+    """Trains a model by a rule: ``step(retain=lambda: loss)`` takes one step.
+
+    With a :class:`Rule`, one step is taken on the sum of the objectives given. With :class:`PerRole`, one
+    step per objective, in the order given, each by the rule of its role. Losses stay on the device until
+    :meth:`history` or the check every ``CHECK_EVERY`` steps asks for them. A step costs one forward and
+    backward pass per objective, two with ``rho``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: Rule | PerRole,
+        steps: int,
+        *,
+        first: int = 0,
+        device: torch.device,
+        precision: Precision = "auto",
+        sparsity: Mask | None = None,
+        update_masks: Mask | Mapping[str, Mask] | None = None,
+        freeze_statistics: bool = False,
+        on_step: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Prepare the optimizers; ``steps`` calls are what the schedules span, ``first`` is where in it to begin."""
+        self.model = model
+        self.steps = max(steps, 1)
+        self.first = first
+        self.taken = first
+        self._on_step = on_step
+        self._model_state = frozen_statistics if freeze_statistics else nullcontext
+        self._autocast = _autocast(model, device, precision)
+        if _gains(model):
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._updates = _updates_of(model, rule, sparsity, update_masks)
+        self.jointly = "" in self._updates
+        """Whether one gradient, of the sum, serves all objectives of a call; else each has a step of its own."""
+        self._losses: list[dict[str, Tensor]] = []
+        self._rates: list[dict[str, float]] = []
+        self._checked = 0
+
+    def __call__(self, **objectives: Objective) -> None:
+        """Take one step on the objectives, given as closures by role (``forget``, ``retain``).
+
+        Raises:
+            RunError: A loss of some recent step was not finite.
+        """
+        now = Progress(self.taken, self.steps)
+        losses: dict[str, Tensor] = {}
+        rates: dict[str, float] = {}
+        with self._model_state(self.model):
+            for role, part in self._parts(objectives):
+                rate = self._updates[role].apply(part, now, self._autocast, losses)
+                rates |= dict.fromkeys(part, rate)
+        self._losses.append(losses)
+        self._rates.append(rates)
+        self.taken += 1
+        if self.taken % CHECK_EVERY == 0 or self.taken == self.steps:
+            self.check()
+        if self._on_step is not None:
+            self._on_step(Progress(self.taken, self.steps))
+
+    def _parts(self, objectives: Mapping[str, Objective]) -> list[tuple[str, dict[str, Objective]]]:
+        """What each optimizer steps on: everything, or one role each."""
+        if self.jointly:
+            return [("", dict(objectives))]
+        unknown = [role for role in objectives if role not in self._updates]
+        if unknown:
+            raise ValueError(f"there is no rule for the role {unknown[0]!r}, only for {', '.join(self._updates)}")
+        return [(role, {role: objective}) for role, objective in objectives.items()]
+
+    def check(self) -> None:
+        """Raise a RunError for the first loss that was not finite; waits for the device."""
+        for offset, losses in enumerate(_fetch(self._losses[self._checked :])):
+            for role, loss in losses.items():
+                if not math.isfinite(loss):
+                    step = self._checked + offset
+                    rate = self._rates[step][role]
+                    raise RunError(
+                        f"the {role} loss became {loss} at step {self.first + step + 1} of {self.steps}, "
+                        f"where the learning rate was {rate:g}: try a smaller lr, or set clip"
+                    )
+        self._checked = len(self._losses)
+
+    def sparsify(self, mask: Mask) -> None:
+        """From now on, weights that are false in ``mask`` are zero and stay so; momentum of the others is kept."""
+        for update in self._updates.values():
+            update.sparsify(mask)
+
+    def roles(self) -> dict[str, int]:
+        """How often each role was stepped on; does not wait for the device."""
+        return dict(Counter(role for losses in self._losses for role in losses))
+
+    def history(self) -> list[dict[str, object]]:
+        """One record per step: ``{"step", "lr": by role, "loss": by role}``; waits for the device."""
+        return [
+            {"step": self.first + step + 1, "lr": rates, "loss": losses}
+            for step, (rates, losses) in enumerate(zip(self._rates, _fetch(self._losses), strict=True))
+        ]
+
+
+def _fetch(records: list[dict[str, Tensor]]) -> list[dict[str, float]]:
+    """Bring all losses to the host at once."""
+    if not records:
+        return []
+    values = iter(torch.stack([loss for record in records for loss in record.values()]).tolist())
+    return [{role: next(values) for role in record} for record in records]
+
+
+def _updates_of(
+    model: nn.Module, rule: Rule | PerRole, sparsity: Mask | None, update_masks: Mask | Mapping[str, Mask] | None
+) -> "dict[str, _Update]":
+    """What steps for each role; for the empty role where one step serves all.
+
+    Under one rule with a mask per role, a step with several objectives becomes one step for each, all by the
+    same optimizer: no single gradient could obey both masks.
+    """
+    weights = list(trainable(model).values())
+    if not weights:
+        raise RequestError("the model has no trainable weights: all have requires_grad=False")
+    by_mask = isinstance(update_masks, Mapping) and not isinstance(update_masks, Mask)
+    if isinstance(rule, Rule) and by_mask:
+        rule = PerRole(rule, rule, "both")
+    rules = {"forget": rule.forget, "retain": rule.retain} if isinstance(rule, PerRole) else {"": rule}
+    if by_mask and isinstance(rule, PerRole) and rule.share != "nothing" and "adamw8bit" in _kinds(rule):
+        raise RequestError("moments in eight bits cannot be shared under a mask for each role: take adamw")
+    made = optimizers.by_role(rule, weights)
+    shared = isinstance(rule, PerRole) and rule.share != "nothing"
+    moving = {role: update_masks.get(role) if by_mask else update_masks for role in rules}  # pyright: ignore
+    return {
+        role: _Update(model, each, made[role], sparsity, moving[role], shared)  # pyright: ignore
+        for role, each in rules.items()
+    }
+
+
+def _kinds(rule: PerRole) -> tuple[str, str]:
+    return rule.forget.optimizer, rule.retain.optimizer
+
+
+LARGE_ENOUGH = 50_000
+"""Weights from which bfloat16 pays on a CPU: `benchmarks/precision.py` measures it."""
+
+
+def _autocast(model: nn.Module, device: torch.device, precision: Precision) -> bool:
+    """Whether forward passes run in bfloat16: asked for, or the device has it and the model is large."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    return native_bfloat16(device) and _gains(model)
+
+
+def _gains(model: nn.Module) -> bool:
+    """Whether bfloat16 and channels-last make this model faster: it has convolutions and is not tiny."""
+    convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    return convolutional and count(model) >= LARGE_ENOUGH
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.8
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+class _Update:
+    """One rule at work: its optimizer, its masks, and how it takes a step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: Rule,
+        optimizer: torch.optim.Optimizer,
+        sparsity: Mask | None,
+        moving: Mask | None,
+        shared: bool,
+    ) -> None:
+        self.model = model
+        self.rule = rule
+        self.weights = list(trainable(model).values())
+        self.optimizer = optimizer
+        self.shared = shared
+        """Whether another role steps with the same moments."""
+        self.frozen = _outside(moving, model)
+        """Entries that may not move."""
+        self.pruned: list[Tensor] | None = None
+        """Entries that are zero and stay so."""
+        self.still = self.frozen
+        """Entries that are either: they take no gradient."""
+        if sparsity is not None:
+            self.sparsify(sparsity)
+
+    @torch.no_grad()
+    def sparsify(self, mask: Mask) -> None:
+        """Set weights outside the mask to zero, with their moments, and keep them there.
+
+        A weight that is zero must not leave zero even once, by decay or by a perturbation: the gradient is masked too.
+        """
+        self.pruned = _outside(mask, self.model)
+        self.still = _either(self.frozen, self.pruned)
+        for weight, pruned in zip(self.weights, self.pruned or [], strict=True):
+            weight.masked_fill_(pruned, 0.0)
+            for _, moment in self._moments(weight):
+                moment.masked_fill_(pruned, 0.0)
+
+    def apply(
+        self, objectives: Mapping[str, Objective], now: Progress, autocast: bool, losses: dict[str, Tensor]
+    ) -> float:
+        """Take one step, note the losses, and return the learning rate."""
+        rate = self.rule.rate(now.step, now.steps)
+        optimizers.configure(self.optimizer, self.rule, rate)
+        self._gradient(objectives, autocast, losses)
+        with torch.no_grad():
+            if self.still is not None and not self._leaks():
+                self._clear_gradient(self.still)
+            if self.rule.clip is not None:
+                nn.utils.clip_grad_norm_(self.weights, self.rule.clip)
+            before = self._before()
+            self.optimizer.step()
+            self._restore(before)
+        return rate
+
+    def _gradient(self, objectives: Mapping[str, Objective], autocast: bool, losses: dict[str, Tensor]) -> None:
+        """Leave the direction of the step in ``.grad``: g, or with rho g + s lamb (g+ - g)."""
+        losses |= self._backward(objectives, autocast)
+        rule = self.rule
+        if rule.rho == 0:
+            return
+        if self.pruned is not None:
+            self._clear_gradient(self.pruned)  # a perturbed weight must not leave zero
+        weights = [weight for weight in self.weights if weight.grad is not None]
+        clean = [weight.grad for weight in weights if weight.grad is not None]
+        saved = [weight.detach().clone() for weight in weights]
+        with torch.no_grad():
+            torch._foreach_add_(weights, perturbation(weights, clean, rule.rho, rule.adaptive))  # pyright: ignore
+        with frozen_statistics(self.model):
+            self._backward(objectives, autocast)
+        with torch.no_grad():
+            torch._foreach_copy_(weights, saved)  # pyright: ignore
+            if self._leaks() and self.still is not None:
+                self._clear_gradient(self.still)  # of the perturbed gradient alone
+            sign = 1.0 if rule.sharpness == "min" else -1.0
+            for weight, gradient in zip(weights, clean, strict=True):
+                perturbed = weight.grad if weight.grad is not None else gradient
+                weight.grad = gradient + sign * rule.lamb * (perturbed - gradient)
+
+    def _backward(self, objectives: Mapping[str, Objective], autocast: bool) -> dict[str, Tensor]:
+        """The gradient of the sum of the objectives, into ``.grad``; the losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.weights[0].device.type, torch.bfloat16, enabled=autocast):
+            losses = {role: objective() for role, objective in objectives.items()}
+        torch.autograd.backward(list(losses.values()))
+        return {role: loss.detach() for role, loss in losses.items()}
+
+    def _clear_gradient(self, entries: list[Tensor]) -> None:
+        for weight, where in zip(self.weights, entries, strict=True):
+            if weight.grad is not None:
+                weight.grad.masked_fill_(where, 0.0)
+
+    def _leaks(self) -> bool:
+        """Whether weights outside the mask move, as in the released Sharp MinMax."""
+        return self.rule.as_released and self.rule.rho > 0
+
+    def _before(self) -> "_Before | None":
+        if self.frozen is None or self._leaks():
+            return None
+        moments = [dict(self._moments(weight)) for weight in self.weights] if self.shared else []
+        return _Before(
+            [weight.detach().clone() for weight in self.weights],
+            [{name: tensor.clone() for name, tensor in each.items()} for each in moments],
+        )
+
+    def _moments(self, weight: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
+        """The optimizer's state of a weight that has a number for each of its entries.
+
+        Not moments in eight bits, whose zero is another code: where the gradient is masked they stay zero anyway.
+        """
+        for name, state in self.optimizer.state[weight].items():
+            if isinstance(state, Tensor) and state.shape == weight.shape and state.is_floating_point():
+                yield name, state
+
+    def _restore(self, before: "_Before | None") -> None:
+        """Undo what momentum and weight decay did to weights that may not move, and to their moments."""
+        if self.frozen is not None and before is not None:
+            for weight, frozen, old in zip(self.weights, self.frozen, before.weights, strict=True):
+                weight.copy_(torch.where(frozen, old, weight))
+            for weight, frozen, old in zip(self.weights, self.frozen, before.moments, strict=False):
+                for name, state in self._moments(weight):  # the other role may need them: as they were
+                    state.copy_(torch.where(frozen, old.get(name, 0.0), state))
+        if self.pruned is not None:
+            for weight, pruned in zip(self.weights, self.pruned, strict=True):
+                weight.masked_fill_(pruned, 0.0)
+        without_moments = self.pruned if self.shared or self._leaks() else self.still
+        if without_moments is not None:
+            for weight, where in zip(self.weights, without_moments, strict=True):
+                for _, state in self._moments(weight):
+                    state.masked_fill_(where, 0.0)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What a step must not change outside its mask."""
+
+    weights: list[Tensor]
+    moments: list[dict[str, Tensor]]
+    """Of each weight, where another role shares them; else they are zero, and need no copy."""
+
+
+def perturbation(weights: list[Tensor], gradients: list[Tensor], rho: float, adaptive: bool) -> list[Tensor]:
+    """The ascent step of sharpness-aware minimisation: ``rho T^2 g / ||T g||``, the norm over all tensors.
+
+    T is 1 (Foret et al. 2021, eq. 2), or the absolute weights if ``adaptive`` (ASAM: Kwon et al. 2021, eq. 4).
+    """
+    scaled = [g * w.detach().abs() if adaptive else g for w, g in zip(weights, gradients, strict=True)]
+    norm = torch.stack([part.norm() for part in scaled]).norm()
+    factor = rho / (norm + 1e-12)
+    return [part * (w.detach().abs() if adaptive else 1.0) * factor for w, part in zip(weights, scaled, strict=True)]
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch normalisation still uses batch statistics, but its running ones keep their values.
+
+    A momentum of 0 does this. A module without momentum averages over all batches that it counts, so it
+    must not count: it stops tracking instead.
+    """
+    modules = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]  # pyright: ignore
+    before = [(module, module.momentum, module.track_running_stats) for module in modules]
+    for module, momentum, tracking in before:
+        module.momentum = None if momentum is None else 0.0
+        module.track_running_stats = tracking and momentum is not None
+    try:
+        yield
+    finally:
+        for module, momentum, tracking in before:
+            module.momentum, module.track_running_stats = momentum, tracking
+
+
+def _outside(mask: Mask | None, model: nn.Module) -> list[Tensor] | None:
+    """Where a mask is false, in the order of the trainable weights; nowhere where it says nothing."""
+    if mask is None:
+        return None
+    mask.check(model)
+    return [~tensor for tensor in masks.over(mask, trainable(model)).values()]
+
+
+def _either(first: list[Tensor] | None, second: list[Tensor] | None) -> list[Tensor] | None:
+    if first is None or second is None:
+        return first if second is None else second
+    return [a | b for a, b in zip(first, second, strict=True)]

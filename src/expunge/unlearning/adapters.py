@@ -1,0 +1,128 @@
+"""Low-rank adapters: unlearn with few trainable weights, and merge them into the model at the end."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from expunge.core import checks, weights
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
+from expunge.training.context import Context
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Train ``W + scale U V`` in place of each matrix and convolution W: LoRA (Hu et al. 2022, arXiv:2106.09685)."""
+
+    rank: int = 4
+    """Rank of U V; no more than the matrix itself has."""
+    scale: float = 1.0
+    """The factor of U V (alpha / rank in the paper)."""
+    vectors: bool = False
+    """Train biases and the scales and shifts of normalisations too."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        checks.at_least(1, rank=self.rank)
+        checks.above(0, scale=self.scale)
+
+
+class _Delta(nn.Module):
+    """``W -> W + mask * (scale U V)``, where U is zero at first: the model starts as it was."""
+
+    def __init__(self, weight: Tensor, plan: LowRank, mask: Tensor | None, generator: torch.Generator) -> None:
+        super().__init__()
+        rows, columns = weight.shape[0], weight[0].numel()
+        rank = min(plan.rank, rows, columns)
+        drawn = torch.randn(rank, columns, generator=generator, device=generator.device) / columns**0.5
+        self.up = nn.Parameter(torch.zeros(rows, rank, device=weight.device, dtype=weight.dtype))
+        self.down = nn.Parameter(drawn.to(weight))
+        self.scale = plan.scale
+        self.mask = mask
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight with its low-rank change."""
+        change = (self.scale * self.up @ self.down).view_as(weight)
+        return weight + (change if self.mask is None else change * self.mask)
+
+
+@contextmanager
+def adapted(model: nn.Module, plan: LowRank | None, context: Context) -> Iterator[None]:
+    """Within the block only low-rank adapters of ``model`` are trained; after it they are merged. None does nothing.
+
+    Masks of ``context`` hold for the merged weights: where they are false, the change is zero.
+
+    Raises:
+        RequestError: There is nothing to adapt, or there are masks by role, which adapters cannot obey.
+    """
+    if plan is None:
+        yield
+        return
+    if not (context.update_masks is None or isinstance(context.update_masks, Mask)):
+        raise RequestError("low-rank adapters cannot have an update mask for each role: use mask.roles=both")
+    found = _matrices(model)
+    if not found:
+        raise RequestError("the model has no trainable matrix or convolution that could have a low-rank adapter")
+    _check_untied(model)
+    given, trained = (context.update_masks, context.sparsity), _freeze(model, plan)
+    orders = {module: list(module._parameters) for module, _ in found.values()}  # pyright: ignore[reportPrivateUsage]
+    try:
+        _attach(found, plan, context)
+        context.update_masks, context.sparsity = (_for_the_rest(mask, weights.trainable(model)) for mask in given)
+        yield
+    finally:
+        context.update_masks, context.sparsity = given
+        for module, tensor in found.values():
+            if parametrize.is_parametrized(module, tensor):
+                parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
+        for module, order in orders.items():
+            for name in order:  # a weight that was put back stands last
+                module._parameters[name] = module._parameters.pop(name)  # pyright: ignore[reportPrivateUsage]
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name in trained)
+
+
+def _check_untied(model: nn.Module) -> None:
+    """Raise a RequestError if two modules share a weight: each would change it for itself."""
+    names: dict[int, str] = {}
+    for prefix, module in model.named_modules():
+        for name, weight in module.named_parameters(recurse=False):
+            first = names.setdefault(id(weight), f"{prefix}.{name}")
+            if first != f"{prefix}.{name}":
+                raise RequestError(f"{first} and {prefix}.{name} are one weight, which low-rank adapters cannot train")
+
+
+def _matrices(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """The trainable weights of two or more dimensions: by name, their module and their name in it."""
+    return {
+        f"{prefix}.{name}" if prefix else name: (module, name)
+        for prefix, module in model.named_modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.requires_grad and weight.ndim > 1
+    }
+
+
+def _freeze(model: nn.Module, plan: LowRank) -> set[str]:
+    """Stop the training of what is not to be trained; the names of all that was trainable."""
+    before = weights.trainable(model)
+    for weight in before.values():
+        weight.requires_grad_(weight.ndim == 1 and plan.vectors)
+    return set(before)
+
+
+def _attach(found: dict[str, tuple[nn.Module, str]], plan: LowRank, context: Context) -> None:
+    for name, (module, tensor) in found.items():
+        weight = getattr(module, tensor)
+        given = (context.update_masks, context.sparsity)
+        masks = [mask[name].to(weight.device) for mask in given if isinstance(mask, Mask) and name in mask]
+        mask = torch.stack(masks).all(dim=0) if masks else None
+        parametrize.register_parametrization(module, tensor, _Delta(weight, plan, mask, context.generator))
+
+
+def _for_the_rest(mask: object, trainable: Mapping[str, nn.Parameter]) -> Mask | None:
+    """What the mask says of the weights that are trained as they are."""
+    return Mask({n: tensor for n, tensor in mask.items() if n in trainable}) if isinstance(mask, Mask) else None
