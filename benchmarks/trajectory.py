@@ -20,11 +20,13 @@ from torch.nn import functional
 from expunge.api.recorded import Recorded, train_recorded
 from expunge.core import config
 from expunge.core.weights import clone
+from expunge.data import split_data
 from expunge.data.forgetting import partition
+from expunge.data.split_data import DataConfig
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import infinitesimal_jackknife, newton_step
-from expunge.runs import preparation
-from expunge.runs.plans import DataConfig, TrainConfig
+from expunge.runs._model import build
+from expunge.runs.train import TrainConfig
 from expunge.training.context import Context
 from expunge.training.rules import Rule
 from expunge.trajectory import adjoint
@@ -50,8 +52,8 @@ def seconds(work: Callable[[], object]) -> float:
 def problem(source: str, model: str, rule: Rule, epochs: int, batch_size: int) -> Recorded:
     """A recorded training on a thousand images."""
     data = DataConfig(config.parse("data", source), limit=1000, test_limit=1000, validation=0.0)
-    prepared = preparation.prepare(data)
-    untrained = preparation.build(TrainConfig(data, config.parse("models", model)), prepared.dataset)
+    prepared = split_data.load(data)
+    untrained = build(TrainConfig(data, config.parse("models", model)), prepared.dataset)
     options = {"device": DEVICE, "epochs": epochs, "batch_size": batch_size, "rule": rule, "fixed_order": True}
     return train_recorded(untrained, prepared.train, **options)  # type: ignore[arg-type]
 

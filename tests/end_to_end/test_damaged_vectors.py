@@ -3,10 +3,13 @@
 from pathlib import Path
 
 from expunge.core import config
-from expunge.runs import pipeline, plans
-from expunge.runs.execution import Session
-from expunge.runs.plans import DataConfig, PrecomputeConfig, TrainConfig
+from expunge.data.split_data import DataConfig
+from expunge.runs.precompute import PrecomputeConfig
+from expunge.runs.train import TrainConfig
+from expunge.store import execute
 from expunge.store.directory import Store
+from expunge.store.execute import Session
+from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 
@@ -16,8 +19,8 @@ def test_vectors_cut_off_before_their_note_are_begun_anew(tmp_path: Path) -> Non
     plan = Training(1, 10, Rule(lr=0.05, momentum=0.0), record=True)
     wanted = PrecomputeConfig(TrainConfig(data, config.parse("models", "logistic"), plan))
     store = Store(tmp_path)
-    partial = store.root / f".partial-{plans.run_id(wanted)}"
+    partial = store.root / f".partial-{run_id(wanted)}"
     partial.mkdir(parents=True)
     (partial / "vectors.bin").write_bytes(b"cut")
-    assert pipeline.run(wanted, store, Session()).finished
+    assert execute.run(wanted, store, Session()).finished
     assert not partial.exists()

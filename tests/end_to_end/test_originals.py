@@ -16,10 +16,16 @@ from expunge.core import config, masks
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import PoisonedForget
 from expunge.data.poisoning import parse_poison
-from expunge.runs import originals, pipeline, plans
-from expunge.runs.execution import Session
-from expunge.runs.plans import EvaluateConfig, PruneConfig
+from expunge.evaluation.predictions import predict
+from expunge.runs import prune
+from expunge.runs._model import load_model
+from expunge.runs.evaluate import EvaluateConfig
+from expunge.runs.prune import PruneConfig
+from expunge.runs.train import TrainConfig
+from expunge.store import execute
 from expunge.store.directory import RunDirectory, Store
+from expunge.store.execute import Session
+from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from tests.end_to_end.test_pipeline import comparison, forgetting, original
@@ -28,13 +34,13 @@ from tests.unit import test_checkpoints as layouts
 QUICK = ["--limit", "300", "--test-limit", "100", "--epochs", "2", "--quiet"]
 
 
-def convolutional(**changes: object) -> plans.TrainConfig:
+def convolutional(**changes: object) -> TrainConfig:
     plan = Training(epochs=4, rule=Rule(lr=0.1, schedule="cosine"))
     return original(model=config.parse("models", "small_cnn:width=4"), training=plan, **changes)
 
 
 def pruned(text: str, **changes: object) -> PruneConfig:
-    wanted = plans.pruned(convolutional(), text)
+    wanted = prune.pruned(convolutional(), text)
     assert isinstance(wanted, PruneConfig)
     return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
 
@@ -48,9 +54,9 @@ def sparsity(run: RunDirectory) -> float:
 def test_rounds_are_runs_of_their_own_and_masks_are_nested(tmp_path: Path) -> None:
     store, session = Store(tmp_path), Session()
     wanted = pruned("iterative_magnitude:rate=0.4,rounds=3,rewind=1")
-    pipeline.run(wanted, store, session)
+    execute.run(wanted, store, session)
     rounds = [
-        store.directory(plans.run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=r))))
+        store.directory(run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=r))))
         for r in (1, 2, 3)
     ]  # type: ignore[type-var]
     assert [sparsity(run) for run in rounds] == pytest.approx([1 - 0.6**r for r in (1, 2, 3)], abs=0.01)
@@ -68,13 +74,13 @@ def test_rounds_are_runs_of_their_own_and_masks_are_nested(tmp_path: Path) -> No
 def test_rewound_weights_are_those_of_the_epoch(tmp_path: Path) -> None:
     store, session = Store(tmp_path), Session()
     wanted = pruned("magnitude:rate=0.5,rewind=4")  # the last epoch: nothing is trained after it
-    found = pipeline.run(wanted, store, session).weights()
-    before = pipeline.run(convolutional(), store, session).weights()
-    kept = pipeline.run(wanted, store, session).sparsity()
+    found = execute.run(wanted, store, session).weights()
+    before = execute.run(convolutional(), store, session).weights()
+    kept = execute.run(wanted, store, session).sparsity()
     assert kept is not None
     for name, weight in found.items():
         assert torch.equal(weight, before[name] * kept[name] if name in kept else before[name])
-    fresh = pipeline.run(pruned("magnitude:rate=0.5,rewind=0"), store, session)
+    fresh = execute.run(pruned("magnitude:rate=0.5,rewind=0"), store, session)
     assert fresh.record()["steps"] == {"retain": 12}
     start = store.directory(fresh.record()["parents"]["start"])  # type: ignore[index]
     assert start.record()["steps"] == {}
@@ -82,8 +88,8 @@ def test_rewound_weights_are_those_of_the_epoch(tmp_path: Path) -> None:
 
 def test_a_kill_in_the_third_round_repeats_no_earlier_one(tmp_path: Path) -> None:
     wanted = pruned("iterative_magnitude:rate=0.2,rounds=5")
-    whole = pipeline.run(wanted, Store(tmp_path / "whole"), Session())
-    third = plans.run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=3)))  # type: ignore[type-var]
+    whole = execute.run(wanted, Store(tmp_path / "whole"), Session())
+    third = run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=3)))  # type: ignore[type-var]
 
     def kill(name: str, progress: object) -> None:
         if name == third and progress.step == 5:  # type: ignore[attr-defined]
@@ -91,10 +97,10 @@ def test_a_kill_in_the_third_round_repeats_no_earlier_one(tmp_path: Path) -> Non
 
     store = Store(tmp_path / "broken")
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(wanted, store, Session(on_step=kill))
+        execute.run(wanted, store, Session(on_step=kill))
     finished = {run.id: run.record()["finished"] for run in store.all()}
     assert sum(name.startswith("prune-") for name in finished) == 2
-    again = pipeline.run(wanted, store, Session())
+    again = execute.run(wanted, store, Session())
     assert all(store.directory(name).record()["finished"] == stamp for name, stamp in finished.items())
     assert (again.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
 
@@ -117,18 +123,18 @@ def test_every_method_keeps_the_sparsity_of_a_pruned_original(
 ) -> None:
     store = Store(tmp_path_factory.getbasetemp() / "shared-sparse")
     wanted = pruned("magnitude:rate=0.8", retraining=Training(epochs=1))
-    run = pipeline.run(forgetting(method, original=wanted), store, Session())
-    kept, parent = run.sparsity(), store.directory(plans.run_id(wanted)).sparsity()
+    run = execute.run(forgetting(method, original=wanted), store, Session())
+    kept, parent = run.sparsity(), store.directory(run_id(wanted)).sparsity()
     assert kept is not None
     assert parent is not None
     assert all(torch.equal(kept[name], parent[name]) for name in parent)
     weights = run.weights()
     assert all(bool((weights[name][~part] == 0).all()) for name, part in kept.items())
     stored = run.tensors("predictions")
-    model = originals.load_model(wanted, run, Session())
+    model = load_model(wanted, run, Session())
     images = Session().prepare(wanted.data).test
     torch.testing.assert_close(
-        pipeline.predict(model, images, torch.device("cpu")).logits, stored["test.logits"], rtol=1e-5, atol=1e-5
+        predict(model, images, torch.device("cpu")).logits, stored["test.logits"], rtol=1e-5, atol=1e-5
     )
 
 
@@ -236,13 +242,13 @@ def test_an_original_checkpoint_goes_through_every_command(
     assert moving.density() == pytest.approx(0.5, abs=0.02)
     assert sparsity(tuned) == pytest.approx(0.6, abs=0.01)
     (tmp_path / "with_0.5.pt").write_bytes(b"another")
-    again = config.from_data(plans.RunConfig, tuned.config())  # type: ignore[arg-type]
+    again = config.from_data(object, tuned.config())  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="its bytes have changed"):
-        pipeline.run(dataclasses.replace(again, seed=5), Store(run.parent), Session())  # type: ignore[type-var]
+        execute.run(dataclasses.replace(again, seed=5), Store(run.parent), Session())  # type: ignore[type-var]
     assert main([*arguments[:1], str(tmp_path / "nothing.pt"), *arguments[2:], "--quiet"]) == 2
     assert "cannot be read" in capsys.readouterr().err
     with pytest.raises(RequestError, match="import its checkpoint again"):
-        pipeline.run(dataclasses.replace(again.original, seed=9), Store(run.parent), Session())  # type: ignore[union-attr]
+        execute.run(dataclasses.replace(again.original, seed=9), Store(run.parent), Session())  # type: ignore[union-attr]
 
 
 def test_a_hostile_checkpoint_executes_nothing(
@@ -266,10 +272,10 @@ def test_a_backdoor_is_learned_and_retraining_without_it_removes_it(text: str, t
     rates = []
     for method in ("original", "retrain:epochs=20"):
         wanted = forgetting(method, original=trained, forget=PoisonedForget())
-        record = pipeline.run(EvaluateConfig(wanted), store, session).record()
+        record = execute.run(EvaluateConfig(wanted), store, session).record()
         rates.append(record["metrics"]["attack_success_rate"])  # type: ignore[index]
     before, after = rates
-    stored = pipeline.run(trained, store, session).tensors("predictions")
+    stored = execute.run(trained, store, session).tensors("predictions")
     shown = torch.isin(stored["test.ids"], stored["triggered.ids"])
     assert torch.equal(stored["test.labels"][shown] != 0, torch.ones(int(shown.sum()), dtype=torch.bool))
     assert int(shown.sum()) == int((stored["test.labels"] != 0).sum()) == len(stored["triggered.ids"])
@@ -284,7 +290,7 @@ def test_gaussian_poisons_show_until_they_are_retrained_away(tmp_path: Path) -> 
     means = []
     for method in ("original", "retrain:epochs=40"):
         run = EvaluateConfig(forgetting(method, original=trained, forget=PoisonedForget()))
-        means.append(pipeline.run(run, store, session).record()["metrics"]["gaussian_poison.mean"])  # type: ignore[index]
+        means.append(execute.run(run, store, session).record()["metrics"]["gaussian_poison.mean"])  # type: ignore[index]
     assert means[0] > means[1] + 0.3
     assert abs(means[1]) < 4 / 189**0.5, "without memory the mean of 189 scores is normal around 0"
 
@@ -308,15 +314,15 @@ def test_poisons_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
 def test_synflow_prunes_at_the_weights_that_are_gone_back_to(tmp_path: Path) -> None:
     store, session = Store(tmp_path), Session()
     wanted = pruned("synflow:rate=0.6,iterations=5,rewind=0")
-    found = pipeline.run(wanted, store, session)
+    found = execute.run(wanted, store, session)
     whole = convolutional()
     untrained = dataclasses.replace(whole, training=dataclasses.replace(whole.training, stop_after=0))
-    by_itself = plans.pruned(untrained, "synflow:rate=0.6,iterations=5")
-    expected = pipeline.run(by_itself, store, session).sparsity()
+    by_itself = prune.pruned(untrained, "synflow:rate=0.6,iterations=5")
+    expected = execute.run(by_itself, store, session).sparsity()
     kept = found.sparsity()
     assert kept is not None
     assert expected is not None
     assert all(torch.equal(kept[name], expected[name]) for name in expected)
-    trained = pipeline.run(pruned("synflow:rate=0.6,iterations=5"), store, session).sparsity()
+    trained = execute.run(pruned("synflow:rate=0.6,iterations=5"), store, session).sparsity()
     assert trained is not None
     assert any(not torch.equal(kept[name], trained[name]) for name in trained)

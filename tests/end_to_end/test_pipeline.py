@@ -17,13 +17,20 @@ from expunge.bench import local
 from expunge.bench.grid import Comparison, entries
 from expunge.core import config, masks, registry
 from expunge.core.errors import RequestError, RunError
+from expunge.data import split_data
 from expunge.data.forgetting import ClassForget, RandomForget
+from expunge.data.split_data import DataConfig
 from expunge.methods import _attacker
-from expunge.runs import originals, pipeline, plans, preparation
-from expunge.runs.execution import Session
-from expunge.runs.plans import DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
+from expunge.runs import evaluate
+from expunge.runs._model import load_model
+from expunge.runs.evaluate import EvaluateConfig, shadow_models
+from expunge.runs.train import TrainConfig
+from expunge.runs.unlearn import UnlearnConfig, forget_set, retraining
+from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.environment import PeakMemory
+from expunge.store.execute import Session
+from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.unlearning import presets
@@ -49,7 +56,7 @@ def comparison(**changes: object) -> Comparison:
 
 
 def forget_of(wanted: UnlearnConfig) -> torch.Tensor:
-    return preparation.forget_set(wanted, preparation.prepare(wanted.original.data))
+    return forget_set(wanted, split_data.load(wanted.original.data))
 
 
 def numbers(store: Store) -> dict[str, dict[str, float]]:
@@ -66,7 +73,7 @@ def test_a_run_holds_everything_and_is_made_once(tmp_path: Path) -> None:
     store, steps = Store(tmp_path), []
     session = Session(on_step=lambda name, progress: steps.append(name))
     wanted = EvaluateConfig(forgetting(), forgetting("retrain:epochs=2"))
-    run = pipeline.run(wanted, store, session)
+    run = execute.run(wanted, store, session)
     record = run.record()
     assert record["status"] == "finished"
     assert record["label"] == "finetune"
@@ -86,16 +93,16 @@ def test_a_run_holds_everything_and_is_made_once(tmp_path: Path) -> None:
     assert all(math.isfinite(entry["loss"]["retain"]) for entry in history)
     assert steps
     done, stamps = len(steps), {p: p.stat().st_mtime_ns for p in tmp_path.rglob("run.json")}
-    assert pipeline.run(wanted, store, session) == run
+    assert execute.run(wanted, store, session) == run
     assert len(steps) == done
     assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("run.json")}
 
 
 def test_stored_predictions_are_those_of_the_stored_model(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path), forgetting()
-    run = pipeline.run(wanted, store, Session())
-    model = originals.load_model(wanted.original, run, Session())
-    data, stored = preparation.prepare(wanted.original.data), run.tensors("predictions")
+    run = execute.run(wanted, store, Session())
+    model = load_model(wanted.original, run, Session())
+    data, stored = split_data.load(wanted.original.data), run.tensors("predictions")
     with torch.no_grad():
         logits = model(data.test.inputs / 255)
     torch.testing.assert_close(stored["test.logits"], logits, rtol=1e-5, atol=1e-5)
@@ -109,11 +116,11 @@ def test_seeds_are_separate() -> None:
     assert torch.equal(forget_of(first), forget_of(forgetting(seed=1)))
     assert torch.equal(forget_of(first), forget_of(forgetting(original=original(seed=5))))
     split = dataclasses.replace(original().data, seed=1)
-    assert not torch.equal(preparation.prepare(split).train.ids, preparation.prepare(original().data).train.ids)
+    assert not torch.equal(split_data.load(split).train.ids, split_data.load(original().data).train.ids)
 
 
 def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path) -> None:
-    runs = [pipeline.run(forgetting("scrub:epochs=1"), Store(tmp_path / name), Session()) for name in "ab"]
+    runs = [execute.run(forgetting("scrub:epochs=1"), Store(tmp_path / name), Session()) for name in "ab"]
     contents = [(run.path / "model.safetensors").read_bytes() for run in runs]
     assert contents[0] == contents[1]
 
@@ -121,39 +128,39 @@ def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_failed_run_keeps_its_reason_until_it_is_tried_again(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path), forgetting("gradient_ascent:lr=1e30,epochs=60")
     with pytest.raises(RunError, match="loss became"):
-        pipeline.run(wanted, store, Session())
-    run = store.directory(plans.run_id(wanted))
+        execute.run(wanted, store, Session())
+    run = store.directory(run_id(wanted))
     assert run.record()["status"] == "failed"
     assert "learning rate was 1e+30" in str(run.record()["reason"])
     with pytest.raises(RunError, match=r"failed before: .*loss became"):
-        pipeline.run(wanted, store, Session())
+        execute.run(wanted, store, Session())
     before = run.record()["started"]
     with pytest.raises(RunError, match=r"^the forget loss became"):
-        pipeline.run(wanted, store, Session(retry=True))
+        execute.run(wanted, store, Session(retry=True))
     assert run.record()["started"] != before
 
 
 def test_other_training_images_are_noticed(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path), forgetting()
-    parent = pipeline.run(wanted.original, store, Session())
+    parent = execute.run(wanted.original, store, Session())
     record = parent.record()
     (parent.path / "run.json").write_text(json.dumps(record | {"data": "another"}))
     with pytest.raises(RequestError, match=r"not those that .* was trained on"):
-        pipeline.run(wanted, store, Session())
+        execute.run(wanted, store, Session())
 
 
 def test_a_damaged_or_foreign_model_file_is_named(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path), forgetting()
-    parent = pipeline.run(wanted.original, store, Session())
+    parent = execute.run(wanted.original, store, Session())
     path = parent.path / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(RequestError, match=r"model.safetensors cannot be read .* run it again"):
-        pipeline.run(wanted, store, Session())
-    other = pipeline.run(original(model=config.parse("models", "logistic")), store, Session())
+        execute.run(wanted, store, Session())
+    other = execute.run(original(model=config.parse("models", "logistic")), store, Session())
     path.write_bytes((other.path / "model.safetensors").read_bytes())
     with pytest.raises(RequestError, match="another architecture"):
-        pipeline.run(wanted, store, Session())
+        execute.run(wanted, store, Session())
 
 
 def test_a_comparison_shares_models_and_shows_failures(tmp_path: Path) -> None:
@@ -298,7 +305,7 @@ def test_data_that_are_not_there_stop_a_comparison(tmp_path: Path) -> None:
 
 
 def test_the_update_mask_is_kept_with_the_run(tmp_path: Path) -> None:
-    run = pipeline.run(forgetting("salun:epochs=1,mask.fraction=0.25"), Store(tmp_path), Session())
+    run = execute.run(forgetting("salun:epochs=1,mask.fraction=0.25"), Store(tmp_path), Session())
     assert masks.load(run.path / "mask.safetensors").density() == pytest.approx(0.25, abs=1e-3)
 
 
@@ -313,7 +320,7 @@ def test_a_class_that_retraining_never_saw_is_never_predicted(tmp_path: Path) ->
     longer = original(training=Training(epochs=25, rule=Rule(lr=0.1)))
     without = forgetting("retrain:epochs=25", original=longer, forget=ClassForget((3,)))
     nothing = dataclasses.replace(without, unlearning=presets.named("original"))
-    found = [pipeline.run(EvaluateConfig(each), store, session).record()["metrics"] for each in (without, nothing)]
+    found = [execute.run(EvaluateConfig(each), store, session).record()["metrics"] for each in (without, nothing)]
     retrained, kept = found
     assert retrained["unlearning_accuracy"] == 100.0  # type: ignore[index]
     assert retrained["membership_svc.confidence"] > 95  # type: ignore[index]
@@ -382,9 +389,9 @@ def test_too_little_memory_is_no_property_of_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "unlearn", fail)
         with pytest.raises(RunError, match=r"out of memory: try a smaller batch_size"):
-            pipeline.run(wanted, store, Session())
-    assert not store.directory(plans.run_id(wanted)).exists
-    assert pipeline.run(wanted, store, Session()).finished
+            execute.run(wanted, store, Session())
+    assert not store.directory(run_id(wanted)).exists
+    assert execute.run(wanted, store, Session()).finished
 
 
 def test_too_little_memory_within_a_stage_is_no_property_of_the_run(
@@ -398,17 +405,17 @@ def test_too_little_memory_within_a_stage_is_no_property_of_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(_attacker, "draws", fail)
         with pytest.raises(RunError, match="out of memory"):
-            pipeline.run(wanted, store, Session())
+            execute.run(wanted, store, Session())
     assert [run.id.partition("-")[0] for run in store.all()] == ["train"]
-    assert pipeline.run(wanted, store, Session()).finished
+    assert execute.run(wanted, store, Session()).finished
 
 
 def test_an_evaluation_needs_neither_images_nor_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, wanted = Store(tmp_path), forgetting("finetune:epochs=1")
-    pipeline.run(wanted, store, Session())
+    execute.run(wanted, store, Session())
     monkeypatch.setattr(preparation, "prepare", lambda _: pytest.fail("the images were read"))
     monkeypatch.setattr(preparation, "build", lambda *_: pytest.fail("a model was built"))
-    record = pipeline.run(EvaluateConfig(wanted), store, Session()).record()
+    record = execute.run(EvaluateConfig(wanted), store, Session()).record()
     assert record["metrics"]["weight_distance.to_original"] > 0  # type: ignore[index]
 
 
@@ -419,32 +426,32 @@ def test_shadow_models_are_shared_runs_and_attack_the_model(tmp_path: Path) -> N
         data=DataConfig(config.parse("data", "digits"), limit=100, test_limit=20),
         training=Training(40, 64, Rule(lr=0.2)),
     )
-    retrained = UnlearnConfig(first, RandomForget(percent=30.0), plans.retraining(first.training))
+    retrained = UnlearnConfig(first, RandomForget(percent=30.0), retraining(first.training))
     wanted = EvaluateConfig(retrained, shadows=8)
-    found = pipeline.run(wanted, store, session).record()
+    found = execute.run(wanted, store, session).record()
     assert 0.5 < found["metrics"]["lira.auc"] <= 1  # type: ignore[index]
     assert {f"shadow.{number}" for number in range(8)} < set(found["parents"])  # type: ignore[call-overload]
     before = {run.id for run in store.all()}
     others = EvaluateConfig(forgetting("finetune:epochs=1", original=first), retrained_of(first), shadows=8)
-    compared = pipeline.run(others, store, session).record()
+    compared = execute.run(others, store, session).record()
     assert len({run.id for run in store.all()} - before) == 3, "retraining, fine-tuning and their evaluation"
     assert math.isfinite(compared["metrics"]["change_correlation.forget_pearson"])  # type: ignore[index]
 
 
 def retrained_of(first: TrainConfig) -> UnlearnConfig:
-    return forgetting("retrain", original=first, unlearning=plans.retraining(first.training))
+    return forgetting("retrain", original=first, unlearning=retraining(first.training))
 
 
 def test_what_shadow_models_have_seen_is_what_they_were_trained_on(tmp_path: Path) -> None:
     """Against each run, read by itself: halves of the training set, and no validation image."""
     store, wanted = Store(tmp_path), EvaluateConfig(forgetting("original"), shadows=4)
-    pipeline.run(wanted, store, Session())
-    found = pipeline._shadows(wanted, store, Session())
+    execute.run(wanted, store, Session())
+    found = evaluate.shadows_of(wanted, store, Session())
     assert found is not None
-    data = preparation.prepare(wanted.subject.original.data)
+    data = split_data.load(wanted.subject.original.data)
     assert torch.equal(found.ids, torch.cat([data.train.ids, data.validation.ids]))
-    for row, shadow in enumerate(plans.shadows(wanted)):
-        stored = store.directory(plans.run_id(shadow)).tensors("predictions")
+    for row, shadow in enumerate(shadow_models(wanted)):
+        stored = store.directory(run_id(shadow)).tensors("predictions")
         learned = set(data.train.ids.tolist()) - set(forget_of(shadow).tolist())
         assert set(found.ids[found.inside[row]].tolist()) == learned
         assert len(learned) == -(-len(data.train) // 2)
@@ -456,8 +463,8 @@ def test_what_shadow_models_have_seen_is_what_they_were_trained_on(tmp_path: Pat
 def test_shadow_models_of_a_recorded_training_follow_it() -> None:
     recorded = original(training=Training(2, rule=Rule(lr=0.1), record=True))
     for first in (original(), recorded):
-        shadow = plans.shadows(EvaluateConfig(forgetting(original=first), shadows=4))[0]
-        assert shadow.unlearning == plans.retraining(first.training)
+        shadow = shadow_models(EvaluateConfig(forgetting(original=first), shadows=4))[0]
+        assert shadow.unlearning == retraining(first.training)
         assert shadow.unlearning.method.recorded == first.training.record  # type: ignore[attr-defined]
 
 
@@ -466,9 +473,9 @@ def test_shadow_models_do_not_depend_on_what_is_forgotten() -> None:
         EvaluateConfig(forgetting("finetune:epochs=1"), shadows=4),
         EvaluateConfig(forgetting("scrub", forget=ClassForget((3,)), seed=7, forget_seed=5), shadows=8),
     ]
-    few, many = map(plans.shadows, evaluated)
+    few, many = map(shadow_models, evaluated)
     assert many[:4] == few
-    assert plans.shadows(EvaluateConfig(forgetting())) == []
+    assert shadow_models(EvaluateConfig(forgetting())) == []
 
 
 @pytest.mark.parametrize("count", [-1, 1, 3])
@@ -516,7 +523,7 @@ def test_peak_memory_is_that_of_the_run() -> None:
 def test_a_stage_is_made_once_for_all_forget_sets(tmp_path: Path) -> None:
     store, session = Store(tmp_path), Session()
     text = "adversarial:epochs=1,pretrain_steps=2"
-    runs = [pipeline.run(forgetting(text, forget_seed=seed), store, session) for seed in (0, 1)]
+    runs = [execute.run(forgetting(text, forget_seed=seed), store, session) for seed in (0, 1)]
     stages = [run.record()["stages"] for run in runs]
     assert stages[0] == stages[1]
     (name,) = stages[0].values()  # type: ignore[attr-defined]
@@ -526,6 +533,6 @@ def test_a_stage_is_made_once_for_all_forget_sets(tmp_path: Path) -> None:
     seconds = stage.seconds()["precompute"]
     assert all(run.seconds()["precompute"] >= seconds for run in runs)
     assert set(runs[1].seconds()) == {"precompute", "unlearn"}
-    alone = pipeline.run(forgetting(text, forget_seed=1), Store(tmp_path / "alone"), session)
+    alone = execute.run(forgetting(text, forget_seed=1), Store(tmp_path / "alone"), session)
     first, second = alone.tensors("model"), runs[1].tensors("model")
     assert all(torch.equal(first[key], second[key]) for key in first), "found or made, the stage gives the same model"

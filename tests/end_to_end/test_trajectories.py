@@ -20,10 +20,17 @@ from expunge.core import config
 from expunge.core.errors import RequestError, RunError
 from expunge.core.weights import trainable
 from expunge.data.forgetting import ListedForget, RandomForget
-from expunge.runs import originals, pipeline, plans, vectors
-from expunge.runs.execution import Session
-from expunge.runs.plans import DataConfig, PrecomputeConfig, ScoreConfig, TrainConfig, UnlearnConfig
+from expunge.data.split_data import DataConfig
+from expunge.runs import prune
+from expunge.runs._model import load_model
+from expunge.runs.precompute import FILES, PrecomputeConfig, estimate
+from expunge.runs.score import ScoreConfig
+from expunge.runs.train import TrainConfig, load_trajectory
+from expunge.runs.unlearn import UnlearnConfig
+from expunge.store import execute
 from expunge.store.directory import RunDirectory, Store
+from expunge.store.execute import Session
+from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.trajectory import tangents
@@ -50,24 +57,24 @@ def forgetting(text: str, **changes: object) -> UnlearnConfig:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """With a recorded training in it."""
     found = Store(tmp_path_factory.mktemp("runs"))
-    pipeline.run(recorded(), found, Session())
+    execute.run(recorded(), found, Session())
     return found
 
 
 @pytest.fixture
 def copied(store: Store, tmp_path: Path) -> Store:
     """The same, to be damaged."""
-    name = plans.run_id(recorded())
+    name = run_id(recorded())
     shutil.copytree(store.root / name, tmp_path / "runs" / name)
     return Store(tmp_path / "runs")
 
 
 def original(store: Store) -> RunDirectory:
-    return store.directory(plans.run_id(recorded()))
+    return store.directory(run_id(recorded()))
 
 
-def weights(store: Store, wanted: plans.RunConfig) -> Tensor:
-    found = pipeline.run(wanted, store, Session())
+def weights(store: Store, wanted: object) -> Tensor:
+    found = execute.run(wanted, store, Session())
     return torch.cat([value.flatten().double() for value in found.weights().values()])
 
 
@@ -79,20 +86,20 @@ def test_it_comes_near_the_model_retrained_on_the_same_batches(store: Store) -> 
     assert shares[0] < 0.1 * shares[1]
     assert shares[1] < 0.5
     assert shares[1] < shares[2]
-    notes = store.directory(plans.run_id(forgetting("hessian_free"))).record()["notes"]
+    notes = store.directory(run_id(forgetting("hessian_free"))).record()["notes"]
     assert notes["trajectory"]["steps"] == 8  # type: ignore[index]
 
 
 def test_deleting_from_stored_vectors_is_the_additive_tangent(store: Store) -> None:
     for released in (False, True):
-        kept = pipeline.run(PrecomputeConfig(recorded(), as_released=released), store, Session())
+        kept = execute.run(PrecomputeConfig(recorded(), as_released=released), store, Session())
         assert {path.name for path in kept.path.iterdir()} == {"config.json", "run.json", "vectors.bin", "vectors.json"}
         assert not list(store.root.glob(".partial-*"))
         tail = f"variant=additive,as_released={str(released).lower()}"
         stored = forgetting(f"hessian_free:{tail},vectors={kept.id}")
         found, expected = weights(store, stored), weights(store, forgetting(f"hessian_free:{tail}"))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-        seconds = store.directory(plans.run_id(stored)).seconds()
+        seconds = store.directory(run_id(stored)).seconds()
         assert seconds["precompute"] >= kept.seconds()["precompute"], "precomputing counts as preparation"
 
 
@@ -104,16 +111,14 @@ def test_the_same_configuration_gives_the_same_bytes(store: Store, tmp_path: Pat
         (PrecomputeConfig(recorded(), "bfloat16"), "vectors.bin"),
         (forgetting("hessian_free"), "model.safetensors"),
     ):
-        first, second = (pipeline.run(wanted, each, Session()).path / name for each in (store, other))
+        first, second = (execute.run(wanted, each, Session()).path / name for each in (store, other))
         assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_fixed_order_is_another_training(store: Store) -> None:
     fixed = recorded(training=dataclasses.replace(recorded().training, fixed_order=True))
-    assert plans.run_id(fixed) != plans.run_id(recorded())
-    first, second = (
-        originals.load_trajectory(each, pipeline.run(each, store, Session())) for each in (recorded(), fixed)
-    )
+    assert run_id(fixed) != run_id(recorded())
+    first, second = (load_trajectory(each, execute.run(each, store, Session())) for each in (recorded(), fixed))
     assert first is not None
     assert second is not None
     assert torch.equal(first.plan.batches[:4], second.plan.batches[:4])
@@ -123,12 +128,12 @@ def test_a_fixed_order_is_another_training(store: Store) -> None:
 
 def test_scores_are_the_slope_of_the_test_loss_along_each_vector(store: Store) -> None:
     score = config.parse("scores", "trajectory_influence")
-    found = pipeline.run(ScoreConfig(recorded(), score), store, Session()).tensors("scores")
+    found = execute.run(ScoreConfig(recorded(), score), store, Session()).tensors("scores")
     data = Session().prepare(recorded().data)
     assert torch.equal(found["ids"], data.train.ids)
     assert torch.equal(found["labels"], data.train.labels)
-    kept = open_store(pipeline.run(PrecomputeConfig(recorded()), store, Session()).path)
-    model = originals.load_model(recorded(), original(store), Session())
+    kept = open_store(execute.run(PrecomputeConfig(recorded()), store, Session()).path)
+    model = load_model(recorded(), original(store), Session())
     loss = torch.nn.functional.cross_entropy(model(data.test.inputs / 255), data.test.labels)
     slope = torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(trainable(model).values()))])
     expected = torch.stack([kept.change(example[None]) @ slope for example in data.train.ids])
@@ -141,13 +146,13 @@ def test_scores_of_single_images_are_the_change_of_their_outputs(of: str, store:
     data = Session().prepare(recorded().data)
     asked = data.test.ids[[3, 17]].sort().values
     score = config.parse("scores", f"trajectory_influence:of={of},ids={tuple(asked.tolist())}")
-    found = pipeline.run(ScoreConfig(recorded(), score), store, Session()).tensors("scores")
+    found = execute.run(ScoreConfig(recorded(), score), store, Session()).tensors("scores")
     images = data.test.select(data.test.contains(asked))
     example = int(data.train.ids[5])
     outputs = []
     for text in ("original", "hessian_free:variant=additive"):
         wanted = forgetting(text, forget=ListedForget((example,)))
-        model = originals.load_model(recorded(), pipeline.run(wanted, store, Session()), Session()).double()
+        model = load_model(recorded(), execute.run(wanted, store, Session()), Session()).double()
         logits = model(images.inputs.double() / 255)
         losses = torch.nn.functional.cross_entropy(logits, images.labels, reduction="none")
         outputs.append(logits if of == "logits" else losses[:, None])
@@ -308,36 +313,36 @@ def test_requests_that_are_wrong(
 
 def test_vectors_of_another_run_or_another_recursion(store: Store) -> None:
     other = recorded(seed=5)
-    theirs = pipeline.run(PrecomputeConfig(other), store, Session())
-    ours = pipeline.run(PrecomputeConfig(recorded()), store, Session())
+    theirs = execute.run(PrecomputeConfig(other), store, Session())
+    ours = execute.run(PrecomputeConfig(recorded()), store, Session())
     for name, message in {
         theirs.id: f"of another model: precompute those of {original(store).id}",
         original(store).id: "is no run of `expunge precompute`",
         f"{ours.id},as_released=true": "set as_released=false",
     }.items():
         with pytest.raises(RequestError, match=message):
-            pipeline.run(forgetting(f"hessian_free:variant=additive,vectors={name}"), store, Session())
-    for file in vectors.FILES:
+            execute.run(forgetting(f"hessian_free:variant=additive,vectors={name}"), store, Session())
+    for file in FILES:
         shutil.copy(theirs.path / file, ours.path / file)
     with pytest.raises(RequestError, match="of another model"):
-        pipeline.run(forgetting(f"hessian_free:variant=additive,vectors={ours.id}", seed=9), store, Session())
+        execute.run(forgetting(f"hessian_free:variant=additive,vectors={ours.id}", seed=9), store, Session())
     shutil.rmtree(ours.path)
 
 
 def test_damaged_vectors(copied: Store) -> None:
-    kept = pipeline.run(PrecomputeConfig(recorded()), copied, Session())
+    kept = execute.run(PrecomputeConfig(recorded()), copied, Session())
     wanted = forgetting(f"hessian_free:variant=additive,vectors={kept.id}")
     os.truncate(kept.path / "vectors.bin", 1000)
     with pytest.raises(RequestError, match="cut off; precompute again"):
-        pipeline.run(wanted, copied, Session())
+        execute.run(wanted, copied, Session())
     (kept.path / "vectors.json").unlink()
     with pytest.raises(RequestError, match=r"cannot be read.*precompute again"):
-        pipeline.run(wanted, copied, Session())
+        execute.run(wanted, copied, Session())
 
 
 def swap(store: Store, other: Store, wanted: TrainConfig) -> None:
     """Give the recorded run the trajectory of another."""
-    theirs = pipeline.run(wanted, other, Session())
+    theirs = execute.run(wanted, other, Session())
     shutil.copy(theirs.path / "trajectory.safetensors", original(store).path)
 
 
@@ -360,22 +365,22 @@ NEEDS = {
 def test_the_trajectory_of_another_training(name: str, other: dict[str, object], copied: Store) -> None:
     swap(copied, copied, recorded(**other))
     with pytest.raises(RequestError, match="does not lead to this model"):
-        pipeline.run(NEEDS[name], copied, Session())
-    assert not copied.directory(plans.run_id(NEEDS[name])).exists
+        execute.run(NEEDS[name], copied, Session())
+    assert not copied.directory(run_id(NEEDS[name])).exists
 
 
 @pytest.mark.parametrize("name", NEEDS)
 def test_the_trajectory_of_another_architecture(name: str, copied: Store) -> None:
     swap(copied, copied, recorded(model=config.parse("models", "mlp:hidden=(3,)")))
     with pytest.raises(RequestError, match="does not lead to this model: it is of another architecture"):
-        pipeline.run(NEEDS[name], copied, Session())
+        execute.run(NEEDS[name], copied, Session())
 
 
 @pytest.mark.parametrize("name", NEEDS)
 def test_the_trajectory_of_other_images(name: str, copied: Store) -> None:
     swap(copied, copied, recorded(data=dataclasses.replace(recorded().data, seed=3)))
     with pytest.raises(RequestError, match="trajectory"):
-        pipeline.run(NEEDS[name], copied, Session())
+        execute.run(NEEDS[name], copied, Session())
 
 
 @pytest.mark.parametrize("name", NEEDS)
@@ -383,10 +388,10 @@ def test_a_trajectory_that_is_missing_or_cut_off(name: str, copied: Store) -> No
     path = original(copied).path / "trajectory.safetensors"
     os.truncate(path, path.stat().st_size - 100)
     with pytest.raises(RequestError, match=r"trajectory\.safetensors cannot be read.*run it again"):
-        pipeline.run(NEEDS[name], copied, Session())
+        execute.run(NEEDS[name], copied, Session())
     path.unlink()
     with pytest.raises(RequestError, match=r"trajectory\.safetensors cannot be read.*run it again"):
-        pipeline.run(NEEDS[name], copied, Session())
+        execute.run(NEEDS[name], copied, Session())
 
 
 def test_images_that_have_changed_since(copied: Store) -> None:
@@ -395,7 +400,7 @@ def test_images_that_have_changed_since(copied: Store) -> None:
     path.write_text(json.dumps(found | {"data": "other"}))
     for wanted in NEEDS.values():
         with pytest.raises(RequestError, match="training images are not those"):
-            pipeline.run(wanted, copied, Session())
+            execute.run(wanted, copied, Session())
 
 
 def test_a_training_that_diverges_is_kept_as_failed(tmp_path: Path) -> None:
@@ -404,8 +409,8 @@ def test_a_training_that_diverges_is_kept_as_failed(tmp_path: Path) -> None:
         training=Training(2, 16, dataclasses.replace(RULE, lr=1e30, clip=None), record=True),
     )
     with pytest.raises(RunError, match=r"not finite at step \d of 8: try a smaller lr, or set clip"):
-        pipeline.run(wanted, Store(tmp_path), Session())
-    assert Store(tmp_path).directory(plans.run_id(wanted)).record()["status"] == "failed"
+        execute.run(wanted, Store(tmp_path), Session())
+    assert Store(tmp_path).directory(run_id(wanted)).record()["status"] == "failed"
 
 
 def test_a_tangent_that_diverges_is_kept_as_failed(tmp_path: Path) -> None:
@@ -413,26 +418,26 @@ def test_a_tangent_that_diverges_is_kept_as_failed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     rule = Rule(lr=10.0, momentum=0.0, weight_decay=0.01)
     wanted = recorded(training=Training(75, 16, rule, record=True))
-    pipeline.run(wanted, store, Session())
+    execute.run(wanted, store, Session())
     for each in (
         forgetting("hessian_free:variant=additive", original=wanted),
         PrecomputeConfig(wanted),
         ScoreConfig(wanted, config.parse("scores", "trajectory_influence")),
     ):
         with pytest.raises(RunError, match=r"grew without bound along the training.*smaller lr"):
-            pipeline.run(each, store, Session())
-        assert store.directory(plans.run_id(each)).record()["status"] == "failed"
+            execute.run(each, store, Session())
+        assert store.directory(run_id(each)).record()["status"] == "failed"
 
 
 def test_a_pruned_model_has_no_recorded_training(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    pruned = plans.pruned(recorded(), "magnitude:rate=0.5,linear=true")
+    pruned = prune.pruned(recorded(), "magnitude:rate=0.5,linear=true")
     for text in ("hessian_free", "retrain:recorded=true"):
         with pytest.raises(RequestError, match="recorded training of the model"):
-            pipeline.run(forgetting(text, original=pruned), store, Session())
-    run = pipeline.run(pruned, store, Session())
+            execute.run(forgetting(text, original=pruned), store, Session())
+    run = execute.run(pruned, store, Session())
     assert "needs one of `expunge train`" in refused(capsys, "precompute", "--run", run.path)
     with pytest.raises(RequestError, match="prune it without rewind"):
-        pipeline.run(plans.pruned(recorded(), "magnitude:rate=0.5,linear=true,rewind=1"), store, Session())
+        execute.run(prune.pruned(recorded(), "magnitude:rate=0.5,linear=true,rewind=1"), store, Session())
 
 
 # Interruptions and memory.
@@ -440,9 +445,9 @@ def test_a_pruned_model_has_no_recorded_training(store: Store, capsys: pytest.Ca
 
 def test_a_precomputation_that_was_interrupted_is_continued(store: Store, tmp_path: Path) -> None:
     wanted = PrecomputeConfig(recorded(), "float16")
-    whole = pipeline.run(wanted, store, Session(memory=1e-4))
+    whole = execute.run(wanted, store, Session(memory=1e-4))
     broken, seen = Store(tmp_path), list[int]()
-    pipeline.run(recorded(), broken, Session())
+    execute.run(recorded(), broken, Session())
 
     def kill(name: str, progress: object) -> None:
         if len(seen) == 11:
@@ -450,19 +455,19 @@ def test_a_precomputation_that_was_interrupted_is_continued(store: Store, tmp_pa
         seen.append(progress.step)  # type: ignore[attr-defined]
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(wanted, broken, Session(memory=1e-4, on_step=kill))
+        execute.run(wanted, broken, Session(memory=1e-4, on_step=kill))
     (partial,) = broken.root.glob(".partial-*")
     left = open_store(partial)
     assert left.done == {0}
     (partial / ".vectors.json.1").write_text("{")  # of a process that was killed while it wrote
-    expected = vectors.estimate(wanted, original(broken), broken, Session())
+    expected = estimate(wanted, original(broken), broken, Session())
     assert expected is not None
     assert expected.rows == 60
-    run = pipeline.run(wanted, broken, Session())
+    run = execute.run(wanted, broken, Session())
     assert (run.path / "vectors.bin").read_bytes() == (whole.path / "vectors.bin").read_bytes()
     assert run.seconds()["precompute"] > left.seconds
     assert not list(broken.root.glob(".partial-*"))
-    assert vectors.estimate(wanted, original(broken), broken, Session()) is None
+    assert estimate(wanted, original(broken), broken, Session()) is None
 
 
 MAIN = "import sys; from expunge.cli import main; sys.exit(main())"
@@ -474,9 +479,9 @@ def test_a_precomputation_that_was_killed_is_continued(tmp_path: Path) -> None:
     whole, broken = Store(tmp_path / "whole"), Store(tmp_path / "broken")
     plan = dataclasses.replace(recorded().training, epochs=60)
     wanted = recorded(training=plan)
-    runs = [pipeline.run(wanted, each, Session()).path for each in (whole, broken)]
+    runs = [execute.run(wanted, each, Session()).path for each in (whole, broken)]
     process = subprocess.Popen([*command, str(runs[1])], start_new_session=True)
-    note = broken.root / f".partial-{plans.run_id(PrecomputeConfig(wanted))}" / "vectors.json"
+    note = broken.root / f".partial-{run_id(PrecomputeConfig(wanted))}" / "vectors.json"
     deadline = time.monotonic() + 60
     while not (note.exists() and json.loads(note.read_text())["done"]) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -10,9 +10,12 @@ import pytest
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
+from expunge.data.split_data import DataConfig
 from expunge.methods.finetune import FinetuneConfig
 from expunge.methods.scrub import ScrubConfig
-from expunge.runs.plans import DataConfig, EvaluateConfig, RunConfig, TrainConfig, UnlearnConfig
+from expunge.runs.evaluate import EvaluateConfig
+from expunge.runs.train import TrainConfig
+from expunge.runs.unlearn import UnlearnConfig
 from expunge.training.rules import PerRole, Rule
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank

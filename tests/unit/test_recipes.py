@@ -9,9 +9,13 @@ from expunge.bench import grid, recipes
 from expunge.bench.grid import Comparison, entries
 from expunge.core import config
 from expunge.core.errors import RequestError
+from expunge.data import split_data
 from expunge.data.forgetting import parse_forget
-from expunge.runs import plans, preparation
-from expunge.runs.plans import DataConfig, EvaluateConfig, RunConfig, TrainConfig
+from expunge.data.split_data import DataConfig
+from expunge.runs.evaluate import EvaluateConfig
+from expunge.runs.train import TrainConfig
+from expunge.runs.unlearn import retraining
+from expunge.store.run import parents, run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 
@@ -26,7 +30,7 @@ def test_every_recipe_expands_to_runs_that_json_holds(name: str) -> None:
     assert len({(cell.label, cell.seed, cell.scenario) for cell in cells}) == len(cells)
     for cell in cells:
         assert config.from_data(EvaluateConfig, config.to_data(cell.run)) == cell.run
-        assert plans.parents(cell.run).keys() == {"original", "subject", "reference"}
+        assert parents(cell.run).keys() == {"original", "subject", "reference"}
         assert cell.run.reference is not None
         assert cell.run.reference.original == cell.run.subject.original
 
@@ -91,7 +95,7 @@ def test_a_recipe_without_its_data_fails_with_the_words_of_the_source(
     monkeypatch.setenv("EXPUNGE_DATA", str(tmp_path))
     wanted = recipes.find(f"hessian-free-{name}")
     with pytest.raises(RequestError, match=f"{tmp_path}/{layout}"):
-        preparation.prepare(wanted.data)
+        split_data.load(wanted.data)
 
 
 def comparison(**changes: object) -> Comparison:
@@ -122,7 +126,7 @@ def test_a_variation_changes_the_training_of_originals_and_references_or_the_for
         original, reference = cell.run.subject.original, cell.run.reference
         assert original == TrainConfig(wanted.data, wanted.model, training, seed=cell.seed)
         assert reference is not None
-        assert reference.unlearning == plans.retraining(training)
+        assert reference.unlearning == retraining(training)
         assert cell.run.subject.forget == reference.forget == parse_forget(forget)
 
 
@@ -138,14 +142,14 @@ def test_variations_and_prunings_make_a_scenario_together() -> None:
 
 
 def test_runs_that_variations_share_are_the_same() -> None:
-    one, other = ({plans.run_id(run) for run in runs(wanted)} for wanted in (
+    one, other = ({run_id(run) for run in runs(wanted)} for wanted in (
         comparison(variations=("forget=random:20", "lr=0.1")), comparison()
     ))  # fmt: skip
     assert one == other
 
 
 def runs(wanted: Comparison) -> list[RunConfig]:
-    return [parent for cell in entries(wanted) for parent in plans.parents(cell.run).values()]
+    return [parent for cell in entries(wanted) for parent in parents(cell.run).values()]
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ from expunge.bench import local, tuning
 from expunge.bench.grid import Comparison, entries
 from expunge.core import config, registry
 from expunge.core.errors import RequestError, RunError
-from expunge.runs import pipeline, plans, preparation
-from expunge.runs.execution import Session
-from expunge.runs.plans import DataConfig
+from expunge.data import split_data
+from expunge.data.split_data import DataConfig, SplitData
+from expunge.store import execute
 from expunge.store.directory import Store
+from expunge.store.execute import Session
+from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.unlearning import presets
@@ -27,10 +29,10 @@ pytest.importorskip("optuna")
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make runs in this process: starting others takes seconds."""
 
-    def make(runs: list[plans.RunConfig], store: Store, **_: object) -> None:
+    def make(runs: list[object], store: Store, **_: object) -> None:
         for run in runs:
             with contextlib.suppress(RunError):
-                pipeline.run(run, store, Session())
+                execute.run(run, store, Session())
 
     monkeypatch.setattr(local, "make", make)
 
@@ -83,9 +85,9 @@ def test_the_best_trial_is_kept_and_the_search_goes_on_where_it_was(tmp_path: Pa
 def test_the_test_set_takes_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = comparison("finetune:epochs=1")
     honest = tuning.tune(wanted, Store(tmp_path / "a"), trials=2)
-    real = preparation.prepare
+    real = split_data.load
 
-    def shuffled(data: DataConfig) -> preparation.Prepared:
+    def shuffled(data: DataConfig) -> SplitData:
         found = real(data)
         wrong = dataclasses.replace(found.test, labels=found.test.labels.roll(1))
         return dataclasses.replace(found, test=wrong)
@@ -102,7 +104,7 @@ def test_the_search_uses_a_model_and_forget_set_of_its_own() -> None:
     for cell in entries(dataclasses.replace(wanted, seeds=20)):
         assert searched.original != cell.run.subject.original
         assert searched.forget_seed != cell.run.subject.forget_seed
-    assert plans.run_id(searched) != plans.run_id(tuning._run_of(wanted, None, 100))
+    assert run_id(searched) != run_id(tuning._run_of(wanted, None, 100))
 
 
 @pytest.mark.usefixtures("here")

@@ -9,9 +9,13 @@ from expunge.core import config
 from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import parse_forget
+from expunge.data.split_data import DataConfig
 from expunge.methods.original import OriginalConfig
-from expunge.runs import plans
-from expunge.runs.plans import DENSE, DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
+from expunge.runs import prune
+from expunge.runs.evaluate import EvaluateConfig, check_shadows, shadow_models
+from expunge.runs.prune import DENSE, scenario
+from expunge.runs.train import TrainConfig
+from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.training.fit import Training
 from expunge.training.stepper import Precision
 from expunge.unlearning import presets
@@ -57,8 +61,8 @@ class Comparison:
         for method in self.methods:
             presets.named(labelled(method)[0])
         for pruning in self.prunings:
-            plans.pruned(self.original(0), pruning)
-        plans.check_shadows(self.shadows)
+            prune.pruned(self.original(0), pruning)
+        check_shadows(self.shadows)
         for variation in self.variations:
             varied(self, variation)
 
@@ -79,7 +83,7 @@ class Entry:
     @property
     def scenario(self) -> str:
         """What was varied, and how the original was pruned."""
-        return ", ".join(filter(None, (self.variation, plans.scenario(self.run.subject.original))))
+        return ", ".join(filter(None, (self.variation, scenario(self.run.subject.original))))
 
 
 def entries(wanted: Comparison) -> list[Entry]:
@@ -109,17 +113,18 @@ def varied(wanted: Comparison, variation: str) -> Comparison:
 
 def _entries(wanted: Comparison) -> list[Entry]:
     """The evaluations of one variation."""
-    retrain = plans.retraining(wanted.training)
+    retrain = retraining(wanted.training)
     cells = _labelled(retrain, wanted.methods)
     forget = parse_forget(wanted.forget)
     found: list[Entry] = []
     for pruning in dict.fromkeys(wanted.prunings):
         for seed in range(wanted.seeds):
-            original = plans.pruned(wanted.original(seed), pruning)
+            original = prune.pruned(wanted.original(seed), pruning)
             reference = UnlearnConfig(original, forget, retrain, seed, wanted.precision, seed)
+            shadows = shadow_models(original, wanted.shadows)
             for label, cell in cells:
                 subject = dataclasses.replace(reference, unlearning=cell)
-                found.append(Entry(label, seed, EvaluateConfig(subject, reference, shadows=wanted.shadows)))
+                found.append(Entry(label, seed, EvaluateConfig(subject, reference, shadows=shadows)))
     return found
 
 

@@ -20,10 +20,11 @@ import torch
 from expunge.bench.grid import Comparison, Entry, entries
 from expunge.core import config
 from expunge.core.errors import RequestError, RunError
-from expunge.runs import pipeline, plans
-from expunge.runs.execution import Session
-from expunge.runs.plans import RunConfig, TrainConfig
+from expunge.runs.train import TrainConfig
+from expunge.store import execute
 from expunge.store.directory import Store, write_json
+from expunge.store.execute import Session
+from expunge.store.run import parents, run_from_data, run_id, with_parents
 from expunge.training.stepper import Progress
 
 State = Literal["pending", "running", "finished", "failed"]
@@ -59,7 +60,7 @@ def bench(
     if jobs < 1:
         raise RequestError(f"jobs must be at least 1, got {jobs}")
     cells = entries(wanted)
-    board = Board(dict.fromkeys(_with_parents([cell.run for cell in cells]), "pending"))
+    board = Board(dict.fromkeys(with_parents([cell.run for cell in cells]), "pending"))
     manifest = store.root / "bench.json"
     store.root.mkdir(parents=True, exist_ok=True)
     write_json(manifest, _manifest(wanted, cells, board))
@@ -71,7 +72,7 @@ def bench(
 
 
 def make(
-    runs: Sequence[RunConfig],
+    runs: Sequence[object],
     store: Store,
     *,
     jobs: int = 1,
@@ -84,39 +85,25 @@ def make(
 
     A board that is given keeps what it knows of other runs.
     """
-    every = _with_parents(runs)
+    every = with_parents(runs)
     board = board or Board()
     board.states |= dict.fromkeys(every, "pending")
     _Sweep(every, board, store, jobs, device, retry, watch or (lambda _: None)).work()
     return board
 
 
-def _with_parents(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
-    """Every run by id, parents before children."""
-    found: dict[str, RunConfig] = {}
-
-    def add(wanted: RunConfig) -> None:
-        for parent in plans.parents(wanted).values():
-            add(parent)
-        found.setdefault(plans.run_id(wanted), wanted)
-
-    for each in runs:
-        add(each)
-    return found
-
-
 def _manifest(wanted: Comparison, cells: list[Entry], board: Board) -> dict[str, object]:
     """What ``bench.json`` says: the comparison, and each cell with its run, state and reason."""
     listed: list[dict[str, object]] = []
     for cell in cells:
-        name = plans.run_id(cell.run)
+        name = run_id(cell.run)
         listed.append(
             {
                 "label": cell.label,
                 "scenario": cell.scenario,
                 "seed": cell.seed,
                 "run": name,
-                "subject": plans.run_id(cell.run.subject),
+                "subject": run_id(cell.run.subject),
                 "status": board.states[name],
                 "reason": board.reasons.get(name),
             }
@@ -129,7 +116,7 @@ class _Sweep:
 
     def __init__(
         self,
-        runs: Mapping[str, RunConfig],
+        runs: Mapping[str, object],
         board: Board,
         store: Store,
         jobs: int,
@@ -145,7 +132,7 @@ class _Sweep:
         self.retry = retry
         self.watch = watch
         self.waiting = deque(runs)
-        self.parents = {name: [plans.run_id(p) for p in plans.parents(r).values()] for name, r in runs.items()}
+        self.parents = {name: [run_id(p) for p in parents(r).values()] for name, r in runs.items()}
         self.broken: set[str] = set()
         self.processes = multiprocessing.get_context("spawn")
         self.messages: Queue[tuple[str, int, int]]
@@ -209,7 +196,7 @@ class _Sweep:
             self.waiting.remove(name)
             self.board.states[name] = "running"
             try:
-                active[pool.submit(_work, config.to_data(self.runs[name], RunConfig))] = name
+                active[pool.submit(_work, config.run_to_data(self.runs[name]))] = name
             except BrokenProcessPool:
                 return [name]
         self.watch(self.board)
@@ -300,10 +287,10 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _work(data: object) -> None:
-    """Make one run, in a worker process."""
-    wanted = config.from_data(RunConfig, data)  # pyright: ignore
-    pipeline.run(wanted, _worker[0].store, _worker[0].session)
+def _work(data: Mapping[str, object]) -> None:
+    """Make one run, whose parents are there, in a worker process."""
+    store = _worker[0].store
+    execute.made(run_from_data(data, store), store, _worker[0].session)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

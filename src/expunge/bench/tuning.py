@@ -19,9 +19,10 @@ from expunge.core.errors import RequestError, RunError
 from expunge.data.forgetting import parse_forget
 from expunge.evaluation.predictions import Subject, evaluate
 from expunge.metrics.average_gap import AverageGapConfig
-from expunge.runs import pipeline, plans
-from expunge.runs.plans import UnlearnConfig
+from expunge.runs.evaluate import subject_of
+from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store.directory import Store
+from expunge.store.run import run_id
 from expunge.training.context import Context
 from expunge.unlearning import presets
 
@@ -100,19 +101,19 @@ def tune(
 def _check_reference(store: Store, reference: UnlearnConfig) -> None:
     """Raise a RunError with its reason if the model to compare with, or its original, could not be made."""
     for wanted in (reference.original, reference):
-        directory = store.directory(plans.run_id(wanted))
+        directory = store.directory(run_id(wanted))
         if directory.exists and not directory.finished:
             raise RunError(f"there is nothing to compare with: {directory.id} failed: {directory.record()['reason']}")
 
 
 def _run_of(wanted: Comparison, text: str | None, seed: int) -> UnlearnConfig:
     """The unlearning by this text at the seed of the search; without a text, retraining."""
-    chosen = plans.retraining(wanted.training) if text is None else presets.named(text)
+    chosen = retraining(wanted.training) if text is None else presets.named(text)
     return UnlearnConfig(wanted.original(seed), parse_forget(wanted.forget), chosen, seed, wanted.precision, seed)
 
 
 def _gap(store: Store, subject: UnlearnConfig, reference: Subject, seed: int) -> float | None:
-    if not store.directory(plans.run_id(subject)).finished:
+    if not store.directory(run_id(subject)).finished:
         return None
     value = _judge(store, subject, reference, seed).values["average_gap"]
     return value if math.isfinite(value) else None
@@ -120,7 +121,7 @@ def _gap(store: Store, subject: UnlearnConfig, reference: Subject, seed: int) ->
 
 def _judge(store: Store, wanted: UnlearnConfig, reference: Subject | None, seed: int) -> Subject:
     """A run with its metrics, where validation images are what it is tested on."""
-    found = pipeline.subject_of(store.directory(plans.run_id(wanted)), reference=reference)
+    found = subject_of(store.directory(run_id(wanted)), reference=reference)
     splits = {"forget": found.splits["forget"], "retain": found.splits["retain"], "test": found.splits["validation"]}
     if not len(splits["test"]):
         raise RequestError("the search needs a validation split: give the data a validation share above 0")

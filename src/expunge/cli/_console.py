@@ -23,12 +23,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from expunge.core import config
+from expunge.core import config, registry
 from expunge.core.errors import RequestError
 from expunge.data.poisoning import Poison
-from expunge.runs.execution import Session
-from expunge.runs.plans import DataConfig, ImportConfig, Original, PruneConfig, RunConfig, TrainConfig, UnlearnConfig
+from expunge.data.split_data import DataConfig
+from expunge.runs.unlearn import UnlearnConfig
 from expunge.store.directory import RunDirectory, Store
+from expunge.store.execute import Session
+from expunge.store.run import GivesModel, open_config
 from expunge.training import stepper
 
 T = TypeVar("T")
@@ -146,7 +148,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
 
 
 @contextmanager
-def session(options: Common, memory: float = 0.25) -> Iterator[Session]:
+def session(options: Common, memory: float = 0.25, files: Mapping[str, Path] | None = None) -> Iterator[Session]:
     """A session whose runs show their progress, and may take so many gigabytes for a piece of their work."""
     with progress(options.quiet or options.json) as bars:
         tasks: dict[str, TaskID] = {}
@@ -156,7 +158,7 @@ def session(options: Common, memory: float = 0.25) -> Iterator[Session]:
                 tasks[name] = bars.add_task(name.rpartition("-")[0], total=state.steps)
             bars.update(tasks[name], completed=state.step)
 
-        yield Session(device(options.device), report, options.retry, memory)
+        yield Session(device(options.device), report, options.retry, memory, files or {})
 
 
 def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, T]:
@@ -171,15 +173,17 @@ def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, 
     record = directory.record()
     if record["status"] != "finished":
         raise RequestError(f"{path} is a failed run: {record['reason']}")
-    wanted = config.from_data(cast("type[object]", RunConfig), directory.config())
+    wanted = open_config(directory)
     if not isinstance(wanted, kinds):
         raise RequestError(f"{path} is a run of `expunge {record['kind']}`; this needs one of `expunge {what}`")
     return Store(directory.path.parent), wanted
 
 
-def open_original(path: Path) -> tuple[Store, Original]:
-    """The store and the configuration of an original model: trained here, pruned, or imported."""
-    return open_run(path, (TrainConfig, PruneConfig, ImportConfig), "train")
+def open_original(path: Path) -> tuple[Store, GivesModel]:
+    """The store and the configuration of a run that gives a model."""
+    kinds = tuple(plugin.config for plugin in registry.plugins("runs").values() if plugin.mark.model)
+    store, wanted = open_run(path, kinds, "train")
+    return store, cast("GivesModel", wanted)
 
 
 def open_unlearned(path: Path) -> tuple[Store, UnlearnConfig]:

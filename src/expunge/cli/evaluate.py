@@ -6,8 +6,8 @@ from typing import cast
 
 from expunge.cli import _console
 from expunge.core import config
-from expunge.runs import pipeline
-from expunge.runs.plans import EvaluateConfig, every_metric
+from expunge.runs.evaluate import EvaluateConfig, every_metric, shadow_models
+from expunge.store import execute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,10 @@ def run(arguments: Sequence[str]) -> int:
     store, subject = _console.open_unlearned(given.run)
     reference = None if given.reference is None else _console.open_unlearned(given.reference)[1]
     metrics = tuple(config.parse("metrics", text) for text in given.metrics) or every_metric()
-    wanted = EvaluateConfig(subject, reference, metrics, given.seed, given.shadows)
+    shadows = shadow_models(subject.original, given.shadows)
+    wanted = EvaluateConfig(subject, reference, metrics, given.seed, shadows)
     with _console.session(given) as session:
-        directory = pipeline.run(wanted, store, session)
+        directory = execute.run(wanted, store, session)
     record = directory.record()
     if given.json:
         _console.print_json({"run": str(directory.path), **record})

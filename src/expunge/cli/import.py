@@ -11,8 +11,8 @@ import tyro
 from expunge.cli import _console
 from expunge.core import config
 from expunge.core.errors import RequestError
-from expunge.runs import pipeline
-from expunge.runs.plans import ImportConfig
+from expunge.runs.imported import ImportConfig
+from expunge.store import execute
 from expunge.training.fit import Training
 from expunge.training.stepper import Precision
 
@@ -38,8 +38,8 @@ def run(arguments: Sequence[str]) -> int:
     given = _console.parse(Arguments, "import", __doc__, arguments)
     model = config.parse("models", given.model)
     wanted = ImportConfig(given.images(), model, _digest(given.checkpoint), given.training, given.precision, given.seed)
-    with _console.session(given) as session:
-        directory = pipeline.take_in(wanted, given.checkpoint, _console.store(given.runs), session)
+    with _console.session(given, files={wanted.sha256: given.checkpoint}) as session:
+        directory = execute.run(wanted, _console.store(given.runs), session)
     _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
     return 0
 

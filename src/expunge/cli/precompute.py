@@ -10,8 +10,9 @@ import tyro
 
 from expunge.cli import _console
 from expunge.core.errors import RequestError
-from expunge.runs import pipeline, vectors
-from expunge.runs.plans import PrecomputeConfig, TrainConfig
+from expunge.runs.precompute import PrecomputeConfig, estimate
+from expunge.runs.train import TrainConfig
+from expunge.store import execute
 from expunge.store.directory import RunDirectory
 from expunge.trajectory.store import StoreType
 
@@ -42,11 +43,11 @@ def run(arguments: Sequence[str]) -> int:
     if not given.memory > 0:
         raise RequestError(f"memory must be above 0, got {given.memory}")
     with _console.session(given, memory=given.memory) as session:
-        expected = vectors.estimate(wanted, RunDirectory(given.run.resolve()), store, session)
+        expected = estimate(wanted, RunDirectory(given.run.resolve()), store, session)
         if expected is not None and not given.json:
             size = f"{expected.rows} vectors of {expected.size} numbers, {_size(expected.nbytes)}"
             _console.say(f"{size}: about {_duration(expected.seconds)} of work left")
-        directory = pipeline.run(wanted, store, session)
+        directory = execute.run(wanted, store, session)
     _console.report_run(
         directory,
         given,

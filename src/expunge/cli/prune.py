@@ -9,8 +9,9 @@ import tyro
 
 from expunge.cli import _console
 from expunge.core import registry
-from expunge.runs import pipeline
-from expunge.runs.plans import Original, PruneConfig
+from expunge.runs.prune import PruneConfig
+from expunge.store import execute
+from expunge.store.run import GivesModel
 from expunge.training.fit import Training
 from expunge.training.stepper import Precision
 
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     retraining = _retraining(original, parsed)
     wanted = PruneConfig(original, pruner, parsed.rewind, retraining, parsed.precision, parsed.seed)
     with _console.session(parsed) as session:
-        directory = pipeline.run(wanted, store, session)
+        directory = execute.run(wanted, store, session)
     _console.report_run(directory, parsed, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
     return 0
 
@@ -57,7 +58,7 @@ def _arguments() -> type[Arguments]:
     return dataclasses.make_dataclass("Arguments", [field], bases=(Arguments,), frozen=True, kw_only=True)
 
 
-def _retraining(original: Original, given: Arguments) -> Training | None:
+def _retraining(original: GivesModel, given: Arguments) -> Training | None:
     """The plan of training under the mask, where it is not that of the original."""
     plan = original.training
     if given.epochs is not None:

@@ -9,8 +9,8 @@ import tyro
 
 from expunge.cli import _console
 from expunge.core import checks, config
-from expunge.runs import pipeline
-from expunge.runs.plans import ScoreConfig
+from expunge.runs.score import ScoreConfig
+from expunge.store import execute
 from expunge.store.directory import RunDirectory
 
 
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     store, original = _console.open_original(given.run)
     wanted = ScoreConfig(original, config.parse("scores", given.score), given.seed)
     with _console.session(given) as session:
-        directory = pipeline.run(wanted, store, session)
+        directory = execute.run(wanted, store, session)
     if given.csv is not None:
         _write(directory, given.csv)
     if given.json:

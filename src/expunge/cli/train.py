@@ -8,8 +8,8 @@ import tyro
 from expunge.cli import _console
 from expunge.core import config
 from expunge.data.poisoning import parse_poison
-from expunge.runs import pipeline
-from expunge.runs.plans import TrainConfig
+from expunge.runs.train import TrainConfig
+from expunge.store import execute
 from expunge.training.fit import Training
 from expunge.training.stepper import Precision
 
@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     model = config.parse("models", given.model)
     wanted = TrainConfig(given.images(poison), model, given.training, given.precision, given.seed)
     with _console.session(given) as session:
-        directory = pipeline.run(wanted, _console.store(given.runs), session)
+        directory = execute.run(wanted, _console.store(given.runs), session)
     method = "hessian-free" if given.training.record else "scrub"
     _console.report_run(directory, given, f"unlearn: expunge unlearn --run RUN --forget random:10% {method}")
     return 0

@@ -9,11 +9,11 @@ from typing import Annotated, Union
 import tyro
 
 from expunge.cli import _console
-from expunge.core import registry
+from expunge.core import config, registry
 from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
-from expunge.runs import pipeline
-from expunge.runs.plans import UnlearnConfig, retraining
+from expunge.runs.unlearn import UnlearnConfig, retraining
+from expunge.store import execute
 from expunge.training.stepper import Precision
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
@@ -44,14 +44,15 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in given if word != NO_MASK]
     parsed = _console.parse(_arguments(given), "unlearn", __doc__, words)
     choice: _Choice = parsed.choice  # pyright: ignore
-    presets.check_roles(choice.method, _options(given))
+    method = _with_runs(choice.method)
+    presets.check_roles(method, _options(given))
     store, original = _console.open_original(parsed.run)
-    chosen = Unlearning(choice.method, choice.update_mask, choice.adapters)
+    chosen = Unlearning(method, choice.update_mask, choice.adapters)
     wanted = UnlearnConfig(
         original, parse_forget(parsed.forget), chosen, parsed.forget_seed, parsed.precision, parsed.seed
     )
     with _console.session(parsed) as session:
-        directory = pipeline.run(wanted, store, session)
+        directory = execute.run(wanted, store, session)
     _console.report_run(directory, parsed, "evaluate: expunge evaluate --run RUN --reference RETRAINED")
     return 0
 
@@ -120,11 +121,35 @@ def _subcommand(name: str, given: list[str]) -> object:
     if default.update_mask is not None and name not in registry.plugins("methods"):
         summary = f"{registry.of_config('methods', method).name} with an update mask: {summary}"
     values = {key: value for key, value in (("update_mask", mask), ("adapters", adapters)) if value is not None}
+    method = _with_folders(method)
     fields: list[tuple[str, object]] = [("method", Annotated[type(method), tyro.conf.arg(name="")])]
     fields += [(key, type(value)) for key, value in values.items()]
     shape = dataclasses.make_dataclass(f"Choice_{name}", fields, bases=(_Choice,), frozen=True)  # pyright: ignore
     default_choice = shape(method, **values)
     return Annotated[shape, tyro.conf.subcommand(name.replace("_", "-"), default=default_choice, description=summary)]
+
+
+def _with_folders(method: object) -> object:
+    """The same options, where the folder of a run is asked for in place of a run itself."""
+    names = config.run_fields(type(method))
+    if not names:
+        return method
+    folder = Annotated[Path | None, tyro.conf.arg(metavar="RUN")]
+    fields: list[tuple[str, object, object]] = [(name, folder, None) for name in names]
+    shape = dataclasses.make_dataclass(type(method).__name__, fields, bases=(type(method),), frozen=True)
+    return shape(**{field.name: getattr(method, field.name) for field in dataclasses.fields(shape)})
+
+
+def _with_runs(method: object) -> object:
+    """The options of the method itself, with the runs whose folders were given."""
+    plugin = next(each for each in registry.plugins("methods").values() if isinstance(method, each.config))
+    names = config.run_fields(plugin.config)
+    if not names:
+        return method
+    values = {field.name: getattr(method, field.name) for field in dataclasses.fields(plugin.config)}
+    folders = {name: values[name] for name in names if values[name] is not None}
+    runs = {name: _console.open_run(folder, (object,), "precompute")[1] for name, folder in folders.items()}
+    return config.override(plugin.config, {}, values | runs, plugin.name)
 
 
 def _options(given: list[str]) -> list[str]:

@@ -6,7 +6,6 @@ it is text such as ``resnet18:width=16`` (:func:`parse`).
 """
 
 import ast
-import copy
 import dataclasses
 import hashlib
 import json
@@ -37,18 +36,18 @@ class Choice:
     """Annotation of a field that holds the configuration of some plug-in of this kind."""
 
     kind: str
+    model: bool = False
+    """Of kinds of runs: only those that give a model."""
+    only: str = ""
+    """Of kinds of runs: this one alone."""
 
 
-@dataclass(frozen=True)
-class Later:
-    """Annotation of a field whose type is defined further down: a configuration that holds others of its kind."""
+def to_data(value: object, declared: object = None, *, runs: bool = False) -> dict[str, object]:
+    """A configuration as JSON-ready data (see the module for plug-ins and tagged unions).
 
-    resolve: Callable[[], object]
-
-
-def to_data(value: object, declared: object = None) -> dict[str, object]:
-    """A configuration as JSON-ready data (see the module for plug-ins and tagged unions)."""
-    return cast("dict[str, object]", _converter().unstructure(value, declared or type(value)))
+    A run that it holds is given by id and digest, or, with ``runs``, as the value that it is.
+    """
+    return cast("dict[str, object]", _converter(runs).unstructure(value, declared or type(value)))
 
 
 def from_data(kind: type[T], data: object) -> T:
@@ -153,7 +152,7 @@ def override(kind: type[T], data: Mapping[str, object], values: Mapping[str, obj
     Raises:
         RequestError: A key is unknown or a value wrong; ``what`` says for whom.
     """
-    merged = copy.deepcopy(dict(data))
+    merged = _copied(data)
     for key, value in values.items():
         path = _path(kind, key, what)
         _set(kind, merged, path, value, what)
@@ -161,6 +160,12 @@ def override(kind: type[T], data: Mapping[str, object], values: Mapping[str, obj
         return from_data(kind, merged)
     except RequestError as error:
         raise RequestError(f"{what}: {error}") from error
+
+
+def _copied(data: Mapping[str, object]) -> dict[str, object]:
+    """A copy whose objects can be changed; runs and other values are shared."""
+    parts = {key: cast("Mapping[str, object]", part) for key, part in data.items() if isinstance(part, Mapping)}
+    return {key: _copied(parts[key]) if key in parts else part for key, part in data.items()}
 
 
 def _path(kind: type, key: str, what: str) -> list[str]:
@@ -190,7 +195,7 @@ def _set(kind: type, data: dict[str, object], path: list[str], value: object, wh
         if name not in data:
             default = _default(kind, name)
             if dataclasses.is_dataclass(default) and not isinstance(default, type):
-                data[name] = to_data(default) | ({"kind": tag(type(default))} if name == "rule" else {})
+                data[name] = to_data(default, runs=True) | ({"kind": tag(type(default))} if name == "rule" else {})
         inner = data.get(name)
         if not isinstance(inner, dict):
             raise RequestError(f"{what}: {name} has no options of its own, so {'.'.join(path)} means nothing")
@@ -222,7 +227,7 @@ def _literal(raw: str) -> object:
 
 
 @cache
-def _converter() -> cattrs.Converter:
+def _converter(runs: bool = False) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     for plain, accepted in (
         (float, (numbers.Real,)),
@@ -235,14 +240,12 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_func(_is_list, lambda value, kind: _structure_list(value, get_args(kind)[0]))
     converter.register_structure_hook(Path, lambda value, _: Path(str(value)))
     converter.register_unstructure_hook(Path, str)
-    converter.register_structure_hook_func(_is_choice, lambda value, kind: _structure_choice(value, _kind(kind)))
-    converter.register_unstructure_hook_factory(_is_choice, lambda kind: lambda value: _unstructure_choice(value, kind))
-    converter.register_structure_hook_func(_is_later, lambda value, kind: converter.structure(value, _later(kind)))  # pyright: ignore
+    converter.register_structure_hook_func(_is_choice, lambda value, kind: _structure_choice(value, _choice(kind)))
     converter.register_unstructure_hook_factory(
-        _is_later, lambda kind: lambda value: converter.unstructure(value, _later(kind))
+        _is_choice, lambda kind: lambda value: _unstructure_choice(value, kind, runs)
     )
     converter.register_structure_hook_func(_is_union, _structure_union)
-    converter.register_unstructure_hook_func(_is_union, _unstructure_union)
+    converter.register_unstructure_hook_func(_is_union, lambda value: _unstructure_union(value, runs))
     return converter
 
 
@@ -291,19 +294,14 @@ def _is_choice(kind: object) -> bool:
     return get_origin(kind) is Annotated and any(isinstance(note, Choice) for note in get_args(kind)[1:])
 
 
-def _is_later(kind: object) -> bool:
-    return get_origin(kind) is Annotated and any(isinstance(note, Later) for note in get_args(kind)[1:])
+def _choice(kind: object) -> Choice:
+    return next(note for note in get_args(kind)[1:] if isinstance(note, Choice))
 
 
-def _later(kind: object) -> object:
-    return next(note for note in get_args(kind)[1:] if isinstance(note, Later)).resolve()
-
-
-def _kind(kind: object) -> str:
-    return next(note.kind for note in get_args(kind)[1:] if isinstance(note, Choice))
-
-
-def _structure_choice(value: object, kind: str) -> object:
+def _structure_choice(value: object, choice: Choice) -> object:
+    kind = choice.kind
+    if kind == "runs" and (isinstance(value, Own) or registry.is_run(value)):
+        return _checked(value, choice)
     if isinstance(value, str):
         return parse(kind, value)
     if not isinstance(value, Mapping) or "name" not in value:
@@ -313,9 +311,21 @@ def _structure_choice(value: object, kind: str) -> object:
     return _converter().structure(data, plugin.config)
 
 
-def _unstructure_choice(value: object, kind: object) -> object:
-    plugin = registry.of_config(_kind(kind), value)
-    return {"name": plugin.name, **_converter().unstructure(value, plugin.config)}
+def _checked(value: object, choice: Choice) -> object:
+    if registry.is_run(value):
+        plugin = registry.of_config("runs", value)
+        if choice.model and not plugin.mark.model:
+            raise TypeError(f"expected a run that gives a model, got {run_id(value)}")
+        if choice.only not in ("", plugin.name):
+            raise TypeError(f"expected a run of `expunge {choice.only}`, got {run_id(value)}")
+    return value
+
+
+def _unstructure_choice(value: object, kind: object, runs: bool) -> object:
+    if _choice(kind).kind == "runs":
+        return value if runs else {"run": "own"} if isinstance(value, Own) else _reference(value)
+    plugin = registry.of_config(_choice(kind).kind, value)
+    return {"name": plugin.name, **_converter(runs).unstructure(value, plugin.config)}
 
 
 def tag(kind: type) -> str:
@@ -344,7 +354,153 @@ def _structure_union(value: object, kind: object) -> object:
     return _converter().structure(data, members[str(data.pop("kind"))])
 
 
-def _unstructure_union(value: object) -> object:
+def _unstructure_union(value: object, runs: bool) -> object:
     if value is None:
         return None
-    return {"kind": tag(type(value)), **_converter().unstructure(value, type(value))}
+    return {"kind": tag(type(value)), **_converter(runs).unstructure(value, type(value))}
+
+
+@dataclass(frozen=True)
+class Own:
+    """Stands for the original model of an unlearning in a text that is written before it is known."""
+
+
+OWN = Own()
+"""The one value of :class:`Own`."""
+
+_DIGEST = "__digest__"
+
+
+def _reference(wanted: object) -> dict[str, object]:
+    return {"run": run_id(wanted), "digest": run_digest(wanted)}
+
+
+def run_id(wanted: object) -> str:
+    """The name of a run's directory: its kind, a few words for people, and twelve digits of its digest."""
+    plugin = registry.of_config("runs", wanted)
+    return f"{plugin.name}-{plugin.mark.words(wanted)}-{run_digest(wanted)[:12]}"
+
+
+def run_digest(wanted: object) -> str:
+    """The digest of a run's configuration, in which every run that it refers to counts by its own digest.
+
+    It is computed once for each configuration, parents first, so that a chain of any length costs its length.
+    """
+    if _DIGEST not in vars(wanted):
+        for each in ordered([wanted]):
+            if _DIGEST not in vars(each):
+                vars(each)[_DIGEST] = digest_data(run_to_data(each))
+    return cast("str", vars(wanted)[_DIGEST])
+
+
+def run_to_data(wanted: object) -> dict[str, object]:
+    """The configuration of a run as JSON-ready data with its kind; the runs that it refers to by id and digest."""
+    plugin = registry.of_config("runs", wanted)
+    return {"kind": plugin.name, **to_data(wanted, plugin.config)}
+
+
+def run_from_data(data: Mapping[str, object], known: Mapping[str, object]) -> object:
+    """The run that ``data`` describes, where ``known`` holds the runs that it refers to, by id.
+
+    Raises:
+        RequestError: It describes none, or one of the runs is not the one that was referred to.
+    """
+    fields = dict(data)
+    plugin = registry.find("runs", str(fields.pop("kind", "")))
+    return from_data(plugin.config, _replaced(fields, known))
+
+
+def references(data: object) -> dict[str, str]:
+    """The ids of the runs that JSON-ready data refers to, by digest."""
+    if isinstance(data, Mapping):
+        items = cast("Mapping[str, object]", data)
+        name = referred(items)
+        if name is not None:
+            return {str(items["digest"]): name}
+        return {key: value for part in items.values() for key, value in references(part).items()}
+    if isinstance(data, list):
+        return {key: value for part in cast("list[object]", data) for key, value in references(part).items()}
+    return {}
+
+
+def referred(data: Mapping[str, object]) -> str | None:
+    """The id of the run that an object refers to, if it is a reference."""
+    return str(data["run"]) if set(data) == {"run", "digest"} else None
+
+
+def _replaced(data: object, known: Mapping[str, object]) -> object:
+    """The data with runs in the places of references."""
+    if isinstance(data, Mapping):
+        items = cast("Mapping[str, object]", data)
+        name = referred(items)
+        if name is None:
+            return {key: _replaced(part, known) for key, part in items.items()}
+        if run_digest(known[name]) != items["digest"]:
+            raise RequestError(f"{name} has another configuration than the one referred to: make it again")
+        return known[name]
+    return [_replaced(part, known) for part in cast("list[object]", data)] if isinstance(data, list) else data
+
+
+def parents(wanted: object) -> dict[str, object]:
+    """The runs that a run depends on, by role: those in its fields, and those that its kind computes."""
+    computed = registry.of_config("runs", wanted).mark.parents
+    return _held(wanted) | ({} if computed is None else dict(computed(wanted)))
+
+
+def ordered(wanted: Iterable[object]) -> list[object]:
+    """Every one of these runs and of those before them, once each, parents before children."""
+    found: dict[int, object] = {}
+    begun: set[int] = set()
+    waiting = list(wanted)[::-1]
+    while waiting:
+        each = waiting[-1]
+        if id(each) in begun:
+            found.setdefault(id(each), waiting.pop())
+            continue
+        begun.add(id(each))
+        waiting += [parent for parent in parents(each).values() if id(parent) not in found][::-1]
+    return list(found.values())
+
+
+def _held(value: object, role: str = "") -> dict[str, object]:
+    """The runs in the fields of a configuration and of what it holds, by the name of the field."""
+    if isinstance(value, tuple):
+        parts = enumerate(cast("tuple[object, ...]", value))
+        return {key: run for number, part in parts for key, run in _in_place(part, f"{role}.{number}").items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {key: run for name in names for key, run in _in_place(getattr(value, name), name).items()}
+    return {}
+
+
+def run_fields(kind: type) -> list[str]:
+    """The fields of a configuration that hold a run."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [name for name, hint in hints.items() if any(_holds_run(each) for each in (hint, *get_args(hint)))]
+
+
+def _holds_run(kind: object) -> bool:
+    return _is_choice(kind) and _choice(kind).kind == "runs"
+
+
+def held(value: object) -> list[object]:
+    """The runs in the fields of a configuration and of what it holds."""
+    return list(_held(value).values())
+
+
+def _in_place(value: object, role: str) -> dict[str, object]:
+    return {role: value} if registry.is_run(value) else _held(value, role)
+
+
+def bind(value: T, original: object) -> T:
+    """The value with the original model in every place that :data:`OWN` holds."""
+    if isinstance(value, Own):
+        return cast("T", original)
+    if isinstance(value, tuple):
+        return cast("T", tuple(bind(part, original) for part in cast("tuple[object, ...]", value)))
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    before = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    after = {name: bind(part, original) for name, part in before.items()}
+    changed = {name: part for name, part in after.items() if part is not before[name]}
+    return dataclasses.replace(value, **changed) if changed else value  # pyright: ignore

@@ -20,6 +20,7 @@ from typing import TypeVar, cast, get_type_hints
 from expunge.core.errors import RequestError
 
 Function = TypeVar("Function", bound=Callable[..., object])
+Config = TypeVar("Config")
 
 _MARK = "__expunge_plugin__"
 
@@ -41,8 +42,13 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "pruning": Kind("expunge.pruning", "pruner", ("model", "shape", "config", "context")),
         "scores": Kind("expunge.scores", "score", ("model", "data", "config", "context")),
         "models": Kind("expunge.models", "model", ("config", "shape", "num_classes")),
+        "runs": Kind("expunge.runs", "kind of run", ("config", "parents", "draft", "session")),
     }
 )
+
+
+def _nothing(_: object) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,11 @@ class Mark:
     roles: tuple[str, ...] = ("forget", "retain")
     trained: bool = True
     trajectory: bool = False
+    model: bool = False
+    label: Callable[[object], str] = _nothing
+    words: Callable[[object], str] = _nothing
+    scenario: Callable[[object], str] = _nothing
+    parents: Callable[[object], Mapping[str, object]] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,40 @@ def pruner(*, reference: str, aliases: Iterable[str] = (), trained: bool = True)
             is shown those of that epoch: SynFlow prunes at initialisation.
     """
     return _marker(Mark("pruning", aliases=tuple(aliases), reference=reference, trained=trained))
+
+
+def run(
+    *,
+    label: Callable[[Config], str] | None = None,
+    name: Callable[[Config], str] | None = None,
+    scenario: Callable[[Config], str] | None = None,
+    parents: Callable[[Config], Mapping[str, object]] | None = None,
+    model: bool = False,
+) -> Callable[[Function], Function]:
+    """Mark ``f(config, parents, draft, session) -> Record`` as a kind of run.
+
+    The runs that it depends on are those in the fields of its configuration (annotated ``Choice("runs")``) and in
+    what these hold; ``parents`` maps the role of each, the name of its field, to its directory.
+
+    Args:
+        label: The word for such a run in tables; none by default.
+        name: The words in the name of its directory; by default the label and the seed.
+        scenario: What sets an evaluation apart from others of the same method, for tables; nothing by default.
+        parents: Further runs that it depends on, by role, which the kind computes; they may replace those of fields.
+        model: Whether it gives a model: whatever does can be unlearned from.
+    """
+    labelled = cast("Callable[[object], str]", label or _nothing)
+    words = name or (lambda config: f"{labelled(config)}-s{getattr(config, 'seed', 0)}")
+    return _marker(
+        Mark(
+            "runs",
+            model=model,
+            label=labelled,
+            words=cast("Callable[[object], str]", words),
+            scenario=cast("Callable[[object], str]", scenario or _nothing),
+            parents=cast("Callable[[object], Mapping[str, object]] | None", parents),
+        )
+    )
 
 
 def _marker(mark: Mark) -> Callable[[Function], Function]:
@@ -233,6 +278,16 @@ def of_config(kind: str, config: object) -> Plugin:
         if type(config) is plugin.config:
             return plugin
     raise RequestError(f"{type(config).__name__} is the configuration of no {KINDS[kind].singular}")
+
+
+@cache
+def _kinds_of_runs() -> Mapping[type, Plugin]:
+    return {plugin.config: plugin for plugin in plugins("runs").values()}
+
+
+def is_run(value: object) -> bool:
+    """Whether a value is the configuration of a run."""
+    return type(value) in _kinds_of_runs()
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -1,12 +1,13 @@
 """Hessian-free unlearning: the tangent of the whole recorded training in the direction of leaving examples out."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from expunge.core import checks
+from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.core.registry import method
 from expunge.core.weights import check_plain, trainable
@@ -31,13 +32,14 @@ class HessianFreeConfig:
     additive: the sum of one vector for each example, which do not know of each other, and can be computed before."""
     as_released: bool = False
     """The released recursion instead: its vectors also take back weight decay, and their batches keep their size."""
-    vectors: str = ""
-    """A run of `expunge precompute` of the same model: the change is the sum of its vectors, in milliseconds."""
+    vectors: Annotated[object, Choice("runs", only="precompute")] | None = None
+    """A run of `expunge precompute` of the same model: the change is the sum of its vectors, in milliseconds. In a
+    bench ``vectors=precompute`` or ``vectors=(precompute:dtype=bfloat16)``: it is made where it is missing."""
 
     def __post_init__(self) -> None:
         """Check the words."""
         checks.one_of(get_args(Variant), variant=self.variant)
-        if self.vectors and self.variant != "additive":
+        if self.vectors is not None and self.variant != "additive":
             raise RequestError("vectors add up: take variant=additive with them, or leave them out")
 
 
@@ -61,7 +63,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
     check_plain(model, "hessian_free")
     forget = trajectory.plan.positions(data.forget.ids)
     allowed = moving.movable(model, context)
-    if config.vectors:
+    if config.vectors is not None:
         change = _stored(model, data, trajectory, config, context)
     else:
         images = data.everything()
@@ -92,10 +94,10 @@ def _stored(
     """The sum of stored vectors, by the names of the weights."""
     if context.vectors is None:
         raise RequestError("there are no runs to find vectors in: expunge.trajectory.online deletes from a store")
-    store = context.vectors(config.vectors)
+    store = context.vectors
     if store.layout.as_released != config.as_released:
         raise RequestError(
-            f"the vectors of {config.vectors} are{'' if store.layout.as_released else ' not'} of the released "
+            f"the vectors are{'' if store.layout.as_released else ' not'} of the released "
             f"recursion: set as_released={str(store.layout.as_released).lower()}"
         )
     store.check_trajectory(trajectory.digest())

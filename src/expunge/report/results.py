@@ -18,6 +18,7 @@ from torch import Tensor
 from expunge.core.errors import RequestError
 from expunge.evaluation.predictions import Predictions
 from expunge.store.directory import Record, RunDirectory, Store, read_json
+from expunge.store.run import expanded
 
 _RECORD = "subject.original.training.record"
 
@@ -203,13 +204,13 @@ def _of_entry(folder: Path, manifest: Path, entry: Mapping[str, object]) -> Row:
 def _config_of(folder: Path, subject: str | None) -> dict[str, object]:
     """What is known of the configuration of an evaluation that was never made: that of its subject, if there."""
     path = folder / (subject or "") / "config.json"
-    return {"subject": read_json(path)} if subject and path.is_file() else {}
+    return {"subject": expanded(RunDirectory(path.parent))} if subject and path.is_file() else {}
 
 
 def _found(directory: RunDirectory) -> Row:
     """The row of an evaluation that is there, finished or failed."""
     path = directory.path / "run.json"
-    record, config = directory.record(), directory.config()
+    record, config = directory.record(), expanded(directory)
     status = record.get("status")
     if status not in ("finished", "failed"):
         cure = "delete its folder and run it again"

@@ -174,6 +174,11 @@ class Draft:
     path: Path
     target: Path
 
+    @property
+    def store(self) -> Store:
+        """The store that the run will be in."""
+        return Store(self.target.parent)
+
     def tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write ``<name>.safetensors``."""
         self._write(name, tensors, None)

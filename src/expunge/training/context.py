@@ -44,8 +44,8 @@ class Context:
     """The recorded training of the original model, if it was recorded."""
     l2: float | None = None
     """Coefficient of ``l2/2 ||w||^2`` in the loss that the original was trained on, where that is known."""
-    vectors: "Callable[[str], VectorStore] | None" = None
-    """Finds the vectors that ``expunge precompute`` has kept, by the name of the run."""
+    vectors: "VectorStore | None" = None
+    """The vectors that ``expunge precompute`` has kept of the training, where the method asks for them."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds per phase."""
     notes: dict[str, object] = field(default_factory=dict[str, object])

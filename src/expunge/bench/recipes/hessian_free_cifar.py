@@ -3,7 +3,7 @@
 from expunge.bench.grid import Comparison
 from expunge.bench.recipes import _hessian_free
 from expunge.core import config
-from expunge.runs.plans import DataConfig
+from expunge.data.split_data import DataConfig
 
 
 def recipe() -> Comparison:

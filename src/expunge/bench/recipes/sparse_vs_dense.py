@@ -2,7 +2,7 @@
 
 from expunge.bench.grid import Comparison
 from expunge.core import config
-from expunge.runs.plans import DataConfig
+from expunge.data.split_data import DataConfig
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 

@@ -4,15 +4,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
 
-from expunge.core import config
+from expunge.core import config, registry
 from expunge.core.errors import OutOfMemory, RequestError, RunError
-from expunge.runs import preparation
-from expunge.runs.plans import DataConfig, EvaluateConfig, RunConfig, kind, label, run_id, scenario
-from expunge.runs.preparation import Prepared
 from expunge.store.directory import Draft, Record, RunDirectory, Store
 from expunge.store.environment import PeakMemory, provenance
 from expunge.training.stepper import Progress
@@ -22,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Session:
-    """Where and before whose eyes runs take place; nothing here changes a result's meaning."""
+    """Device, callbacks and limits of the runs that are made; nothing here changes a result's meaning."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     on_step: Callable[[str, Progress], None] | None = None
@@ -31,11 +29,9 @@ class Session:
     """Try failed runs again."""
     memory: float = 0.25
     """Gigabytes that work which can be cut into pieces may take for a piece."""
+    files: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    """Files of the user's that runs are made from, by the SHA-256 of their bytes."""
     _memory: dict[object, object] = field(default_factory=dict[object, object], init=False, repr=False, compare=False)
-
-    def prepare(self, wanted: DataConfig) -> Prepared:
-        """The split data, on the CPU."""
-        return self.remember(("data", wanted), lambda: preparation.prepare(wanted))
 
     def reporter(self, name: str) -> Callable[[Progress], None] | None:
         """What a run of that name calls after each step; None where nobody watches."""
@@ -51,20 +47,43 @@ class Session:
         return cast("T", found)
 
 
+def run(wanted: object, store: Store, session: Session) -> RunDirectory:
+    """The run of this configuration, after its parents: found if it exists, else made.
+
+    A failure of the work is kept as a failed run with its reason; what cannot be written (a full disk), finds
+    too little memory or is interrupted leaves no run.
+
+    Raises:
+        RequestError: The request is wrong (no such data, a forget set that is empty, ...).
+        RunError: The run, or one of its parents, failed now or before.
+    """
+    for each in config.ordered([wanted]):
+        made(each, store, session)
+    return store.directory(config.run_id(wanted))
+
+
+def made(wanted: object, store: Store, session: Session) -> RunDirectory:
+    """The directory of a run whose parents are there: found if it exists, else made."""
+    plugin = registry.of_config("runs", wanted)
+    before = {role: store.directory(config.run_id(parent)) for role, parent in config.parents(wanted).items()}
+    work = lambda draft: cast("Record", plugin.function(wanted, before, draft, session))  # noqa: E731
+    return once(wanted, before, store, session, work)
+
+
 def once(
-    wanted: RunConfig,
+    wanted: object,
     before: Mapping[str, RunDirectory],
     store: Store,
     session: Session,
     work: Callable[[Draft], Record],
 ) -> RunDirectory:
     """The directory of a run, in which ``work`` has been done once, whoever else wants it at the same time."""
-    directory = store.directory(run_id(wanted))
+    directory = store.directory(config.run_id(wanted))
     if _settled(directory, session):
         return directory
     with store.lock(directory.id):
         if not _settled(directory, session):  # another process may have made it meanwhile
-            with store.draft(directory.id, config.to_data(wanted, RunConfig)) as draft:
+            with store.draft(directory.id, config.run_to_data(wanted)) as draft:
                 _record(wanted, before, draft, session, work)
     return directory
 
@@ -81,19 +100,19 @@ def _settled(directory: RunDirectory, session: Session) -> bool:
 
 
 def _record(
-    wanted: RunConfig,
+    wanted: object,
     before: Mapping[str, RunDirectory],
     draft: Draft,
     session: Session,
     work: Callable[[Draft], Record],
 ) -> None:
     """Do the work and write down how it went."""
-    memory = PeakMemory(session.device)
+    memory, plugin = PeakMemory(session.device), registry.of_config("runs", wanted)
     record: Record = {
-        "id": run_id(wanted),
-        "kind": kind(wanted),
-        "label": label(wanted),
-        "scenario": scenario(wanted.subject.original) if isinstance(wanted, EvaluateConfig) else "",
+        "id": config.run_id(wanted),
+        "kind": plugin.name,
+        "label": plugin.mark.label(wanted),
+        "scenario": plugin.mark.scenario(wanted),
         "parents": {role: directory.id for role, directory in before.items()},
         "started": _now(),
         **provenance(session.device),

@@ -1,31 +1,47 @@
-"""What a run's configuration names, made real: the split data, the forget set, the untrained model."""
+"""A data set split for training: which images, how they are split, and a backdoor in them if there is one."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge.core import randomness, registry
+from expunge.core.config import Choice
 from expunge.data import splits
 from expunge.data.dataset import Dataset
-from expunge.data.forgetting import forget_ids
 from expunge.data.image_set import ImageSet
-from expunge.data.normalisation import with_normalisation
 from expunge.data.poisoning import Poison, poison, triggered
-from expunge.runs.plans import DataConfig, Original, UnlearnConfig
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A data set split for training: what is learned, what is held out, what is never shown to a method."""
+class DataConfig:
+    """Which images, and how they are split."""
+
+    source: Annotated[object, Choice("data")]
+    """Where the images come from."""
+    limit: int | None = None
+    """Use a class-balanced part of this many training images; all by default."""
+    test_limit: int | None = None
+    """Use a class-balanced part of this many test images; all by default."""
+    validation: float = 0.1
+    """Share of each class that is set aside for validation."""
+    seed: int = 0
+    """Seed of these choices."""
+    poison: Poison | None = None
+    """A backdoor in the training images; none by default."""
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """A data set split for training: the training set, the validation set, and a test set that no method sees."""
 
     train: ImageSet
     validation: ImageSet
     test: ImageSet
     dataset: Dataset
     poison: "Poisoned | None" = None
-    """What is poisoned in the training set, if anything."""
+    """The poisoned examples of the training set, if there are any."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,7 @@ class Poisoned:
     """Test images of other classes with the trigger, labelled with the target; empty without a trigger at test time."""
 
 
-def prepare(wanted: DataConfig) -> Prepared:
+def load(wanted: DataConfig) -> SplitData:
     """Load and split the data, on the CPU."""
     plugin = registry.of_config("data", wanted.source)
     dataset = cast("Dataset", plugin.function(wanted.source))
@@ -51,11 +67,13 @@ def prepare(wanted: DataConfig) -> Prepared:
     )
     held, test = pool.select(validation), _limited(dataset.test, wanted.test_limit, wanted.seed, "test")
     if wanted.poison is None:
-        return Prepared(pool.select(train), held, test, dataset)
+        return SplitData(pool.select(train), held, test, dataset)
     clean = pool.select(train)
     poisoned, ids = poison(clean, wanted.poison, dataset.num_classes)
     before = clean.select(torch.isin(clean.ids, ids))
-    return Prepared(poisoned, held, test, dataset, Poisoned(wanted.poison, ids, before, triggered(test, wanted.poison)))
+    return SplitData(
+        poisoned, held, test, dataset, Poisoned(wanted.poison, ids, before, triggered(test, wanted.poison))
+    )
 
 
 def _limited(images: ImageSet, count: int | None, seed: int, name: str) -> ImageSet:
@@ -63,18 +81,3 @@ def _limited(images: ImageSet, count: int | None, seed: int, name: str) -> Image
         return images
     generator = randomness.generator(seed, "limit", name)
     return images.select(splits.balanced_subset(images.labels, count, generator))
-
-
-def forget_set(wanted: UnlearnConfig, data: Prepared) -> Tensor:
-    """The ids of the forget set: sorted int64."""
-    generator = randomness.generator(wanted.forget_seed, "forget")
-    poisoned = None if data.poison is None else data.poison.ids
-    return forget_ids(wanted.forget, data.train, generator, data.dataset.num_classes, poisoned)
-
-
-def build(wanted: Original, dataset: Dataset) -> nn.Module:
-    """The untrained model of this configuration, with its input step, on the CPU."""
-    plugin = registry.of_config("models", wanted.model)
-    with randomness.seeded(randomness.generator(wanted.seed, "initialisation")):
-        network = cast("nn.Module", plugin.function(wanted.model, dataset.train.shape, dataset.num_classes))
-    return with_normalisation(network, dataset.mean, dataset.std)

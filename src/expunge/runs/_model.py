@@ -1,0 +1,96 @@
+"""What the kinds of runs that give a model share: building, loading, and writing what other runs read of it."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from expunge.core import randomness, registry
+from expunge.core import weights as model_weights
+from expunge.core.masks import Mask
+from expunge.data.dataset import Dataset
+from expunge.data.image_set import ImageSet
+from expunge.data.normalisation import with_normalisation
+from expunge.data.poisoning import GaussianPoison, noise_of
+from expunge.data.split_data import SplitData
+from expunge.evaluation.gaussian_poison import gaussian_poison_scores
+from expunge.evaluation.predictions import predict
+from expunge.runs._data import load_data
+from expunge.store import run
+from expunge.store.directory import Draft, Record, RunDirectory
+from expunge.store.execute import Session
+from expunge.store.run import GivesModel
+from expunge.training import fit
+from expunge.training.context import Context
+from expunge.training.fit import Training
+
+
+def build(wanted: GivesModel, dataset: Dataset) -> nn.Module:
+    """The untrained model of this configuration, with its input step, on the CPU."""
+    plugin = registry.of_config("models", wanted.model)
+    with randomness.seeded(randomness.generator(wanted.seed, "initialisation")):
+        network = cast("nn.Module", plugin.function(wanted.model, dataset.train.shape, dataset.num_classes))
+    return with_normalisation(network, dataset.mean, dataset.std)
+
+
+def load_model(wanted: GivesModel, directory: RunDirectory, session: Session) -> tuple[nn.Module, Mask | None]:
+    """The model of a run, on the CPU, in evaluation mode; and its sparsity mask, if it is sparse."""
+    model, stored = build(wanted, load_data(wanted.data, session).dataset), directory.model()
+    model_weights.load(model, stored.state, f"{directory.path / 'model.safetensors'}")
+    return model.eval(), Mask(stored.kept) if stored.kept else None
+
+
+def l2_of(training: Training) -> float | None:
+    """The coefficient of the L2 term in the loss of training; None where decay is no part of the loss."""
+    return training.rule.weight_decay if training.rule.optimizer == "sgd" else None
+
+
+def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
+    """The context of a run: its generator for this purpose, device, precision and progress."""
+    return Context(
+        generator=randomness.generator(wanted.seed, *purpose, device=session.device),
+        device=session.device,
+        precision=wanted.precision,
+        on_step=session.reporter(run.run_id(wanted)),
+    )
+
+
+def fit_plan(model: nn.Module, images: ImageSet, training: Training, context: Context, first: int = 0) -> None:
+    """Train by a plan, from its epoch ``first``."""
+    epochs, size, last = training.epochs, training.batch_size, training.stop_after
+    fit.fit(model, images, training.rule, context, epochs=epochs, batch_size=size, first=first, last=last)
+    for stepper in context.steppers:
+        stepper.check()
+
+
+def save(
+    model: nn.Module, data: SplitData, draft: Draft, context: Context, extra: Mapping[str, Tensor] | None = None
+) -> Record:
+    """Write weights, history and the predictions on every split; the result for ``run.json``."""
+    tensors: dict[str, Tensor] = dict(extra or {})
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    if data.poison is not None and len(data.poison.triggered):
+        splits["triggered"] = data.poison.triggered
+    for name, images in splits.items():
+        found = predict(model, images, context.device)
+        tensors |= {f"{name}.logits": found.logits, f"{name}.labels": found.labels, f"{name}.ids": found.ids}
+    tensors |= _poison_scores(model, data, context.device)
+    draft.model(model.state_dict(), [name for name, _ in model.named_parameters()], context.sparsity or {})
+    draft.tensors("predictions", tensors)
+    draft.lines("history", context.history())
+    return {
+        "data": data.train.fingerprint(),
+        "seconds": context.seconds,
+        "steps": context.steps(),
+        "notes": context.notes,
+    }
+
+
+def _poison_scores(model: nn.Module, data: SplitData, device: torch.device) -> dict[str, Tensor]:
+    """How much each Gaussian poison still shows in the model, where there are any."""
+    if data.poison is None or not isinstance(data.poison.config.trigger, GaussianPoison):
+        return {}
+    clean, poisoning, sigma = data.poison.clean, data.poison.config, data.poison.config.trigger.sigma
+    noise = noise_of(clean.ids, clean.shape, poisoning)
+    return {"scores.gaussian_poison": gaussian_poison_scores(model, clean, noise, sigma, device)}

@@ -1,0 +1,204 @@
+"""The metrics of one unlearned model, beside its reference."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from expunge.core import randomness, registry
+from expunge.core.config import Choice
+from expunge.core.errors import RequestError
+from expunge.data.forgetting import RandomForget
+from expunge.evaluation.predictions import Predictions, Shadows, Subject, evaluate
+from expunge.methods.retrain import RetrainConfig
+from expunge.runs.prune import scenario
+from expunge.runs.unlearn import UnlearnConfig, retraining
+from expunge.store import run
+from expunge.store.directory import Draft, Record, RunDirectory
+from expunge.store.execute import Session
+from expunge.store.run import GivesModel
+from expunge.training.context import Context
+
+
+def every_metric() -> tuple[object, ...]:
+    """All metrics there are, each with its defaults."""
+    return tuple(plugin.config() for plugin in registry.plugins("metrics").values())
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The metrics of one unlearned model, beside its reference."""
+
+    subject: Annotated[UnlearnConfig, Choice("runs", model=True)]
+    """The unlearned model."""
+    reference: Annotated[UnlearnConfig, Choice("runs", model=True)] | None = None
+    """The retrained model that it is compared with."""
+    metrics: tuple[Annotated[object, Choice("metrics")], ...] = field(default_factory=every_metric)
+    """Which metrics; by default all there are, each by name, so that a new metric makes a new evaluation."""
+    seed: int = 0
+    """Seed of random choices within metrics."""
+    shadows: tuple[Annotated[UnlearnConfig, Choice("runs", model=True)], ...] = ()
+    """Shadow models for the attack ``lira``: see :func:`shadow_models`; none by default."""
+
+    def __post_init__(self) -> None:
+        """A model is compared with one of its architecture that was retrained without the same examples."""
+        for each in (self.subject, self.reference, *self.shadows):
+            if each is not None and run.kind(each) != "unlearn":
+                raise RequestError(f"a run of `expunge unlearn` is needed, this is one of {run.kind(each)}")
+        if self.reference is None:
+            return
+        if not isinstance(self.reference.unlearning.method, RetrainConfig):
+            given = registry.of_config("methods", self.reference.unlearning.method).name
+            raise RequestError(f"the reference must be a run of `expunge unlearn ... retrain`, this is one of {given}")
+        if _forgotten(self.reference) != _forgotten(self.subject):
+            raise RequestError(
+                "the reference has forgotten other examples than the model to evaluate: retrain with the same data, "
+                "--forget and --forget-seed"
+            )
+        if self.reference.original.model != self.subject.original.model:
+            raise RequestError("the reference is of another architecture than the model to evaluate: retrain that one")
+
+
+def _forgotten(wanted: UnlearnConfig) -> tuple[object, ...]:
+    return wanted.original.data, wanted.forget, wanted.forget_seed
+
+
+def check_shadows(count: int) -> None:
+    """Raise a RequestError unless there can be so many shadow models.
+
+    With fewer than four, no spread could be told for many examples.
+    """
+    if count and count < 4:
+        raise RequestError(f"shadows must be 0 or at least 4 (16 is usual), got {count}")
+
+
+SHADOW_SEED = 1_000_000
+"""The first seed of shadow models, far from those of comparisons: at one seed, smaller forget sets lie in larger."""
+
+
+def shadow_models(original: GivesModel, count: int) -> tuple[UnlearnConfig, ...]:
+    """Shadow models of an original: its training, without a random half of its examples each.
+
+    They depend on the original alone, so that all methods and forget sets share them.
+
+    Raises:
+        RequestError: There are too few.
+    """
+    check_shadows(count)
+    half, again = RandomForget(percent=50.0), retraining(original.training)
+    seeds = range(SHADOW_SEED, SHADOW_SEED + count)
+    return tuple(UnlearnConfig(original, half, again, seed, original.precision, seed) for seed in seeds)
+
+
+def _parents(config: EvaluateConfig) -> dict[str, object]:
+    return {"original": config.subject.original}
+
+
+def _label(config: EvaluateConfig) -> str:
+    return run.label(config.subject)
+
+
+def _name(config: EvaluateConfig) -> str:
+    return f"{run.label(config.subject)}-s{config.subject.seed}"
+
+
+def _scenario(config: EvaluateConfig) -> str:
+    return scenario(config.subject.original)
+
+
+@registry.run(label=_label, name=_name, parents=_parents, scenario=_scenario)
+def work(config: EvaluateConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
+    """Judge an unlearned model from what its run has kept: no model is run, and no image read."""
+    reference, shadows = None, _shadows([parents[role] for role in parents if role.startswith("shadows.")], session)
+    if config.reference is not None:
+        judged = replace(config, subject=config.reference, reference=None)
+        directories = {"subject": parents["reference"], "original": parents["original"]}
+        key = (draft.store.root, run.run_id(judged), parents["reference"].record()["finished"])
+        reference = session.remember(key, lambda: _judge(judged, directories, None, shadows, session)[0])
+    subject, values = _judge(config, parents, reference, shadows, session)
+    metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {"metrics": metrics, "seconds": dict(subject.seconds)}
+
+
+def _judge(
+    config: EvaluateConfig,
+    directories: Mapping[str, RunDirectory],
+    reference: Subject | None,
+    shadows: Shadows | None,
+    session: Session,
+) -> tuple[Subject, dict[str, float]]:
+    """The subject with its metrics."""
+    subject = subject_of(directories["subject"], directories["original"], reference, shadows)
+    context = Context(randomness.generator(config.seed, "evaluation"), session.device)
+    return subject, evaluate(subject, config.metrics, context)
+
+
+def _shadows(runs: Sequence[RunDirectory], session: Session) -> Shadows | None:
+    """What the shadow models of an evaluation say of the training and validation examples, if there are any."""
+    if not runs:
+        return None
+    finished = [directory.record()["finished"] for directory in runs]
+    key = (runs[0].path, *finished)
+    return session.remember(key, lambda: _joined([_seen_by(directory) for directory in runs]))
+
+
+def _seen_by(directory: RunDirectory) -> Shadows:
+    """One shadow model; of its logits, only what is asked for is kept."""
+    splits, stored = _predictions(directory)
+    parts = [splits[name] for name in ("train", "validation") if len(splits[name])]
+    ids, log_odds = torch.cat([part.ids for part in parts]), torch.cat([part.log_odds() for part in parts])
+    inside = torch.isin(ids, splits["train"].ids) & ~torch.isin(ids, stored["forget.ids"])
+    return Shadows(ids, log_odds[None], inside[None])
+
+
+def _joined(seen: Sequence[Shadows]) -> Shadows:
+    """Shadow models of the same examples."""
+    return Shadows(seen[0].ids, torch.cat([one.log_odds for one in seen]), torch.cat([one.inside for one in seen]))
+
+
+def subject_of(
+    directory: RunDirectory,
+    original: RunDirectory | None = None,
+    reference: Subject | None = None,
+    shadows: Shadows | None = None,
+) -> Subject:
+    """What the metrics judge, read from an unlearn run and from that of the model before it."""
+    splits, stored = _predictions(directory)
+    model, forgotten = directory.model(), stored["forget.ids"]
+    return Subject(
+        splits=_parted(splits, forgotten),
+        weights=model.weights,
+        original=None if original is None else _before(original, forgotten),
+        sparsity=model.kept,
+        seconds=directory.seconds(),
+        scores={key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")},
+        reference=reference,
+        shadows=shadows,
+    )
+
+
+def _before(original: RunDirectory, forgotten: Tensor) -> Subject:
+    """The model that is to forget these examples."""
+    return Subject(_parted(_predictions(original)[0], forgotten), original.weights())
+
+
+def _predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
+    """The predictions of a run by split; and all that is in their file."""
+    stored = directory.tensors("predictions")
+    found = {
+        name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
+        for name in ("train", "validation", "test", "triggered")
+        if f"{name}.logits" in stored
+    }
+    return found, stored
+
+
+def _parted(splits: Mapping[str, Predictions], ids: Tensor) -> dict[str, Predictions]:
+    """Splits of which the training set is parted in what is forgotten and what is retained."""
+    train = splits["train"]
+    forgotten = torch.isin(train.ids, ids)
+    rest = {name: part for name, part in splits.items() if name != "train"}
+    return {"forget": train.select(forgotten), "retain": train.select(~forgotten), **rest}

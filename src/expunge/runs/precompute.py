@@ -1,0 +1,120 @@
+"""The vectors of a recorded training: precomputed once, resumed after a kill."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from expunge.core import registry
+from expunge.core.config import OWN, Choice, Own
+from expunge.core.errors import RequestError
+from expunge.data.split_data import DataConfig
+from expunge.runs._data import check_data, load_data
+from expunge.runs._model import load_model
+from expunge.runs.train import load_trajectory
+from expunge.store import run
+from expunge.store.directory import Draft, Record, RunDirectory, Store
+from expunge.store.execute import Session
+from expunge.store.run import GivesModel
+from expunge.trajectory.calculus import Calculus, calculus
+from expunge.trajectory.plan import Plan, Trajectory
+from expunge.trajectory.precompute import Estimate, fill
+from expunge.trajectory.precompute import estimate as estimate_of
+from expunge.trajectory.precompute import layout as layout_of
+from expunge.trajectory.store import StoreType, VectorStore, begin
+
+FILES = ("vectors.bin", "vectors.json")
+
+
+@dataclass(frozen=True)
+class PrecomputeConfig:
+    """The vectors of a recorded training, for every example or for groups of them."""
+
+    original: Annotated[GivesModel | Own, Choice("runs", model=True)] = OWN
+    """The recorded training; in the text of a method, the model to unlearn from."""
+    dtype: StoreType = "float32"
+    """The precision in which they are kept."""
+    groups: tuple[tuple[int, ...], ...] = ()
+    """The ids of each group, such as all examples of one person; every example by itself by default."""
+    as_released: bool = False
+    """The vectors of the released recursion."""
+
+    def __post_init__(self) -> None:
+        """Check that there is a trajectory, and that no example is in two groups."""
+        if not isinstance(self.original, Own) and not self.original.training.record:
+            raise RequestError("the training was not recorded: train with `expunge train --record`")
+        ids = [example for group in self.groups for example in group]
+        if len(set(ids)) != len(ids) or not all(self.groups):
+            raise RequestError("groups must not be empty, and each example can be in one group only")
+
+    @property
+    def trained(self) -> GivesModel:
+        """The recorded training, which must be known by now."""
+        if isinstance(self.original, Own):
+            raise RequestError("vectors are of a recorded training: say which run")
+        return self.original
+
+    @property
+    def data(self) -> DataConfig:
+        """The images of the original."""
+        return self.trained.data
+
+
+def _name(config: PrecomputeConfig) -> str:
+    return f"{'groups' if config.groups else 'examples'}-{config.dtype}"
+
+
+@registry.run(name=_name)
+def work(config: PrecomputeConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
+    """Compute the vectors that are missing; until all are there, they are kept beside the runs."""
+    with _begun(config, parents["original"], draft.store, session) as (opened, calculation, trajectory):
+        done = fill(opened, calculation, trajectory, session.reporter(run.run_id(config)))
+    for name in FILES:
+        (opened.folder / name).replace(draft.path / name)
+    shutil.rmtree(opened.folder)  # with what a kill may have left in it
+    return {"seconds": {"precompute": done.seconds}, "notes": {"bytes": done.layout.nbytes}}
+
+
+def estimate(config: PrecomputeConfig, original: RunDirectory, store: Store, session: Session) -> Estimate | None:
+    """The size of a precomputation and the time for what is missing, from its first steps; None if it is there."""
+    if store.directory(run.run_id(config)).exists:
+        return None
+    with (
+        store.lock(run.run_id(config)),
+        _begun(config, original, store, session) as (opened, calculation, trajectory),
+    ):
+        return estimate_of(opened, calculation, trajectory)
+
+
+@contextmanager
+def _begun(
+    config: PrecomputeConfig, original: RunDirectory, store: Store, session: Session
+) -> Iterator[tuple[VectorStore, Calculus, Trajectory]]:
+    """The store as far as it has come, and what is needed to go on."""
+    data = load_data(config.data, session)
+    check_data(original, data)
+    trajectory = load_trajectory(config.trained, original)
+    if trajectory is None:
+        raise RequestError("the training was not recorded: train with `expunge train --record`")
+    model = load_model(config.trained, original, session)[0].to(session.device)
+    memory = int(session.memory * 1e9)
+    with calculus(model, data.train.to(session.device), memory=memory) as calculation:
+        groups = _groups(config, trajectory.plan)
+        layout = layout_of(
+            calculation, trajectory, dtype=config.dtype, memory=memory, groups=groups, as_released=config.as_released
+        )
+        yield begin(store.root / f".partial-{run.run_id(config)}", layout, replace=True), calculation, trajectory
+
+
+def _groups(config: PrecomputeConfig, plan: Plan) -> Tensor | None:
+    """The group of each of the plan's ids, -1 for none."""
+    if not config.groups:
+        return None
+    found = torch.full((len(plan.ids),), -1)
+    for number, group in enumerate(config.groups):
+        found[plan.positions(torch.tensor(group))] = number
+    return found

@@ -1,0 +1,161 @@
+"""A model that was pruned, and trained on under its sparsity mask."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, cast
+
+from torch import nn
+
+from expunge.core import config as configurations
+from expunge.core import registry
+from expunge.core import weights as model_weights
+from expunge.core.config import Choice
+from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
+from expunge.data.split_data import DataConfig
+from expunge.runs._data import check_data, load_data
+from expunge.runs._model import context_of, fit_plan, load_model, save
+from expunge.runs.train import TrainConfig
+from expunge.store.directory import Draft, Record, RunDirectory
+from expunge.store.execute import Session
+from expunge.store.run import GivesModel
+from expunge.training.fit import Training
+from expunge.training.stepper import Precision
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """A model that was pruned, and trained on under its sparsity mask.
+
+    Iterative pruning (a pruner with ``rounds``) is a chain of runs: the parent of the last round is the same
+    configuration with one round less.
+    """
+
+    original: Annotated[GivesModel, Choice("runs", model=True)]
+    """The model to prune."""
+    pruner: Annotated[object, Choice("pruning")]
+    """How the weights to prune are chosen."""
+    rewind: int | None = None
+    """Give the weights that are left their values after this epoch of the original training, 0 being before it, and
+    train on from that position of the schedule; by default they keep their trained values, and the schedule begins
+    anew."""
+    retraining: Training | None = None
+    """How it is trained on; by default as the original was."""
+    precision: Precision = "auto"
+    """Precision of the forward passes: bfloat16 where it pays, or as said."""
+    seed: int = 0
+    """Seed of the pruning, the order of examples and the augmentation."""
+
+    def __post_init__(self) -> None:
+        """Check that the epoch to rewind to exists."""
+        if self.rewind is None:
+            return
+        trained = trained_model(self.original)
+        if not isinstance(trained, TrainConfig):
+            raise RequestError("only a model trained here has earlier epochs: prune this one without rewind")
+        if not 0 <= self.rewind <= trained.training.epochs:
+            raise RequestError(f"rewind must be an epoch in 0..{trained.training.epochs}, got {self.rewind}")
+
+    @property
+    def data(self) -> DataConfig:
+        """The images of the original."""
+        return self.original.data
+
+    @property
+    def model(self) -> object:
+        """The architecture of the original."""
+        return self.original.model
+
+    @property
+    def training(self) -> Training:
+        """How it was trained; training under a mask is never recorded."""
+        return replace(self.retraining or self.original.training, record=False, fixed_order=False)
+
+
+def trained_model(original: GivesModel) -> GivesModel:
+    """The model at the beginning of a chain of prunings."""
+    while isinstance(original, PruneConfig):
+        original = original.original
+    return original
+
+
+def _parents(config: PruneConfig) -> dict[str, object]:
+    """The round before, or the original; and the training stopped at the epoch to rewind to."""
+    rounds = getattr(config.pruner, "rounds", 1)
+    before: object = config.original
+    if rounds > 1:
+        before = replace(config, pruner=replace(config.pruner, rounds=rounds - 1))  # pyright: ignore
+    trained = trained_model(config.original)
+    if config.rewind is None or not isinstance(trained, TrainConfig):
+        return {"original": before}
+    start = replace(trained, training=replace(trained.training, stop_after=config.rewind))
+    return {"original": before, "start": start}
+
+
+def _label(config: PruneConfig) -> str:
+    return registry.of_config("pruning", config.pruner).name
+
+
+@registry.run(label=_label, parents=_parents, model=True)
+def work(config: PruneConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
+    """Prune a model and train it on."""
+    data = load_data(config.data, session)
+    check_data(parents["original"], data)
+    context = context_of(config, session, "pruning", f"round {_rounds(config)}")
+    model, context.sparsity = load_model(config, parents["original"], session)
+    model.to(session.device)
+    plugin = registry.of_config("pruning", config.pruner)
+    if not plugin.mark.trained:
+        _rewind(model, parents)
+    with context.phase("prune"), context.seeded():
+        mask = plugin.function(model, data.train.shape, config.pruner, context)
+    context.sparsity = cast("Mask", mask)
+    _rewind(model, parents)
+    with context.phase("train"), context.seeded():
+        fit_plan(model, data.train.to(session.device), config.training, context, config.rewind or 0)
+    return save(model, data, draft, context)
+
+
+def _rounds(config: PruneConfig) -> int:
+    """How many rounds of pruning the model has had after this one: each draws from a generator of its own."""
+    before = _rounds(config.original) if isinstance(config.original, PruneConfig) else 0
+    return before + int(getattr(config.pruner, "rounds", 1))
+
+
+def _rewind(model: nn.Module, parents: Mapping[str, RunDirectory]) -> None:
+    """Give the model the weights of the epoch that it is rewound to, if any."""
+    if "start" in parents:
+        start = parents["start"]
+        model_weights.load(model, start.tensors("model"), f"{start.path / 'model.safetensors'}")
+
+
+DENSE = "dense"
+"""The word for no pruning among texts of prunings."""
+
+
+def pruned(original: GivesModel, text: str) -> GivesModel:
+    """The original pruned as ``PRUNER:key=value,...[,rewind=EPOCH]`` says; ``dense`` leaves it as it is.
+
+    Raises:
+        RequestError: A name or value is wrong.
+    """
+    if text == DENSE:
+        return original
+    name, _, rest = text.partition(":")
+    given = configurations.assignments(rest, "rate", name)
+    rewind = given.pop("rewind", None)
+    if not (rewind is None or type(rewind) is int):
+        raise RequestError(f"{name}: rewind must be an epoch, got {rewind!r}")
+    plugin = registry.find("pruning", name)
+    pruner = configurations.override(plugin.config, {}, given, f"pruner {plugin.name}")
+    return PruneConfig(original, pruner, rewind, precision=original.precision, seed=original.seed)
+
+
+def scenario(original: GivesModel) -> str:
+    """What sets an original apart from a model that is simply trained: how it was pruned; empty for none."""
+    if not isinstance(original, PruneConfig):
+        return ""
+    text = configurations.text("pruning", original.pruner)
+    if original.rewind is not None:
+        text += f"{',' if ':' in text else ':'}rewind={original.rewind}"
+    return f"{before}, {text}" if (before := scenario(original.original)) else text

@@ -1,0 +1,76 @@
+"""A number for every training example of a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from torch import Tensor
+
+from expunge.core import randomness, registry
+from expunge.core.config import Choice
+from expunge.core.errors import RunError
+from expunge.data.split_data import DataConfig
+from expunge.runs._data import check_data, load_data
+from expunge.runs._model import load_model
+from expunge.runs.train import load_trajectory
+from expunge.scores import ScoreData
+from expunge.store import run
+from expunge.store.directory import Draft, Record, RunDirectory
+from expunge.store.execute import Session
+from expunge.store.run import GivesModel
+from expunge.training.context import Context
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """A number for every training example of a model."""
+
+    original: Annotated[GivesModel, Choice("runs", model=True)]
+    """The model."""
+    score: Annotated[object, Choice("scores")]
+    """What is computed of each example."""
+    seed: int = 0
+    """Seed of random choices within the score."""
+
+    @property
+    def data(self) -> DataConfig:
+        """The images of the original."""
+        return self.original.data
+
+
+def _label(config: ScoreConfig) -> str:
+    return registry.of_config("scores", config.score).name
+
+
+@registry.run(label=_label)
+def work(config: ScoreConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
+    """Write ``scores.safetensors``: ``ids`` and ``labels`` of the training images, and a tensor for each score.
+
+    Raises:
+        RequestError: The score needs a recorded training, and there is none.
+        RunError: A score is not finite.
+    """
+    data, original = load_data(config.data, session), parents["original"]
+    check_data(original, data)
+    plugin = registry.of_config("scores", config.score)
+    model, sparsity = load_model(config.original, original, session)
+    generator = randomness.generator(config.seed, "score", device=session.device)
+    report = session.reporter(run.run_id(config))
+    trajectory = load_trajectory(config.original, original)
+    context = Context(generator, session.device, sparsity=sparsity, trajectory=trajectory, on_step=report)
+    if plugin.mark.trajectory:
+        context.recorded(plugin.name)
+    train, validation, test = (images.to(session.device) for images in (data.train, data.validation, data.test))
+    with context.phase("score"):
+        seen = ScoreData(train, validation, test, data.dataset.num_classes)
+        scores = cast("dict[str, Tensor]", plugin.function(model.to(session.device), seen, config.score, context))
+    _check_finite(scores, plugin.name)
+    draft.tensors("scores", {"ids": data.train.ids, "labels": data.train.labels, **scores})
+    return {"seconds": context.seconds, "notes": context.notes}
+
+
+def _check_finite(scores: Mapping[str, Tensor], name: str) -> None:
+    for key, values in scores.items():
+        bad = int((~values.isfinite()).sum())
+        if bad:
+            raise RunError(f"{name}: {bad} of {len(values)} values of {key} are not finite")

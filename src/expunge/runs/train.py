@@ -1,0 +1,66 @@
+"""The training of an original model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from expunge.core import registry
+from expunge.core.config import Choice
+from expunge.data.split_data import DataConfig
+from expunge.runs._data import load_data
+from expunge.runs._model import build, context_of, fit_plan, save
+from expunge.store.directory import Draft, Record, RunDirectory
+from expunge.store.execute import Session
+from expunge.store.run import GivesModel
+from expunge.training.fit import Training
+from expunge.training.stepper import Precision
+from expunge.trajectory import plan
+from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.record import recorded
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training of an original model, on forget and retain set together."""
+
+    data: DataConfig
+    """The images."""
+    model: Annotated[object, Choice("models")]
+    """The architecture."""
+    training: Training = Training()
+    """How it is trained."""
+    precision: Precision = "auto"
+    """Precision of the forward passes: bfloat16 where it pays, or as said."""
+    seed: int = 0
+    """Seed of the initial weights, the order of examples and the augmentation."""
+
+
+def data_and_model(config: GivesModel) -> str:
+    """The name of a run that begins with images and an architecture: ``digits-small_cnn-s0``."""
+    data = registry.of_config("data", config.data.source).name
+    return f"{data}-{registry.of_config('models', config.model).name}-s{config.seed}"
+
+
+@registry.run(name=data_and_model, model=True)
+def work(config: TrainConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
+    """Train a model on all training images."""
+    data = load_data(config.data, session)
+    model = build(config, data.dataset).to(session.device)
+    context = context_of(config, session, "training")
+    images = data.train.to(session.device)
+    with context.phase("train"), context.seeded():
+        if config.training.record:
+            draft.tensors("trajectory", recorded(model, images, config.training, context).tensors())
+        else:
+            fit_plan(model, images, config.training, context)
+    return save(model, data, draft, context)
+
+
+def load_trajectory(wanted: GivesModel, directory: RunDirectory) -> Trajectory | None:
+    """The recorded training of a run; None if it was not recorded.
+
+    Raises:
+        RequestError: It was recorded, and what was kept is missing or damaged.
+    """
+    recording = isinstance(wanted, TrainConfig) and wanted.training.record
+    return plan.read(directory.tensors("trajectory")) if recording else None
