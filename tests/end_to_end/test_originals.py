@@ -18,6 +18,7 @@ from expunge.data.forgetting import PoisonedForget
 from expunge.data.poisoning import parse_poison
 from expunge.evaluation.predictions import predict
 from expunge.runs import prune
+from expunge.runs._data import load_data
 from expunge.runs._model import load_model
 from expunge.runs.evaluate import EvaluateConfig
 from expunge.runs.prune import PruneConfig
@@ -25,7 +26,7 @@ from expunge.runs.train import TrainConfig
 from expunge.store import execute
 from expunge.store.directory import RunDirectory, Store
 from expunge.store.execute import Session
-from expunge.store.run import run_id
+from expunge.store.run import open_config, run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from tests.end_to_end.test_pipeline import comparison, forgetting, original
@@ -131,8 +132,8 @@ def test_every_method_keeps_the_sparsity_of_a_pruned_original(
     weights = run.weights()
     assert all(bool((weights[name][~part] == 0).all()) for name, part in kept.items())
     stored = run.tensors("predictions")
-    model = load_model(wanted, run, Session())
-    images = Session().prepare(wanted.data).test
+    model = load_model(wanted, run, Session())[0]
+    images = load_data(wanted.data, Session()).test
     torch.testing.assert_close(
         predict(model, images, torch.device("cpu")).logits, stored["test.logits"], rtol=1e-5, atol=1e-5
     )
@@ -242,7 +243,7 @@ def test_an_original_checkpoint_goes_through_every_command(
     assert moving.density() == pytest.approx(0.5, abs=0.02)
     assert sparsity(tuned) == pytest.approx(0.6, abs=0.01)
     (tmp_path / "with_0.5.pt").write_bytes(b"another")
-    again = config.from_data(object, tuned.config())  # type: ignore[arg-type]
+    again = open_config(tuned)
     with pytest.raises(RequestError, match="its bytes have changed"):
         execute.run(dataclasses.replace(again, seed=5), Store(run.parent), Session())  # type: ignore[type-var]
     assert main([*arguments[:1], str(tmp_path / "nothing.pt"), *arguments[2:], "--quiet"]) == 2

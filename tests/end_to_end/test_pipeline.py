@@ -21,9 +21,9 @@ from expunge.data import split_data
 from expunge.data.forgetting import ClassForget, RandomForget
 from expunge.data.split_data import DataConfig
 from expunge.methods import _attacker
-from expunge.runs import evaluate
+from expunge.runs._data import load_data
 from expunge.runs._model import load_model
-from expunge.runs.evaluate import EvaluateConfig, shadow_models
+from expunge.runs.evaluate import EvaluateConfig, shadow_models, shadows_of
 from expunge.runs.train import TrainConfig
 from expunge.runs.unlearn import UnlearnConfig, forget_set, retraining
 from expunge.store import execute
@@ -101,7 +101,7 @@ def test_a_run_holds_everything_and_is_made_once(tmp_path: Path) -> None:
 def test_stored_predictions_are_those_of_the_stored_model(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path), forgetting()
     run = execute.run(wanted, store, Session())
-    model = load_model(wanted.original, run, Session())
+    model = load_model(wanted.original, run, Session())[0]
     data, stored = split_data.load(wanted.original.data), run.tensors("predictions")
     with torch.no_grad():
         logits = model(data.test.inputs / 255)
@@ -387,7 +387,7 @@ def test_too_little_memory_is_no_property_of_the_run(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "unlearn", fail)
+        patch.setattr("expunge.runs.unlearn.unlearn_model", fail)
         with pytest.raises(RunError, match=r"out of memory: try a smaller batch_size"):
             execute.run(wanted, store, Session())
     assert not store.directory(run_id(wanted)).exists
@@ -413,8 +413,8 @@ def test_too_little_memory_within_a_stage_is_no_property_of_the_run(
 def test_an_evaluation_needs_neither_images_nor_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, wanted = Store(tmp_path), forgetting("finetune:epochs=1")
     execute.run(wanted, store, Session())
-    monkeypatch.setattr(preparation, "prepare", lambda _: pytest.fail("the images were read"))
-    monkeypatch.setattr(preparation, "build", lambda *_: pytest.fail("a model was built"))
+    monkeypatch.setattr(split_data, "load", lambda _: pytest.fail("the images were read"))
+    monkeypatch.setattr("expunge.runs._model.build", lambda *_: pytest.fail("a model was built"))
     record = execute.run(EvaluateConfig(wanted), store, Session()).record()
     assert record["metrics"]["weight_distance.to_original"] > 0  # type: ignore[index]
 
@@ -427,12 +427,14 @@ def test_shadow_models_are_shared_runs_and_attack_the_model(tmp_path: Path) -> N
         training=Training(40, 64, Rule(lr=0.2)),
     )
     retrained = UnlearnConfig(first, RandomForget(percent=30.0), retraining(first.training))
-    wanted = EvaluateConfig(retrained, shadows=8)
+    wanted = EvaluateConfig(retrained, shadows=shadow_models(first, 8))
     found = execute.run(wanted, store, session).record()
     assert 0.5 < found["metrics"]["lira.auc"] <= 1  # type: ignore[index]
-    assert {f"shadow.{number}" for number in range(8)} < set(found["parents"])  # type: ignore[call-overload]
+    assert {f"shadows.{number}" for number in range(8)} < set(found["parents"])  # type: ignore[call-overload]
     before = {run.id for run in store.all()}
-    others = EvaluateConfig(forgetting("finetune:epochs=1", original=first), retrained_of(first), shadows=8)
+    others = EvaluateConfig(
+        forgetting("finetune:epochs=1", original=first), retrained_of(first), shadows=shadow_models(first, 8)
+    )
     compared = execute.run(others, store, session).record()
     assert len({run.id for run in store.all()} - before) == 3, "retraining, fine-tuning and their evaluation"
     assert math.isfinite(compared["metrics"]["change_correlation.forget_pearson"])  # type: ignore[index]
@@ -444,13 +446,13 @@ def retrained_of(first: TrainConfig) -> UnlearnConfig:
 
 def test_what_shadow_models_have_seen_is_what_they_were_trained_on(tmp_path: Path) -> None:
     """Against each run, read by itself: halves of the training set, and no validation image."""
-    store, wanted = Store(tmp_path), EvaluateConfig(forgetting("original"), shadows=4)
+    store, wanted = Store(tmp_path), EvaluateConfig(forgetting("original"), shadows=shadow_models(original(), 4))
     execute.run(wanted, store, Session())
-    found = evaluate.shadows_of(wanted, store, Session())
+    found = shadows_of([store.directory(run_id(shadow)) for shadow in wanted.shadows], Session())
     assert found is not None
     data = split_data.load(wanted.subject.original.data)
     assert torch.equal(found.ids, torch.cat([data.train.ids, data.validation.ids]))
-    for row, shadow in enumerate(shadow_models(wanted)):
+    for row, shadow in enumerate(wanted.shadows):
         stored = store.directory(run_id(shadow)).tensors("predictions")
         learned = set(data.train.ids.tolist()) - set(forget_of(shadow).tolist())
         assert set(found.ids[found.inside[row]].tolist()) == learned
@@ -463,30 +465,28 @@ def test_what_shadow_models_have_seen_is_what_they_were_trained_on(tmp_path: Pat
 def test_shadow_models_of_a_recorded_training_follow_it() -> None:
     recorded = original(training=Training(2, rule=Rule(lr=0.1), record=True))
     for first in (original(), recorded):
-        shadow = shadow_models(EvaluateConfig(forgetting(original=first), shadows=4))[0]
+        shadow = shadow_models(first, 4)[0]
         assert shadow.unlearning == retraining(first.training)
         assert shadow.unlearning.method.recorded == first.training.record  # type: ignore[attr-defined]
 
 
 def test_shadow_models_do_not_depend_on_what_is_forgotten() -> None:
-    evaluated = [
-        EvaluateConfig(forgetting("finetune:epochs=1"), shadows=4),
-        EvaluateConfig(forgetting("scrub", forget=ClassForget((3,)), seed=7, forget_seed=5), shadows=8),
-    ]
-    few, many = map(shadow_models, evaluated)
+    few, many = shadow_models(original(), 4), shadow_models(original(), 8)
     assert many[:4] == few
-    assert shadow_models(EvaluateConfig(forgetting())) == []
+    assert shadow_models(original(), 0) == ()
 
 
 @pytest.mark.parametrize("count", [-1, 1, 3])
 def test_too_few_shadow_models_are_refused(count: int) -> None:
-    for make in (lambda: EvaluateConfig(forgetting(), shadows=count), lambda: comparison(shadows=count)):
+    for make in (lambda: shadow_models(original(), count), lambda: comparison(shadows=count)):
         with pytest.raises(RequestError, match="shadows must be 0 or at least 4"):
             make()
 
 
 def test_a_comparison_gives_its_shadow_models_to_every_evaluation() -> None:
-    assert {entry.run.shadows for entry in entries(comparison(shadows=16))} == {16}
+    found = entries(comparison(shadows=16, seeds=2))
+    assert all(entry.run.shadows == shadow_models(entry.run.subject.original, 16) for entry in found)
+    assert len({run_id(shadow) for entry in found for shadow in entry.run.shadows}) == 32, "16 for each seed"
 
 
 def test_an_evaluation_names_its_metrics() -> None:
@@ -497,15 +497,15 @@ def test_an_evaluation_names_its_metrics() -> None:
 
 def test_data_are_read_once_in_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(preparation, "prepare", lambda wanted: calls.append(wanted) or wanted)
+    monkeypatch.setattr(split_data, "load", lambda wanted: calls.append(wanted) or wanted)
     session = Session()
     data = [dataclasses.replace(original().data, seed=seed) for seed in range(6)]
     for each in (data[0], data[0], data[1], data[0]):
-        session.prepare(each)
+        load_data(each, session)
     assert calls == data[:2]
     for each in data:
-        session.prepare(each)
-    session.prepare(data[0])  # the oldest are forgotten
+        load_data(each, session)
+    load_data(data[0], session)  # the oldest are forgotten
     assert calls == [*data[:2], *data[2:], data[0]]
 
 

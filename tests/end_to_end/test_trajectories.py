@@ -22,6 +22,7 @@ from expunge.core.weights import trainable
 from expunge.data.forgetting import ListedForget, RandomForget
 from expunge.data.split_data import DataConfig
 from expunge.runs import prune
+from expunge.runs._data import load_data
 from expunge.runs._model import load_model
 from expunge.runs.precompute import FILES, PrecomputeConfig, estimate
 from expunge.runs.score import ScoreConfig
@@ -96,7 +97,8 @@ def test_deleting_from_stored_vectors_is_the_additive_tangent(store: Store) -> N
         assert {path.name for path in kept.path.iterdir()} == {"config.json", "run.json", "vectors.bin", "vectors.json"}
         assert not list(store.root.glob(".partial-*"))
         tail = f"variant=additive,as_released={str(released).lower()}"
-        stored = forgetting(f"hessian_free:{tail},vectors={kept.id}")
+        text = f"(precompute:as_released={str(released).lower()})"
+        stored = forgetting(f"hessian_free:{tail},vectors={text}")
         found, expected = weights(store, stored), weights(store, forgetting(f"hessian_free:{tail}"))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
         seconds = store.directory(run_id(stored)).seconds()
@@ -129,11 +131,11 @@ def test_a_fixed_order_is_another_training(store: Store) -> None:
 def test_scores_are_the_slope_of_the_test_loss_along_each_vector(store: Store) -> None:
     score = config.parse("scores", "trajectory_influence")
     found = execute.run(ScoreConfig(recorded(), score), store, Session()).tensors("scores")
-    data = Session().prepare(recorded().data)
+    data = load_data(recorded().data, Session())
     assert torch.equal(found["ids"], data.train.ids)
     assert torch.equal(found["labels"], data.train.labels)
     kept = open_store(execute.run(PrecomputeConfig(recorded()), store, Session()).path)
-    model = load_model(recorded(), original(store), Session())
+    model = load_model(recorded(), original(store), Session())[0]
     loss = torch.nn.functional.cross_entropy(model(data.test.inputs / 255), data.test.labels)
     slope = torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(trainable(model).values()))])
     expected = torch.stack([kept.change(example[None]) @ slope for example in data.train.ids])
@@ -143,7 +145,7 @@ def test_scores_are_the_slope_of_the_test_loss_along_each_vector(store: Store) -
 @pytest.mark.parametrize("of", ["losses", "logits"])
 def test_scores_of_single_images_are_the_change_of_their_outputs(of: str, store: Store) -> None:
     """Checked by deleting one example: the change of each output, but for second order."""
-    data = Session().prepare(recorded().data)
+    data = load_data(recorded().data, Session())
     asked = data.test.ids[[3, 17]].sort().values
     score = config.parse("scores", f"trajectory_influence:of={of},ids={tuple(asked.tolist())}")
     found = execute.run(ScoreConfig(recorded(), score), store, Session()).tensors("scores")
@@ -152,7 +154,7 @@ def test_scores_of_single_images_are_the_change_of_their_outputs(of: str, store:
     outputs = []
     for text in ("original", "hessian_free:variant=additive"):
         wanted = forgetting(text, forget=ListedForget((example,)))
-        model = load_model(recorded(), execute.run(wanted, store, Session()), Session()).double()
+        model = load_model(recorded(), execute.run(wanted, store, Session()), Session())[0].double()
         logits = model(images.inputs.double() / 255)
         losses = torch.nn.functional.cross_entropy(logits, images.labels, reduction="none")
         outputs.append(logits if of == "logits" else losses[:, None])
@@ -221,7 +223,7 @@ def test_precompute_delete_and_score_from_the_command_line(
 
 
 def test_groups_from_a_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = originals.RunDirectory(run).tensors("trajectory")["plan.ids"].tolist()
+    data = RunDirectory(run).tensors("trajectory")["plan.ids"].tolist()
     path = tmp_path / "people.csv"
     path.write_text(
         "\n".join(["id,person", *(f"{example},{'anna' if at % 2 else 'bert'}" for at, example in enumerate(data[:6]))])
@@ -297,7 +299,7 @@ def test_a_model_that_was_not_recorded(tmp_path: Path, capsys: pytest.CaptureFix
         (["unlearn", "--forget", "random:5", "hessian-free", "--vectors", "x"], "variant=additive"),
         (
             ["unlearn", "--forget", "random:5", "hessian-free", "--variant", "additive", "--vectors", "x"],
-            "x is no finished run of `expunge precompute`",
+            "x is no run: give the folder that `expunge precompute` printed",
         ),
     ],
 )
@@ -311,27 +313,31 @@ def test_requests_that_are_wrong(
 # What does not fit together.
 
 
+def from_vectors(vectors: object, more: str = "", **changes: object) -> UnlearnConfig:
+    unlearning = presets.named(f"hessian_free:variant=additive,{more}", {"vectors": vectors})
+    return dataclasses.replace(forgetting("original"), unlearning=unlearning, **changes)  # type: ignore[arg-type]
+
+
 def test_vectors_of_another_run_or_another_recursion(store: Store) -> None:
     other = recorded(seed=5)
     theirs = execute.run(PrecomputeConfig(other), store, Session())
     ours = execute.run(PrecomputeConfig(recorded()), store, Session())
-    for name, message in {
-        theirs.id: f"of another model: precompute those of {original(store).id}",
-        original(store).id: "is no run of `expunge precompute`",
-        f"{ours.id},as_released=true": "set as_released=false",
-    }.items():
-        with pytest.raises(RequestError, match=message):
-            execute.run(forgetting(f"hessian_free:variant=additive,vectors={name}"), store, Session())
+    with pytest.raises(RequestError, match=f"{theirs.id} is of another model: make it anew for {original(store).id}"):
+        from_vectors(PrecomputeConfig(other))
+    with pytest.raises(RequestError, match=f"expected a run of `expunge precompute`, got {original(store).id}"):
+        from_vectors(recorded())
+    with pytest.raises(RequestError, match="set as_released=false"):
+        execute.run(from_vectors(PrecomputeConfig(recorded()), "as_released=true"), store, Session())
     for file in FILES:
         shutil.copy(theirs.path / file, ours.path / file)
     with pytest.raises(RequestError, match="of another model"):
-        execute.run(forgetting(f"hessian_free:variant=additive,vectors={ours.id}", seed=9), store, Session())
+        execute.run(from_vectors(PrecomputeConfig(recorded()), seed=9), store, Session())
     shutil.rmtree(ours.path)
 
 
 def test_damaged_vectors(copied: Store) -> None:
     kept = execute.run(PrecomputeConfig(recorded()), copied, Session())
-    wanted = forgetting(f"hessian_free:variant=additive,vectors={kept.id}")
+    wanted = from_vectors(PrecomputeConfig(recorded()))
     os.truncate(kept.path / "vectors.bin", 1000)
     with pytest.raises(RequestError, match="cut off; precompute again"):
         execute.run(wanted, copied, Session())

@@ -92,7 +92,7 @@ def test_the_test_set_takes_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         wrong = dataclasses.replace(found.test, labels=found.test.labels.roll(1))
         return dataclasses.replace(found, test=wrong)
 
-    monkeypatch.setattr(preparation, "prepare", shuffled)
+    monkeypatch.setattr(split_data, "load", shuffled)
     assert tuning.tune(wanted, Store(tmp_path / "b"), trials=2) == honest
     stored = [Store(tmp_path / name).all()[0].tensors("predictions")["test.labels"] for name in "ab"]
     assert not torch.equal(*stored), "the test labels did differ"

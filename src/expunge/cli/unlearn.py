@@ -14,6 +14,7 @@ from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store import execute
+from expunge.store.directory import Store
 from expunge.training.stepper import Precision
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
@@ -44,9 +45,9 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in given if word != NO_MASK]
     parsed = _console.parse(_arguments(given), "unlearn", __doc__, words)
     choice: _Choice = parsed.choice  # pyright: ignore
-    method = _with_runs(choice.method)
-    presets.check_roles(method, _options(given))
     store, original = _console.open_original(parsed.run)
+    method = _with_runs(choice.method, store)
+    presets.check_roles(method, _options(given))
     chosen = Unlearning(method, choice.update_mask, choice.adapters)
     wanted = UnlearnConfig(
         original, parse_forget(parsed.forget), chosen, parsed.forget_seed, parsed.precision, parsed.seed
@@ -140,15 +141,16 @@ def _with_folders(method: object) -> object:
     return shape(**{field.name: getattr(method, field.name) for field in dataclasses.fields(shape)})
 
 
-def _with_runs(method: object) -> object:
-    """The options of the method itself, with the runs whose folders were given."""
+def _with_runs(method: object, store: Store) -> object:
+    """The options of the method itself, with the runs whose folders were given, or their names in this store."""
     plugin = next(each for each in registry.plugins("methods").values() if isinstance(method, each.config))
     names = config.run_fields(plugin.config)
     if not names:
         return method
     values = {field.name: getattr(method, field.name) for field in dataclasses.fields(plugin.config)}
     folders = {name: values[name] for name in names if values[name] is not None}
-    runs = {name: _console.open_run(folder, (object,), "precompute")[1] for name, folder in folders.items()}
+    found = {name: folder if folder.exists() else store.root / folder for name, folder in folders.items()}
+    runs = {name: _console.open_run(folder, (object,), "precompute")[1] for name, folder in found.items()}
     return config.override(plugin.config, {}, values | runs, plugin.name)
 
 

@@ -303,7 +303,8 @@ def _structure_choice(value: object, choice: Choice) -> object:
     if kind == "runs" and (isinstance(value, Own) or registry.is_run(value)):
         return _checked(value, choice)
     if isinstance(value, str):
-        return parse(kind, value)
+        nested = value[1:-1] if value.startswith("(") and value.endswith(")") else value
+        return _checked(parse(kind, nested), choice)
     if not isinstance(value, Mapping) or "name" not in value:
         raise TypeError(f"expected an object with the name of a {registry.KINDS[kind].singular}, got {value!r}")
     data = dict(cast("Mapping[str, object]", value))

@@ -112,7 +112,7 @@ def _scenario(config: EvaluateConfig) -> str:
 @registry.run(label=_label, name=_name, parents=_parents, scenario=_scenario)
 def work(config: EvaluateConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Judge an unlearned model from what its run has kept: no model is run, and no image read."""
-    reference, shadows = None, _shadows([parents[role] for role in parents if role.startswith("shadows.")], session)
+    reference, shadows = None, shadows_of([parents[role] for role in parents if role.startswith("shadows.")], session)
     if config.reference is not None:
         judged = replace(config, subject=config.reference, reference=None)
         directories = {"subject": parents["reference"], "original": parents["original"]}
@@ -136,7 +136,7 @@ def _judge(
     return subject, evaluate(subject, config.metrics, context)
 
 
-def _shadows(runs: Sequence[RunDirectory], session: Session) -> Shadows | None:
+def shadows_of(runs: Sequence[RunDirectory], session: Session) -> Shadows | None:
     """What the shadow models of an evaluation say of the training and validation examples, if there are any."""
     if not runs:
         return None
