@@ -1,6 +1,5 @@
 """The attacker of discriminative adversarial unlearning: its network, what it sees of a model, how it learns first."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge import parameters, randomness
+from expunge.curvature.network import forward_mode
 from expunge.data.image_set import Batch, ImageSet
 from expunge.errors import RequestError
 from expunge.losses import cross_entropy
@@ -135,8 +135,7 @@ def by_derivative(forward: Forward, inputs: Tensor, directions: Tensor) -> tuple
 
     per_direction = (None, None, 0)  # logits and features are the same for all
     together = torch.func.vmap(along, out_dims=per_direction, randomness="same")  # pyright: ignore
-    with warnings.catch_warnings():  # when first used, torch's forward mode uses what torch has deprecated
-        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+    with forward_mode():
         logits, features, slopes = together(directions)
     return logits, features, slopes.abs().mean(0)
 
