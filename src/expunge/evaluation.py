@@ -12,6 +12,7 @@ from expunge import parameters, randomness, registry
 from expunge.context import Context
 from expunge.data.image_set import ImageSet
 from expunge.errors import RequestError, RunError
+from expunge.runs import RunDirectory
 
 SPLITS = ("forget", "retain", "validation", "test", "triggered")
 
@@ -159,6 +160,25 @@ def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size
         logits = [model(batch.inputs.to(device)).float() for batch in images.batches(batch_size)]
     joined = torch.cat(logits).cpu() if logits else torch.empty(0, 0)
     return Predictions(joined, images.labels.cpu(), images.ids.cpu())
+
+
+def stored_predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
+    """The predictions of a run by split; and all that is in their file."""
+    stored = directory.tensors("predictions")
+    found = {
+        name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
+        for name in ("train", "validation", "test", "triggered")
+        if f"{name}.logits" in stored
+    }
+    return found, stored
+
+
+def parted(splits: Mapping[str, Predictions], ids: Tensor) -> dict[str, Predictions]:
+    """Splits of which the training set is parted in what is forgotten and what is retained."""
+    train = splits["train"]
+    forgotten = torch.isin(train.ids, ids)
+    rest = {name: part for name, part in splits.items() if name != "train"}
+    return {"forget": train.select(forgotten), "retain": train.select(~forgotten), **rest}
 
 
 def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> dict[str, float]:

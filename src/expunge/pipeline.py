@@ -26,7 +26,7 @@ from expunge.data.forgetting import partition
 from expunge.data.image_set import ImageSet
 from expunge.data.poisoning import GaussianPoison, noise_of
 from expunge.errors import RequestError
-from expunge.evaluation import Predictions, Shadows, Subject, evaluate, predict
+from expunge.evaluation import Shadows, Subject, evaluate, parted, predict, stored_predictions
 from expunge.execution import Session, once
 from expunge.masks import Mask
 from expunge.originals import check_data, l2_of, load_sparse, load_trajectory
@@ -267,7 +267,7 @@ def _shadows(wanted: EvaluateConfig, store: Store, session: Session) -> Shadows 
 
 def _seen_by(directory: RunDirectory) -> Shadows:
     """One shadow model; of its logits, only what is asked for is kept."""
-    splits, stored = _predictions(directory)
+    splits, stored = stored_predictions(directory)
     parts = [splits[name] for name in ("train", "validation") if len(splits[name])]
     ids, log_odds = torch.cat([part.ids for part in parts]), torch.cat([part.log_odds() for part in parts])
     inside = torch.isin(ids, splits["train"].ids) & ~torch.isin(ids, stored["forget.ids"])
@@ -286,10 +286,10 @@ def subject_of(
     seen: Shadows | None = None,
 ) -> Subject:
     """What the metrics judge, read from an unlearn run and from that of the model before it."""
-    splits, stored = _predictions(directory)
+    splits, stored = stored_predictions(directory)
     model, forgotten = directory.model(), stored["forget.ids"]
     return Subject(
-        splits=_parted(splits, forgotten),
+        splits=parted(splits, forgotten),
         weights=model.weights,
         original=None if original is None else _before(original, forgotten),
         sparsity=model.kept,
@@ -302,23 +302,4 @@ def subject_of(
 
 def _before(original: RunDirectory, forgotten: Tensor) -> Subject:
     """The model that is to forget these examples."""
-    return Subject(_parted(_predictions(original)[0], forgotten), original.weights())
-
-
-def _predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
-    """The predictions of a run by split; and all that is in their file."""
-    stored = directory.tensors("predictions")
-    found = {
-        name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
-        for name in ("train", "validation", "test", "triggered")
-        if f"{name}.logits" in stored
-    }
-    return found, stored
-
-
-def _parted(splits: Mapping[str, Predictions], ids: Tensor) -> dict[str, Predictions]:
-    """Splits of which the training set is parted in what is forgotten and what is retained."""
-    train = splits["train"]
-    forgotten = torch.isin(train.ids, ids)
-    rest = {name: part for name, part in splits.items() if name != "train"}
-    return {"forget": train.select(forgotten), "retain": train.select(~forgotten), **rest}
+    return Subject(parted(stored_predictions(original)[0], forgotten), original.weights())
