@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -206,8 +205,11 @@ def classifier_of(model: nn.Module, images: ImageSet) -> nn.Linear:
         RequestError: There is none.
     """
     outputs: list[tuple[nn.Linear, Tensor]] = []
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    hooks = [layer.register_forward_hook(partial(_note, outputs)) for layer in layers]
+
+    def note(layer: nn.Module, _: object, output: Tensor) -> None:
+        outputs.append((cast("nn.Linear", layer), output))
+
+    hooks = [layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, nn.Linear)]
     try:
         with parameters.evaluating(model):
             logits = model(next(images.select(torch.arange(1)).batches(1)).inputs)
@@ -221,10 +223,6 @@ def classifier_of(model: nn.Module, images: ImageSet) -> nn.Linear:
             "an nn.Linear, and in this model they are not"
         )
     return found[-1]
-
-
-def _note(outputs: list[tuple[nn.Linear, Tensor]], layer: nn.Module, _: object, output: Tensor) -> None:
-    outputs.append((cast("nn.Linear", layer), output))
 
 
 @dataclass(frozen=True)
