@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -359,6 +360,47 @@ def test_a_hostile_pickle_executes_nothing(tmp_path: Path, protocol: int) -> Non
     assert not victim.exists()
     pickle.loads(pickle.dumps(hostile, protocol))
     assert victim.exists(), "the payload would have worked"
+
+
+ENCODE, DTYPE, ARRAY = b"c_codecs\nencode\n", b"cnumpy\ndtype\n", b"cnumpy.core.multiarray\n_reconstruct\n"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"Nr" + struct.pack("<I", 2**31 - 1),  # a memo of gigabytes
+        b"\x95" + struct.pack("<Q", 2**40),
+        b"\x8e" + struct.pack("<Q", 2**40),
+        b"\x96" + struct.pack("<Q", 2**40),
+        ENCODE + b"q\x00X\x64\x00\x00\x00" + b"a" * 100 + b"q\x01" + b"h\x00h\x01h\x01\x86R" * 20,
+        *(name + b"}X\x04\x00\x00\x00textK\x01sb" for name in (ENCODE, DTYPE, ARRAY)),  # state of a class
+        *(name + b"N}X\x08\x00\x00\x00__init__K\x01s\x86b" for name in (ENCODE, DTYPE, ARRAY)),
+        DTYPE + b"X\x02\x00\x00\x00u1\x85\x81",  # NEWOBJ
+        b"(" + DTYPE + b"o",  # OBJ
+        b"(inumpy\ndtype\n",  # INST
+        b"\x82\x01",  # EXT1
+        b"K\x01Q",  # BINPERSID
+        b"\x97",  # NEXT_BUFFER
+        b"]K\x01\x85R",  # a list is called
+        ENCODE + b"]\x85R",
+        DTYPE + b"]\x85R",
+        b"cnumpy\nload\n",
+        b"cnumpy\ndtype.__class__\n",
+    ],
+)
+def test_hostile_streams_are_refused_and_leave_nothing_behind(tmp_path: Path, stream: bytes) -> None:
+    path = tmp_path / "batch"
+    kinds = [kind for kind in vars(_pickled_arrays).values() if isinstance(kind, type)]
+    before = [dict(vars(kind)) for kind in kinds]
+    path.write_bytes(b"\x80\x04(" + stream + b"l.")
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestError, match=r"batch (is refused|cannot be read)"):
+            _pickled_arrays.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert [dict(vars(kind)) for kind in kinds] == before
 
 
 def test_arrays_of_objects_and_cut_pickles_are_refused(tmp_path: Path) -> None:

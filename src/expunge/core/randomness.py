@@ -18,11 +18,6 @@ def generator(seed: int, *purpose: str, device: torch.device | str = "cpu") -> t
     return torch.Generator(device).manual_seed(value)
 
 
-def spawn(parent: torch.Generator) -> torch.Generator:
-    """A new generator on the same device, seeded by one draw from ``parent``."""
-    return torch.Generator(parent.device).manual_seed(draw_seed(parent))
-
-
 def child(parent: torch.Generator, purpose: str) -> torch.Generator:
     """A new generator on the same device for one purpose, from the seed of ``parent``, which is not advanced."""
     return generator(parent.initial_seed(), purpose, device=parent.device)

@@ -1,15 +1,14 @@
 """Products of the Hessian and of the Gauss-Newton matrix with a vector, without the matrices."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp, vmap
+from torch.func import jvp, vjp
 
 from expunge.curvature.layers import recorded
-from expunge.curvature.network import Network, Vector, add, dot
+from expunge.curvature.network import Network, Vector, add, dot, forward_mode
 from expunge.curvature.softmax_linear import residuals
 from expunge.data.image_set import ImageSet
 
@@ -31,37 +30,6 @@ def hessian_vector(network: Network, images: ImageSet, vector: Mapping[str, Tens
         along = dot(dict(zip(weights, slope, strict=True)), vector)
         if along.requires_grad:  # not where no logit depends on any weight
             add(total, torch.autograd.grad(along, leaves, materialize_grads=True))
-    return total
-
-
-def hessian_vectors(
-    network: Network,
-    images: ImageSet,
-    vectors: Mapping[str, Tensor],
-    batch_size: int = 256,
-    at_once: int = 16,
-) -> Vector:
-    """``H v`` for many vectors, whose tensors (count, ...) have a vector per row, by forward over reverse mode.
-
-    Each is the derivative of ``grad L`` along v, and ``at_once`` of them share one evaluation of ``grad L`` per batch.
-    Cost: a forward and a backward pass over the images for each ``at_once`` vectors, and as much arithmetic as two
-    more for each vector; on a CPU it gains over :func:`hessian_vector` where single passes are too small to fill the
-    processor, on a GPU more often. Memory: count p numbers, and ``at_once`` times the activations of a batch.
-    """
-    total = {name: torch.zeros_like(each) for name, each in vectors.items()}
-    count = len(next(iter(vectors.values())))
-    for batch in network.batches(images, batch_size):
-
-        def loss(weights: Vector, inputs: Tensor = batch.inputs, labels: Tensor = batch.labels) -> Tensor:
-            return network.losses(weights, inputs, labels).sum() / len(images)
-
-        slope = grad(loss)
-        for start in range(0, count, at_once):
-            rows = slice(start, start + at_once)
-            chunk = {name: each[rows] for name, each in vectors.items()}
-            products = vmap(lambda tangent, slope=slope: _forward(slope, network.weights, tangent)[1])(chunk)
-            for name, each in products.items():
-                total[name][rows] += each
     return total
 
 
@@ -89,13 +57,6 @@ def gauss_newton_vector(
     return total
 
 
-def derivatives_along(
-    network: Network, images: ImageSet, vector: Mapping[str, Tensor], batch_size: int = 256
-) -> Tensor:
-    """``g_i . v`` of every example (n,), g_i the gradient of its cross-entropy."""
-    return slopes_along(network, images, {name: each[None] for name, each in vector.items()}, batch_size)[0]
-
-
 def slopes_along(network: Network, images: ImageSet, vectors: Mapping[str, Tensor], batch_size: int = 256) -> Tensor:
     """``g_i . v`` (count, n) for vectors whose tensors (count, ...) have a vector per row.
 
@@ -121,7 +82,6 @@ def slopes_along(network: Network, images: ImageSet, vectors: Mapping[str, Tenso
 
 def _forward(function: Callable[[Vector], Value], weights: Vector, tangent: Vector) -> tuple[Value, Value]:
     """The value of ``function`` and its derivative along ``tangent``, in one forward pass."""
-    with warnings.catch_warnings():  # torch scripts its own rules for forward mode when it is first used
-        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
+    with forward_mode():
         found = jvp(function, (weights,), (tangent,))
     return found[0], found[1]

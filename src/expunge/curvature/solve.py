@@ -1,4 +1,4 @@
-"""Solutions of linear systems whose matrix A is known by its products alone: one interface, three ways."""
+"""Solutions of linear systems whose matrix A is known by its products alone: one interface, two ways."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from expunge.core.errors import RequestError, RunError
-from expunge.curvature.network import Vector, dot, flat, shaped
+from expunge.core.errors import RunError
+from expunge.curvature.network import Vector, dot
 
 Operator = Callable[[Vector], Vector]
 """A linear map of vectors: ``v -> A v``."""
@@ -88,33 +88,6 @@ class Lissa:
                 )
             least = min(least, left)
         return Solution(x, taken, left / start if start else 0.0)
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A is assembled, column by column, and factored: p products, p^2 numbers and p^3 / 3 multiplications."""
-
-    largest: int = 4096
-    """The most unknowns p."""
-
-    def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
-        """``x`` by Cholesky, in the precision of the right side.
-
-        Raises:
-            RequestError: There are too many unknowns.
-            RunError: A is not finite or not positive definite.
-        """
-        vector = flat(right)
-        if len(vector) > self.largest:
-            raise RequestError(
-                f"a dense solve of {len(vector):,} unknowns is too large, at most {self.largest:,}: "
-                "use conjugate gradients"
-            )
-        basis = torch.eye(len(vector), dtype=vector.dtype, device=vector.device)
-        matrix = torch.stack([flat(operator(shaped(column, right))) for column in basis])
-        found = positive_solve((matrix + matrix.T) / 2, vector)
-        left = torch.linalg.vector_norm(vector - matrix @ found) / torch.linalg.vector_norm(vector)
-        return Solution(shaped(found, right), len(vector), float(left.nan_to_num()))
 
 
 def positive_solve(matrix: Tensor, right: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """From arrays as readers find them to a Dataset, with every check and its message in one place."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,16 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of ImageNet's images, which sets of photographs are published with."""
+
+
+@dataclass(frozen=True)
+class FilesConfig:
+    """Which folder of files, and how its images are used."""
+
+    path: str
+    """The folder that holds the files."""
+    augment: bool = False
+    """Random crop and flip of training batches."""
 
 
 def dataset(

@@ -14,10 +14,12 @@ VARIABLE = "EXPUNGE_DATA"
 
 @dataclass(frozen=True)
 class NamedConfig:
-    """Where a set known by name is looked for."""
+    """Where a set known by name is looked for, and how its images are used."""
 
     root: str = ""
     """The folder that holds the set's own folder; that of the environment variable EXPUNGE_DATA by default."""
+    augment: bool = False
+    """Random crop and flip of training batches."""
 
 
 def folder_of(name: str, config: NamedConfig) -> Path:
@@ -35,7 +37,7 @@ def folder_of(name: str, config: NamedConfig) -> Path:
     return folder
 
 
-def load(name: str, config: NamedConfig, statistics: Statistics, augment: bool) -> Dataset:
+def load(name: str, config: NamedConfig, statistics: Statistics) -> Dataset:
     """The named set, in whichever layout its folder has: Parquet, IDX or python batches."""
     folder = folder_of(name, config)
     names: tuple[str, ...] = ()
@@ -47,4 +49,4 @@ def load(name: str, config: NamedConfig, statistics: Statistics, augment: bool) 
         train, test, names = _cifar_batches.read_folder(folder)
     else:
         raise RequestError(f"{folder} holds no Parquet files, no IDX files and no python batches")
-    return _assemble.dataset(train, test, folder, class_names=names, augment=augment, statistics=statistics)
+    return _assemble.dataset(train, test, folder, class_names=names, augment=config.augment, statistics=statistics)

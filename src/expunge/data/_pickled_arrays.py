@@ -1,11 +1,13 @@
-"""Reads pickled dictionaries of arrays without executing anything.
+"""Reads pickled dictionaries of arrays, and calls nothing that a pickle names.
 
-The opcodes are walked with :mod:`pickletools` and only plain data are built: dictionaries, lists, tuples,
-numbers, text, bytes, and numpy arrays of plain numbers. Any other name that a pickle asks for is refused.
+First every opcode is looked at: only those are let through that build plain data. Then the names of numpy that arrays
+need stand for classes of this file, which build arrays of plain numbers; any other name is refused.
 """
 
+import io
+import pickle
 import pickletools
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -13,40 +15,82 @@ import numpy as np
 
 from expunge.core.errors import RequestError
 
-_MARK = object()
-
-RECONSTRUCT = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"}
-NAMES = RECONSTRUCT | {"numpy ndarray", "numpy dtype", "_codecs encode", "_codecs.encode"}
-
-
-class _Name(str):
-    """A global that a pickle names; it is never imported."""
-
-
-class _Array:
-    """An array under construction: filled by BUILD."""
-
-    value: object = None
+_MEMO = {"PUT", "BINPUT", "LONG_BINPUT"}
+_OPCODES = _MEMO | {
+    *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
+    *("FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
+    *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+}
 
 
 class _Type:
-    """A dtype under construction."""
+    """Stands for ``numpy.dtype``."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: object, *_: object) -> None:
+        self.text = _text(text)
 
-    def build(self, state: object) -> None:
-        """Take the byte order from the pickled state; pickles of Python 2 hold it as bytes."""
-        order = _text(cast("tuple[object, ...]", state)[1])
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        """Take the byte order."""
+        order = _text(state[1])
         if order in ("<", ">"):
             self.text = f"{order}{self.text}"
 
-    def dtype(self, where: str) -> np.dtype[np.generic]:
+    def dtype(self) -> np.dtype[np.generic]:
         """The numpy type, if it is one of plain numbers."""
         found = np.dtype(self.text.lstrip("=|"))
         if found.kind not in "biuf":
-            raise RequestError(f"{where}: arrays must hold plain numbers, not {self.text}")
+            raise ValueError(f"arrays must hold plain numbers, not {self.text}")
         return found
+
+
+class _Array:
+    """Stands for ``numpy.ndarray`` and what makes an empty one."""
+
+    value: object = None
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: tuple[object, tuple[int, ...], _Type, bool, bytes]) -> None:
+        """Take shape, type and content."""
+        _, shape, kind, fortran, content = state
+        self.value = np.frombuffer(content, kind.dtype()).reshape(shape, order="F" if fortran else "C")
+
+
+class _Encode:
+    """Stands for ``codecs.encode``, which makes bytes in old protocols; no more of them than the file has."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, text: str, _: str) -> bytes:
+        self.left -= len(text)
+        if self.left < 0:
+            raise ValueError("it would be larger in memory than in the file")
+        return text.encode("latin1")
+
+    def __setstate__(self, _: object) -> None:
+        raise ValueError("it sets the state of something that is no array")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows no names but those of arrays."""
+
+    def __init__(self, content: bytes, where: str) -> None:
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        reconstruct = {f"numpy.{core}.multiarray _reconstruct": _Array for core in ("core", "_core")}
+        known = {"numpy ndarray": _Array, "numpy dtype": _Type, "_codecs encode": _Encode(len(content))}
+        self.names: Mapping[str, object] = reconstruct | known
+        self.where = where
+
+    def find_class(self, module_name: str, global_name: str, /) -> object:
+        """The class of this file that stands for the name."""
+        name = f"{module_name} {global_name}"
+        if name not in self.names:
+            raise RequestError(f"{self.where} is refused: it asks for {name!r}; nothing of it was executed")
+        return self.names[name]
 
 
 def read(path: Path) -> dict[str, object]:
@@ -56,144 +100,33 @@ def read(path: Path) -> dict[str, object]:
         RequestError: The file is missing, damaged, or asks for anything but plain data and arrays.
     """
     try:
-        found = _Machine(str(path)).run(path.read_bytes())
+        content = path.read_bytes()
+        _check(content, str(path))
+        found = _Unpickler(content, str(path)).load()
+        if not isinstance(found, dict):
+            raise RequestError(f"{path} should hold a dictionary")
+        return {_text(key): _built(value) for key, value in cast("dict[object, object]", found).items()}
     except RequestError:
         raise
-    except (OSError, ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
+    except Exception as error:  # a damaged pickle makes classes raise almost anything
         raise RequestError(f"{path} cannot be read as a batch of images ({error}): fetch it again") from error
-    if not isinstance(found, dict):
-        raise RequestError(f"{path} should hold a dictionary")
-    return {str(_text(key)): _built(value) for key, value in found.items()}
 
 
-class _Machine:
-    """The stack and the memo of a pickle."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.stack: list[object] = []
-        self.memo: dict[int, object] = {}
-
-    def run(self, content: bytes) -> object:
-        """Walk the opcodes; the value that is left."""
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name == "STOP":
-                return self.stack.pop()
-            self._step(opcode.name, argument)
-        raise RequestError(f"{self.where} is cut short")
-
-    def _step(self, name: str, argument: object) -> None:
-        if name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
-        elif name in _VALUES:
-            self.stack.append(argument.encode("latin1") if name in _BYTES and isinstance(argument, str) else argument)
-        elif name in ("PROTO", "FRAME"):
-            return
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self.memo[int(cast("int", argument))] = self.stack[-1]
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = self.stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            self.stack.append(self.memo[int(cast("int", argument))])
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            self._name(name, argument)
-        elif hasattr(self, f"_{name.lower()}"):
-            getattr(self, f"_{name.lower()}")()
-        else:
-            raise RequestError(f"{self.where} is refused: it uses {name}, which plain arrays do not need")
-
-    def _name(self, opcode: str, argument: object) -> None:
-        if opcode == "STACK_GLOBAL":
-            attribute, module = self.stack.pop(), self.stack.pop()
-            argument = f"{module} {attribute}"
-        if argument not in NAMES:
-            raise RequestError(f"{self.where} is refused: it asks for {argument!r}; nothing of it was executed")
-        self.stack.append(_Name(argument))
-
-    def _marked(self) -> list[object]:
-        position = max(index for index, value in enumerate(self.stack) if value is _MARK)
-        items = self.stack[position + 1 :]
-        del self.stack[position:]
-        return items
-
-    def _tuple(self) -> None:
-        self.stack.append(tuple(self._marked()))
-
-    def _tuple1(self) -> None:
-        self.stack[-1:] = [tuple(self.stack[-1:])]
-
-    def _tuple2(self) -> None:
-        self.stack[-2:] = [tuple(self.stack[-2:])]
-
-    def _tuple3(self) -> None:
-        self.stack[-3:] = [tuple(self.stack[-3:])]
-
-    def _list(self) -> None:
-        self.stack.append(self._marked())
-
-    def _dict(self) -> None:
-        items = self._marked()
-        self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
-
-    def _append(self) -> None:
-        value = self.stack.pop()
-        cast("list[object]", self.stack[-1]).append(value)
-
-    def _appends(self) -> None:
-        items = self._marked()
-        cast("list[object]", self.stack[-1]).extend(items)
-
-    def _setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        cast("dict[object, object]", self.stack[-1])[key] = value
-
-    def _setitems(self) -> None:
-        items = self._marked()
-        cast("dict[object, object]", self.stack[-1]).update(zip(items[::2], items[1::2], strict=True))
-
-    def _reduce(self) -> None:
-        arguments, name = cast("tuple[object, ...]", self.stack.pop()), self.stack.pop()
-        if name in RECONSTRUCT:
-            self.stack.append(_Array())
-        elif name == "numpy dtype":
-            self.stack.append(_Type(str(_text(arguments[0]))))
-        elif name in ("_codecs encode", "_codecs.encode"):
-            self.stack.append(str(arguments[0]).encode("latin1"))
-        else:
-            raise RequestError(f"{self.where} is refused: it calls {name!r}; nothing of it was executed")
-
-    def _build(self) -> None:
-        state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, _Type):
-            target.build(state)
-        elif isinstance(target, _Array):
-            _, shape, kind, fortran, content = cast("tuple[object, tuple[int, ...], _Type, bool, bytes]", state)
-            flat = np.frombuffer(content, kind.dtype(self.where))
-            target.value = flat.reshape(shape, order="F" if fortran else "C")
-        else:
-            raise RequestError(f"{self.where} is refused: it sets the state of something that is no array")
+def _check(content: bytes, where: str) -> None:
+    """Refuse opcodes that plain arrays do not need, and memo positions by which a few bytes would take gigabytes."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name not in _OPCODES:
+            raise RequestError(f"{where} is refused: it uses {opcode.name}, which plain arrays do not need")
+        if opcode.name in _MEMO and int(cast("int", argument)) > len(content):
+            raise RequestError(f"{where} is refused: it would be larger in memory than in the file")
 
 
-def _text(value: object) -> object:
+def _text(value: object) -> str:
+    if not isinstance(value, str | bytes):
+        raise TypeError(f"text was expected, not {type(value).__name__}")
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
 def _built(value: object) -> object:
     """The array in place of its builder; nested values stay as they are, so that circles and knots cost nothing."""
     return value.value if isinstance(value, _Array) else value
-
-
-_CONSTANTS: dict[str, Callable[[], object]] = {
-    "MARK": lambda: _MARK,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-}
-_BYTES = {"STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
-_VALUES = _BYTES | {
-    *("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-}

@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from expunge.core import randomness, registry
+from expunge.core import randomness, registry, weights
 from expunge.core.errors import RequestError, RunError
-from expunge.core.weights import evaluating
 from expunge.data.image_set import ImageSet
+from expunge.store.directory import RunDirectory
 from expunge.training.context import Context
 
 SPLITS = ("forget", "retain", "validation", "test", "triggered")
@@ -112,8 +112,7 @@ class Subject:
     values: dict[str, float] = field(default_factory=dict[str, float])
     """Values of the metrics computed so far, by full name."""
     scores: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """Numbers per example that need the model itself, (n,) each: ``gaussian_poison``
-    (expunge.evaluation.gaussian_poison)."""
+    """Numbers per example that need the model itself, (n,) each: ``gaussian_poison`` (expunge.poison_score)."""
     shadows: Shadows | None = None
     """Models to compare with, trained on random halves of the training set."""
 
@@ -157,10 +156,29 @@ def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size
 
     One forward pass over n images; the mode of every module and the place of the weights are as before afterwards.
     """
-    with evaluating(model):
+    with weights.evaluating(model):
         logits = [model(batch.inputs.to(device)).float() for batch in images.batches(batch_size)]
     joined = torch.cat(logits).cpu() if logits else torch.empty(0, 0)
     return Predictions(joined, images.labels.cpu(), images.ids.cpu())
+
+
+def stored_predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
+    """The predictions of a run by split; and all that is in their file."""
+    stored = directory.tensors("predictions")
+    found = {
+        name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
+        for name in ("train", "validation", "test", "triggered")
+        if f"{name}.logits" in stored
+    }
+    return found, stored
+
+
+def parted(splits: Mapping[str, Predictions], ids: Tensor) -> dict[str, Predictions]:
+    """Splits of which the training set is parted in what is forgotten and what is retained."""
+    train = splits["train"]
+    forgotten = torch.isin(train.ids, ids)
+    rest = {name: part for name, part in splits.items() if name != "train"}
+    return {"forget": train.select(forgotten), "retain": train.select(~forgotten), **rest}
 
 
 def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> dict[str, float]:

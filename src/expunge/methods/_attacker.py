@@ -1,10 +1,8 @@
 """The attacker of discriminative adversarial unlearning: its network, what it sees of a model, how it learns first."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -13,6 +11,7 @@ from torch.nn import functional
 
 from expunge.core import randomness, weights
 from expunge.core.errors import RequestError
+from expunge.curvature.network import forward_mode
 from expunge.data.image_set import Batch, ImageSet
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import Rule
@@ -135,8 +134,7 @@ def by_derivative(forward: Forward, inputs: Tensor, directions: Tensor) -> tuple
 
     per_direction = (None, None, 0)  # logits and features are the same for all
     together = torch.func.vmap(along, out_dims=per_direction, randomness="same")  # pyright: ignore
-    with warnings.catch_warnings():  # when first used, torch's forward mode uses what torch has deprecated
-        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+    with forward_mode():
         logits, features, slopes = together(directions)
     return logits, features, slopes.abs().mean(0)
 
@@ -207,8 +205,11 @@ def classifier_of(model: nn.Module, images: ImageSet) -> nn.Linear:
         RequestError: There is none.
     """
     outputs: list[tuple[nn.Linear, Tensor]] = []
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    hooks = [layer.register_forward_hook(partial(_note, outputs)) for layer in layers]
+
+    def note(layer: nn.Module, _: object, output: Tensor) -> None:
+        outputs.append((cast("nn.Linear", layer), output))
+
+    hooks = [layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, nn.Linear)]
     try:
         with weights.evaluating(model):
             logits = model(next(images.select(torch.arange(1)).batches(1)).inputs)
@@ -222,10 +223,6 @@ def classifier_of(model: nn.Module, images: ImageSet) -> nn.Linear:
             "an nn.Linear, and in this model they are not"
         )
     return found[-1]
-
-
-def _note(outputs: list[tuple[nn.Linear, Tensor]], layer: nn.Module, _: object, output: Tensor) -> None:
-    outputs.append((cast("nn.Linear", layer), output))
 
 
 @dataclass(frozen=True)

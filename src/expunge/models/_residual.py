@@ -1,14 +1,34 @@
 """Residual networks for small images (He et al. 2016, arXiv:1512.03385)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.models._check import Shape, image_shape
+from expunge.models._check import Shape, image_shape, positive
 
 Block = Callable[[int, int, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class ResnetConfig:
+    """Options of every residual network."""
+
+    width: int = 64
+    """Channels of the first stage; each further stage has twice as many."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        positive(width=self.width)
+
+
+@dataclass(frozen=True)
+class CifarResnetConfig(ResnetConfig):
+    """The same for those of three stages, which are narrower."""
+
+    width: int = 16
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -94,7 +114,7 @@ class ResNet(nn.Module):
     def __init__(
         self,
         block: Block,
-        widths: Sequence[int],
+        width: int,
         depths: Sequence[int],
         shape: Shape,
         num_classes: int,
@@ -106,7 +126,7 @@ class ResNet(nn.Module):
 
         Args:
             block: Makes a block from input channels, width and stride.
-            widths: The width of each stage.
+            width: Channels of the first stage; each further stage has twice as many.
             depths: The number of blocks of each stage.
             shape: (channels, height, width) of the images.
             num_classes: The number of outputs.
@@ -114,14 +134,15 @@ class ResNet(nn.Module):
             kaiming_head: Initialise the last layer as the convolutions are.
         """
         super().__init__()
-        channels, *_ = image_shape(shape, least=2 ** (len(widths) - 1))
-        self.stem = nn.Sequential(convolution(channels, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        channels, *_ = image_shape(shape, least=2 ** (len(depths) - 1))
+        self.stem = nn.Sequential(convolution(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU())
         stages: list[nn.Module] = []
-        inputs = widths[0]
-        for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        inputs = width
+        for stage, depth in enumerate(depths):
+            wide = width * 2**stage
             for index in range(depth):
-                stages.append(block(inputs, width, 2 if stage > 0 and index == 0 else 1))
-                inputs = width * expansion
+                stages.append(block(inputs, wide, 2 if stage > 0 and index == 0 else 1))
+                inputs = wide * expansion
         self.stages = nn.Sequential(*stages)
         self.fc = nn.Linear(inputs, num_classes)
         self._kaiming_head = kaiming_head

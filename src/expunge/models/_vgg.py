@@ -1,13 +1,29 @@
 """VGG-16 with batch normalisation (Simonyan and Zisserman 2015, arXiv:1409.1556, configuration D)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.models._check import Shape, image_shape
+from expunge.models._check import Shape, image_shape, positive
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """Width as a multiple of the first stage's, and number of convolutions."""
+
+
+@dataclass(frozen=True)
+class VggConfig:
+    """Options of every VGG-16."""
+
+    width: int = 64
+    """Channels of the first stage; the last ones have eight times as many."""
+    final_pooling: bool = True
+    """Whether the last of the five stages halves the image too. A checkpoint does not say which was meant."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        positive(width=self.width)
 
 
 class VGG(nn.Module):

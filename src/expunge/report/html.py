@@ -1,7 +1,6 @@
 """One self-contained page: what was forgotten, which method came nearest to retraining, and the evidence."""
 
 import base64
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from expunge.report import histograms, losses, scenarios, tables, tradeoff, word
 from expunge.report.drawing import MOST_RELATIVE
 from expunge.report.results import BASELINE, PLAIN, REFERENCE, Losses, Results, Row, history, load, predictions
 from expunge.report.tables import Line, Measure, Summary
+from expunge.store.directory import write_text
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,8 @@ def write(folder: Path, out: Path) -> Path:
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
-        _replace(path, content)
+        write_text(path, content)
     return out
-
-
-def _replace(path: Path, content: str) -> None:
-    """Write under a temporary name, then give the file its own."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def page(results: Results, summary: Summary) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.errors import RequestError
-from expunge.evaluation.predictions import Predictions
+from expunge.evaluation.predictions import Predictions, parted, stored_predictions
 from expunge.store.directory import Record, RunDirectory, Store, read_json
 from expunge.store.run import expanded
 
@@ -145,19 +145,18 @@ def predictions(results: Results, row: Row) -> dict[str, Predictions]:
         RequestError: The file is missing, garbled or incomplete.
     """
     directory = RunDirectory(results.folder / (row.subject or ""))
-    stored = directory.tensors("predictions")
     try:
-        found = {name: _split(stored, name) for name in ("train", "validation", "test")}
-        forgotten = torch.isin(found["train"].ids, stored["forget.ids"])
+        splits, stored = stored_predictions(directory)
+        found = {name: _fitting(splits[name], name) for name in ("train", "validation", "test")}
+        return parted(found, stored["forget.ids"])
+    except RequestError:
+        raise
     except (KeyError, ValueError) as error:
         path = directory.path / "predictions.safetensors"
         raise RequestError(f"{path} is incomplete ({error}): delete {directory.path} and run it again") from error
-    train = found.pop("train")
-    return {"forget": train.select(forgotten), "retain": train.select(~forgotten), **found}
 
 
-def _split(stored: Mapping[str, Tensor], name: str) -> Predictions:
-    found = Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
+def _fitting(found: Predictions, name: str) -> Predictions:
     if found.logits.ndim != 2 or not len(found.logits) == len(found.labels) == len(found.ids):
         raise ValueError(f"{name}: logits, labels and ids do not fit together")
     if len(found) and not 0 <= int(found.labels.min()) <= int(found.labels.max()) < found.logits.shape[1]:

@@ -12,7 +12,7 @@ from expunge.core import randomness, registry
 from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import RandomForget
-from expunge.evaluation.predictions import Predictions, Shadows, Subject, evaluate
+from expunge.evaluation.predictions import Shadows, Subject, evaluate, parted, stored_predictions
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs.prune import scenario
 from expunge.runs.unlearn import UnlearnConfig, retraining
@@ -147,7 +147,7 @@ def shadows_of(runs: Sequence[RunDirectory], session: Session) -> Shadows | None
 
 def _seen_by(directory: RunDirectory) -> Shadows:
     """One shadow model; of its logits, only what is asked for is kept."""
-    splits, stored = _predictions(directory)
+    splits, stored = stored_predictions(directory)
     parts = [splits[name] for name in ("train", "validation") if len(splits[name])]
     ids, log_odds = torch.cat([part.ids for part in parts]), torch.cat([part.log_odds() for part in parts])
     inside = torch.isin(ids, splits["train"].ids) & ~torch.isin(ids, stored["forget.ids"])
@@ -166,10 +166,10 @@ def subject_of(
     shadows: Shadows | None = None,
 ) -> Subject:
     """What the metrics judge, read from an unlearn run and from that of the model before it."""
-    splits, stored = _predictions(directory)
+    splits, stored = stored_predictions(directory)
     model, forgotten = directory.model(), stored["forget.ids"]
     return Subject(
-        splits=_parted(splits, forgotten),
+        splits=parted(splits, forgotten),
         weights=model.weights,
         original=None if original is None else _before(original, forgotten),
         sparsity=model.kept,
@@ -182,23 +182,4 @@ def subject_of(
 
 def _before(original: RunDirectory, forgotten: Tensor) -> Subject:
     """The model that is to forget these examples."""
-    return Subject(_parted(_predictions(original)[0], forgotten), original.weights())
-
-
-def _predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
-    """The predictions of a run by split; and all that is in their file."""
-    stored = directory.tensors("predictions")
-    found = {
-        name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
-        for name in ("train", "validation", "test", "triggered")
-        if f"{name}.logits" in stored
-    }
-    return found, stored
-
-
-def _parted(splits: Mapping[str, Predictions], ids: Tensor) -> dict[str, Predictions]:
-    """Splits of which the training set is parted in what is forgotten and what is retained."""
-    train = splits["train"]
-    forgotten = torch.isin(train.ids, ids)
-    rest = {name: part for name, part in splits.items() if name != "train"}
-    return {"forget": train.select(forgotten), "retain": train.select(~forgotten), **rest}
+    return Subject(parted(stored_predictions(original)[0], forgotten), original.weights())

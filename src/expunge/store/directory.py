@@ -209,10 +209,18 @@ class Draft:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON under a temporary name, then give it its own: readers never see half a file."""
+    """Write JSON by :func:`write_text`."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write under a temporary name, then give the file its own: readers never see half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Record:

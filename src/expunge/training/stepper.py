@@ -159,19 +159,15 @@ def _updates_of(
     if isinstance(rule, Rule) and by_mask:
         rule = PerRole(rule, rule, "both")
     rules = {"forget": rule.forget, "retain": rule.retain} if isinstance(rule, PerRole) else {"": rule}
-    if by_mask and isinstance(rule, PerRole) and rule.share != "nothing" and "adamw8bit" in _kinds(rule):
+    shared = isinstance(rule, PerRole) and rule.share != "nothing"
+    if by_mask and shared and "adamw8bit" in {each.optimizer for each in rules.values()}:
         raise RequestError("moments in eight bits cannot be shared under a mask for each role: take adamw")
     made = optimizers.by_role(rule, weights)
-    shared = isinstance(rule, PerRole) and rule.share != "nothing"
     moving = {role: update_masks.get(role) if by_mask else update_masks for role in rules}  # pyright: ignore
     return {
         role: _Update(model, each, made[role], sparsity, moving[role], shared)  # pyright: ignore
         for role, each in rules.items()
     }
-
-
-def _kinds(rule: PerRole) -> tuple[str, str]:
-    return rule.forget.optimizer, rule.retain.optimizer
 
 
 LARGE_ENOUGH = 50_000

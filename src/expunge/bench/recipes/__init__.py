@@ -1,10 +1,13 @@
-"""Named comparisons, one per file: ``recipe()`` returns a :class:`~expunge.bench.grid.Comparison`."""
+"""Named comparisons: ``recipe()`` of a file returns a :class:`~expunge.bench.grid.Comparison`, named like the file.
+
+A file may hold others that differ from it in little: ``more()`` returns their summaries and functions by name.
+"""
 
 import importlib
 import pkgutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import cast
 
 from expunge.bench import grid
 from expunge.bench.grid import Comparison
@@ -13,10 +16,21 @@ from expunge.core.errors import RequestError
 from expunge.store.directory import read_json
 
 
+@cache
+def _found() -> dict[str, tuple[str, Callable[[], Comparison]]]:
+    """The summary of every recipe and what makes it, by name."""
+    found: dict[str, tuple[str, Callable[[], Comparison]]] = {}
+    for info in pkgutil.iter_modules(__path__):
+        if not info.name.startswith("_"):
+            module = importlib.import_module(f"{__name__}.{info.name}")
+            found[info.name.replace("_", "-")] = ((module.__doc__ or "").partition("\n")[0], module.recipe)
+            found |= getattr(module, "more", dict)()
+    return found
+
+
 def names() -> list[str]:
     """The names of all recipes."""
-    modules = (info.name for info in pkgutil.iter_modules(__path__))
-    return sorted(name.replace("_", "-") for name in modules if not name.startswith("_"))
+    return sorted(_found())
 
 
 def find(name: str) -> Comparison:
@@ -27,13 +41,12 @@ def find(name: str) -> Comparison:
     """
     if name.endswith(".json"):
         return grid.from_json(read_json(Path(name)))
-    if name.replace("_", "-") not in names():
+    known = name.replace("_", "-")
+    if known not in _found():
         raise RequestError(registry.unknown("recipe", name, names()) + "; or give a JSON file")
-    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    return cast("Callable[[], Comparison]", module.recipe)()
+    return _found()[known][1]()
 
 
 def summary(name: str) -> str:
-    """The first line of a recipe's docstring."""
-    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    return (module.__doc__ or "").strip().partition("\n")[0]
+    """What a recipe is, in a line."""
+    return _found()[name.replace("_", "-")][0]

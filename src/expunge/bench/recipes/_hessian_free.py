@@ -1,8 +1,6 @@
 """What the recipes of Hessian-free unlearning (Qiao et al. 2024, arXiv:2404.01712) have in common."""
 
-import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from expunge.bench.grid import Comparison
@@ -37,26 +35,6 @@ def finetune(plan: Training) -> str:
         f"finetune:epochs=15,batch_size={plan.batch_size},lr={rule.lr},momentum=0.0,weight_decay={rule.weight_decay},"
         f"schedule=exponential,decay={rule.decay},clip={rule.clip}"
     )
-
-
-def quick(name: str, variations: Sequence[str] = ()) -> Comparison:
-    """Logistic regression on 1,000 images of MNIST, 50 of them forgotten, with an L2 term of 0.5."""
-    plan = training(15, 32, lr=0.05, l2=0.5, clip=5.0)
-    return Comparison(
-        name=name,
-        data=DataConfig(config.parse("data", "mnist"), limit=1_000, test_limit=400, validation=0.0),
-        model=config.parse("models", "logistic"),
-        training=plan,
-        forget="random:50",
-        methods=(*VARIANTS, *newton(l2=0.5, damping=1e-3), finetune(plan)),
-        variations=tuple(variations),
-    )
-
-
-def ablation(name: str, variations: Sequence[str], *, newton_steps: bool = True) -> Comparison:
-    """The quick start at each of these variations, by the methods whose options do not depend on them."""
-    methods = (*VARIANTS, *newton(l2=0.5, damping=1e-3)) if newton_steps else VARIANTS
-    return dataclasses.replace(quick(name, variations), methods=methods)
 
 
 def network(name: str, data: DataConfig, model: str, plan: Training, forget: str) -> Comparison:

@@ -13,11 +13,10 @@ class Cifar10Config(NamedConfig):
     """Where CIFAR-10 is."""
 
     augment: bool = True
-    """Random crop and flip of training batches."""
 
 
 @source()
 def load(config: Cifar10Config) -> Dataset:
     """CIFAR-10: 50,000 and 10,000 colour images of 32 x 32 in 10 classes (Krizhevsky 2009)."""
     statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-    return _named.load("cifar10", config, statistics, config.augment)
+    return _named.load("cifar10", config, statistics)

@@ -13,11 +13,10 @@ class Cifar100Config(NamedConfig):
     """Where CIFAR-100 is."""
 
     augment: bool = True
-    """Random crop and flip of training batches."""
 
 
 @source()
 def load(config: Cifar100Config) -> Dataset:
     """CIFAR-100: 50,000 and 10,000 colour images of 32 x 32 in 100 classes (Krizhevsky 2009)."""
     statistics = ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
-    return _named.load("cifar100", config, statistics, config.augment)
+    return _named.load("cifar100", config, statistics)

@@ -1,20 +1,13 @@
 """The original python batches of CIFAR-10 or CIFAR-100, read without executing them: cifar_batches:FOLDER."""
 
-from dataclasses import dataclass
-
 from expunge.core.registry import source
 from expunge.data import _assemble, _cifar_batches
+from expunge.data._assemble import FilesConfig
 from expunge.data.dataset import Dataset
 
 
-@dataclass(frozen=True)
-class CifarBatchesConfig:
+class CifarBatchesConfig(FilesConfig):
     """Which folder, and how its images are used."""
-
-    path: str
-    """The folder that holds the files."""
-    augment: bool = False
-    """Random crop and flip of training batches."""
 
 
 @source()

@@ -1,23 +1,17 @@
 """Fashion-MNIST: pictures of clothes, 28 x 28, grey (Xiao et al. 2017)."""
 
-from dataclasses import dataclass
-
 from expunge.core.registry import source
 from expunge.data import _named
 from expunge.data._named import NamedConfig
 from expunge.data.dataset import Dataset
 
 
-@dataclass(frozen=True)
 class FashionMnistConfig(NamedConfig):
     """Where Fashion-MNIST is."""
-
-    augment: bool = False
-    """Random crop and flip of training batches."""
 
 
 @source()
 def load(config: FashionMnistConfig) -> Dataset:
     """Fashion-MNIST: pictures of clothes, 28 x 28, grey (Xiao et al. 2017)."""
     statistics = ((0.2860,), (0.3530,))
-    return _named.load("fashion_mnist", config, statistics, config.augment)
+    return _named.load("fashion_mnist", config, statistics)

@@ -1,20 +1,13 @@
 """IDX files as MNIST has them, plain or .gz: idx:FOLDER."""
 
-from dataclasses import dataclass
-
 from expunge.core.registry import source
 from expunge.data import _assemble, _idx
+from expunge.data._assemble import FilesConfig
 from expunge.data.dataset import Dataset
 
 
-@dataclass(frozen=True)
-class IdxConfig:
+class IdxConfig(FilesConfig):
     """Which folder, and how its images are used."""
-
-    path: str
-    """The folder that holds the files."""
-    augment: bool = False
-    """Random crop and flip of training batches."""
 
 
 @source()

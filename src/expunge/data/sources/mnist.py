@@ -1,23 +1,17 @@
 """MNIST: handwritten digits, 28 x 28, grey (LeCun et al. 1998)."""
 
-from dataclasses import dataclass
-
 from expunge.core.registry import source
 from expunge.data import _named
 from expunge.data._named import NamedConfig
 from expunge.data.dataset import Dataset
 
 
-@dataclass(frozen=True)
 class MnistConfig(NamedConfig):
     """Where MNIST is."""
-
-    augment: bool = False
-    """Random crop and flip of training batches."""
 
 
 @source()
 def load(config: MnistConfig) -> Dataset:
     """MNIST: handwritten digits, 28 x 28, grey (LeCun et al. 1998)."""
     statistics = ((0.1307,), (0.3081,))
-    return _named.load("mnist", config, statistics, config.augment)
+    return _named.load("mnist", config, statistics)

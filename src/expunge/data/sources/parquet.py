@@ -1,20 +1,13 @@
 """Parquet files in the Hugging Face schema, train*.parquet and test*.parquet: parquet:FOLDER."""
 
-from dataclasses import dataclass
-
 from expunge.core.registry import source
 from expunge.data import _assemble, _parquet
+from expunge.data._assemble import FilesConfig
 from expunge.data.dataset import Dataset
 
 
-@dataclass(frozen=True)
-class ParquetConfig:
+class ParquetConfig(FilesConfig):
     """Which folder, and how its images are used."""
-
-    path: str
-    """The folder that holds the files."""
-    augment: bool = False
-    """Random crop and flip of training batches."""
 
 
 @source()
