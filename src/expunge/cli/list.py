@@ -1,4 +1,4 @@
-"""List methods, metrics, scores, data sources, models or recipes, with their options."""
+"""List methods, metrics, scores, pruners, data sources, models, kinds of runs or recipes, with their options."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,9 @@ from expunge.unlearning import presets
 class Arguments:
     """Options of `expunge list`."""
 
-    what: Annotated[Literal["methods", "metrics", "scores", "data", "models", "recipes"], tyro.conf.Positional]
+    what: Annotated[
+        Literal["methods", "metrics", "scores", "pruning", "data", "models", "runs", "recipes"], tyro.conf.Positional
+    ]
     """What to list."""
     json: bool = False
     """Print the result as JSON, for machines."""

@@ -281,13 +281,14 @@ def of_config(kind: str, config: object) -> Plugin:
 
 
 @cache
-def _kinds_of_runs() -> Mapping[type, Plugin]:
+def kinds_of_runs() -> Mapping[type, Plugin]:
+    """The kinds of runs by the class of their configuration."""
     return {plugin.config: plugin for plugin in plugins("runs").values()}
 
 
 def is_run(value: object) -> bool:
     """Whether a value is the configuration of a run."""
-    return type(value) in _kinds_of_runs()
+    return type(value) in kinds_of_runs()
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

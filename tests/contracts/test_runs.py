@@ -1,0 +1,194 @@
+"""The contract of a kind of run, by one that another package adds: made, resumed, listed, and made by a bench."""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from expunge.cli import main
+from expunge.core import config, registry
+from expunge.core.errors import RequestError, RunError
+from expunge.data.split_data import DataConfig
+from expunge.runs.train import TrainConfig
+from expunge.store import execute
+from expunge.store.directory import Store
+from expunge.store.execute import Session
+from expunge.store.run import open_run, parents, run_id
+from expunge.training.fit import Training
+
+KIND = '''"""How many weights a model has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from expunge.core import registry
+from expunge.core.config import OWN, Choice
+
+
+@dataclass(frozen=True)
+class SizeConfig:
+    """The size of a model."""
+
+    original: Annotated[object, Choice("runs", model=True)] = OWN
+    """The model."""
+    others: tuple[Annotated[object, Choice("runs")], ...] = ()
+    """Other runs."""
+    factor: int = 1
+    """What the number is multiplied by."""
+
+
+def label(config):
+    return "size"
+
+
+@registry.run(label=label)
+def work(config, parents, draft, session):
+    """Count the weights of a model."""
+    if config.factor < 0:
+        raise ArithmeticError("a negative size")
+    count = sum(value.numel() for value in parents["original"].weights().values())
+    return {"seconds": {}, "notes": {"size": config.factor * count, "parents": sorted(parents)}}
+
+
+work.__annotations__["config"] = SizeConfig
+'''
+
+METHOD = '''"""Leave the model as it is, and know its size."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import nn
+
+from expunge.core.config import Choice
+from expunge.core.registry import method
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
+
+
+@dataclass(frozen=True)
+class SizedConfig:
+    """Its options."""
+
+    size: Annotated[object, Choice("runs", only="size")] | None = None
+    """The size of the model."""
+
+
+@method(reference="a test")
+def unlearn(model: nn.Module, data: UnlearningData, config: SizedConfig, context: Context) -> nn.Module:
+    """Leave the model as it is."""
+    return model
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package beside expunge with a kind of run, and a method that depends on such a run."""
+    folder = tmp_path / "package"
+    information = folder / "size-1.0.dist-info"
+    information.mkdir(parents=True)
+    (folder / "size_of.py").write_text(KIND)
+    (folder / "sized.py").write_text(METHOD)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: size\nVersion: 1.0\n")
+    points = "[expunge.runs]\nsize = size_of\n[expunge.methods]\nsized = sized\n"
+    (information / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
+    forget_plugins()
+    yield folder
+    monkeypatch.undo()
+    for name in ("size_of", "sized"):
+        sys.modules.pop(name, None)
+    forget_plugins()
+
+
+def forget_plugins() -> None:
+    importlib.invalidate_caches()
+    for cached in (registry.plugins, registry.kinds_of_runs):
+        cached.cache_clear()
+
+
+def original(seed: int = 0) -> TrainConfig:
+    data = DataConfig(config.parse("data", "digits"), limit=60, test_limit=20)
+    return TrainConfig(data, config.parse("models", "logistic"), Training(1), seed=seed)
+
+
+def size(**options: object) -> object:
+    return registry.find("runs", "size").config(original(), **options)
+
+
+@pytest.mark.usefixtures("package")
+def test_it_is_made_after_its_parents_and_found_again(tmp_path: Path) -> None:
+    store, wanted = Store(tmp_path / "runs"), size(others=(original(1), original(2)), factor=2)
+    directory = execute.run(wanted, store, Session())
+    record = directory.record()
+    assert record["notes"] == {"size": 1300, "parents": ["original", "others.0", "others.1"]}
+    assert record["kind"] == record["label"] == "size"
+    assert directory.id.startswith("size-size-s0-")
+    assert len(store.all()) == 4
+    written = (directory.path / "run.json").stat().st_mtime_ns
+    assert execute.run(wanted, store, Session()) == directory
+    assert (directory.path / "run.json").stat().st_mtime_ns == written, "nothing is computed twice"
+    assert open_run(directory) == wanted
+
+
+@pytest.mark.usefixtures("package")
+def test_what_fails_is_kept_with_its_reason_and_tried_again_when_asked(tmp_path: Path) -> None:
+    store, wanted = Store(tmp_path / "runs"), size(factor=-1)
+    for session in (Session(), Session(), Session(retry=True)):
+        with pytest.raises(RunError, match="a negative size"):
+            execute.run(wanted, store, session)
+    assert store.directory(run_id(wanted)).record()["status"] == "failed"
+
+
+@pytest.mark.usefixtures("package")
+def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "runs", "--json"]) == 0
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert listed["size"]["summary"] == "Count the weights of a model."
+    assert "factor" in listed["size"]["options"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("package")
+def test_a_bench_makes_it_as_a_parent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = {
+        "name": "sizes",
+        "data": {"source": "digits", "limit": 60, "test_limit": 20},
+        "model": "logistic",
+        "training": {"epochs": 1},
+        "forget": "random:10%",
+        "methods": ["sized:size=(size:factor=3)"],
+    }
+    (tmp_path / "sizes.json").write_text(json.dumps(wanted))
+    assert main(["bench", str(tmp_path / "sizes.json"), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    store = Store(tmp_path / "out")
+    (made,) = [run for run in store.all() if run.record()["kind"] == "size"]
+    (subject,) = [run for run in store.all() if run.id.startswith("unlearn-sized")]
+    assert made.record()["notes"]["size"] == 1950  # type: ignore[index]
+    assert subject.record()["parents"]["size"] == made.id  # type: ignore[index]
+    assert "sized" in (tmp_path / "out" / "report.html").read_text()
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("package")
+def test_a_run_of_another_kind_is_refused() -> None:
+    with pytest.raises(RequestError, match="expected a run of `expunge size`, got train-digits"):
+        config.override(registry.find("methods", "sized").config, {}, {"size": original()}, "sized")
+
+
+@pytest.mark.usefixtures("package")
+def test_many_parents_and_long_chains_cost_little() -> None:
+    """Nesting is followed without recursion: 1,000 runs deep, and 128 wide."""
+    kind = registry.find("runs", "size").config
+    chain: object = original()
+    for number in range(1000):
+        chain = kind(original(), (chain,), number)
+    wide = kind(original(), tuple(kind(original(), (), number) for number in range(128)))
+    assert len(config.ordered([chain])) >= 1001
+    assert len({run_id(each) for each in config.ordered([chain, wide])}) == 1001 + 129
+    assert len(parents(wide)) == 129
