@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from expunge.adapters import LowRank
     from expunge.api import Audit, Result, evaluate, unlearn
     from expunge.data.augment import Augmentation
-    from expunge.data.image_set import ImageSet
+    from expunge.data.image_set import ImageSet, TensorImages
     from expunge.errors import RequestError, RunError
     from expunge.recording import Recorded, train_recorded
     from expunge.rules import PerRole, Rule
@@ -25,6 +25,7 @@ __all__ = [
     "Result",
     "Rule",
     "RunError",
+    "TensorImages",
     "Unlearning",
     "UpdateMask",
     "evaluate",
@@ -43,6 +44,7 @@ _HOMES = {
     "Result": "api",
     "Rule": "rules",
     "RunError": "errors",
+    "TensorImages": "data.image_set",
     "Unlearning": "unlearning",
     "UpdateMask": "update_masks",
     "evaluate": "api",

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from expunge import parameters, registry
 from expunge.context import Context, UnlearningData
-from expunge.data.image_set import Batch, ImageSet, make
+from expunge.data.image_set import Batch, ImageSet, TensorImages, make
 from expunge.errors import RequestError
 from expunge.masks import Mask, full, largest
 from expunge.methods import (
@@ -43,7 +43,7 @@ PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class InOrder(ImageSet):
+class InOrder(TensorImages):
     """Batches are consecutive slices whatever the generator."""
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
