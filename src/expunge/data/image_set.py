@@ -206,10 +206,10 @@ class TensorImages:
     def gather(self, ids: Tensor) -> Batch:
         """The examples with these ids, in that order, as one batch on the test transform. O(n log n)."""
         ids, order = ids.to(self.device), self.ids.argsort()
-        found = order[torch.searchsorted(self.ids, ids, sorter=order).clamp(max=len(self) - 1)]
-        missing = ids if not len(self) else ids[self.ids[found] != ids]
+        missing = ids[~torch.isin(ids, self.ids)]
         if len(missing):
             raise RequestError(f"there is no example with the id {int(missing[0])}")
+        found = order[torch.searchsorted(self.ids, ids, sorter=order)]
         return Batch(self._inputs(found, None), self.labels[found], ids)
 
     def with_labels(self, labels: Tensor) -> "TensorImages":
