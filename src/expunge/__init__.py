@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from expunge.api.unlearn import Audit, Result, evaluate, unlearn
     from expunge.core.errors import RequestError, RunError
     from expunge.data.augment import Augmentation
-    from expunge.data.image_set import ImageSet
+    from expunge.data.image_set import ImageSet, TensorImages
     from expunge.training.rules import PerRole, Rule
     from expunge.unlearning.adapters import LowRank
     from expunge.unlearning.unlearn import Unlearning
@@ -25,6 +25,7 @@ __all__ = [
     "Result",
     "Rule",
     "RunError",
+    "TensorImages",
     "Unlearning",
     "UpdateMask",
     "evaluate",
@@ -43,6 +44,7 @@ _HOMES = {
     "Result": "api.unlearn",
     "Rule": "training.rules",
     "RunError": "core.errors",
+    "TensorImages": "data.image_set",
     "Unlearning": "unlearning.unlearn",
     "UpdateMask": "unlearning.update_masks",
     "evaluate": "api.unlearn",

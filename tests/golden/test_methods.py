@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.masks import Mask
-from expunge.data.image_set import Batch, ImageSet
+from expunge.data.image_set import Batch, TensorImages
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import finetune, gradient_ascent, neggrad_plus, random_label, scrub
 from expunge.training.context import Context
@@ -18,7 +18,7 @@ from tests.golden.cases import Case
 
 
 @dataclass(frozen=True)
-class InOrder(ImageSet):
+class InOrder(TensorImages):
     """Batches are consecutive slices whatever the generator, as the cases say."""
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:

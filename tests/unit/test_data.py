@@ -13,7 +13,7 @@ from expunge.core.errors import RequestError
 from expunge.data import forgetting, splits
 from expunge.data.augment import Augmentation
 from expunge.data.forgetting import ClassForget, ListedForget, RandomForget, parse_forget
-from expunge.data.image_set import ImageSet, make
+from expunge.data.image_set import ImageSet, TensorImages, make
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -101,7 +101,7 @@ def test_float_images_are_left_alone() -> None:
 )
 def test_bad_sets_are_refused(inputs: Tensor, labels: Tensor, ids: Tensor, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        ImageSet(inputs, labels, ids)
+        TensorImages(inputs, labels, ids)
 
 
 def test_a_batch_size_below_one_is_refused() -> None:

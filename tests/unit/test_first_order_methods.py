@@ -17,7 +17,7 @@ from expunge.core import registry
 from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask, full, largest
-from expunge.data.image_set import Batch, ImageSet, make
+from expunge.data.image_set import Batch, ImageSet, TensorImages, make
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import (
     bad_teacher,
@@ -45,7 +45,7 @@ PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class InOrder(ImageSet):
+class InOrder(TensorImages):
     """Batches are consecutive slices whatever the generator."""
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:

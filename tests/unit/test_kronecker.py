@@ -15,7 +15,7 @@ from expunge.core.errors import RequestError, RunError
 from expunge.curvature import fisher
 from expunge.curvature.kronecker import factored
 from expunge.curvature.network import Network, flat, frozen, shaped
-from expunge.data.image_set import ImageSet
+from expunge.data.image_set import ImageSet, TensorImages
 from tests import problems
 
 Kind = Literal["kfac", "ekfac"]
@@ -229,7 +229,7 @@ def test_layers_that_kfac_does_not_see_are_refused(called: bool) -> None:
 @kinds
 def test_images_that_are_not_finite_fail_with_the_reason(kind: Kind) -> None:
     images = problems.images(5)
-    bad = ImageSet(torch.full(images.inputs.shape, torch.nan), images.labels, images.ids)
+    bad = TensorImages(torch.full(images.inputs.shape, torch.nan), images.labels, images.ids)
     with frozen(linear().float()) as network, pytest.raises(RunError, match="not finite"):
         factored(network, bad, DAMPING, kind, 10**8)
 

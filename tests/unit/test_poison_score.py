@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.core.errors import RequestError, RunError
-from expunge.data.image_set import ImageSet, make
+from expunge.data.image_set import ImageSet, TensorImages, make
 from expunge.data.poisoning import GaussianPoison, Poison, noise_of, poison
 from expunge.evaluation.gaussian_poison import gaussian_poison_scores
 from expunge.evaluation.predictions import Subject
@@ -61,7 +61,7 @@ def test_noise_along_the_weights_by_hand() -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_agrees_with_one_cross_entropy_at_a_time(batch_size: int) -> None:
     model, data = problems.model().double(), problems.images(7)
-    data = ImageSet(data.inputs.double() / 255, data.labels, data.ids)
+    data = TensorImages(data.inputs.double() / 255, data.labels, data.ids)
     drawn = noise(7, 0.3, shape=data.shape)
     model.eval()
     expected = []

@@ -9,7 +9,7 @@ from expunge.core import config as configuration
 from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
 from expunge.data.forgetting import Forget, PoisonedForget, forget_ids, parse_forget
-from expunge.data.image_set import ImageSet
+from expunge.data.image_set import ImageSet, TensorImages
 from expunge.data.poisoning import (
     BlendTrigger,
     GaussianPoison,
@@ -33,7 +33,7 @@ def images(count: int = 12, as_float: bool = False, shape: tuple[int, ...] = (3,
     generator = torch.Generator().manual_seed(count)
     pixels = torch.randint(1, 255, (count, *shape), dtype=torch.uint8, generator=generator)
     ids = torch.randperm(1000, generator=generator)[:count]
-    return ImageSet(pixels / 255 if as_float else pixels, torch.arange(count) % classes, ids, Augmentation(1))
+    return TensorImages(pixels / 255 if as_float else pixels, torch.arange(count) % classes, ids, Augmentation(1))
 
 
 def same(first: ImageSet, second: ImageSet) -> bool:
@@ -72,7 +72,7 @@ def test_a_patch_may_fill_the_image() -> None:
 
 def test_a_blend_mixes_the_same_pattern_into_every_image() -> None:
     data = images(5, as_float=True)
-    black = ImageSet(torch.zeros(1, 3, 9, 8), torch.zeros(1, dtype=torch.int64), torch.tensor([77]))
+    black = TensorImages(torch.zeros(1, 3, 9, 8), torch.zeros(1, dtype=torch.int64), torch.tensor([77]))
     pattern = stamp(black, BlendTrigger(1.0), seed=4).inputs
     assert 0 < float(pattern.min()) < 0.1
     assert 0.9 < float(pattern.max()) < 1
@@ -82,7 +82,7 @@ def test_a_blend_mixes_the_same_pattern_into_every_image() -> None:
 
 
 def test_the_pattern_of_a_blend_is_uniform() -> None:
-    black = ImageSet(torch.zeros(1, 3, 64, 64), torch.zeros(1, dtype=torch.int64), torch.tensor([0]))
+    black = TensorImages(torch.zeros(1, 3, 64, 64), torch.zeros(1, dtype=torch.int64), torch.tensor([0]))
     pattern = stamp(black, BlendTrigger(1.0)).inputs.flatten().numpy()
     assert stats.kstest(pattern, "uniform").pvalue > 0.01
 
@@ -90,7 +90,7 @@ def test_the_pattern_of_a_blend_is_uniform() -> None:
 @pytest.mark.parametrize("trigger", [BlendTrigger(0.3), GaussianPoison(0.2)])
 def test_uint8_is_the_float_image_rounded(trigger: Trigger) -> None:
     data = images()
-    exact = stamp(ImageSet(data.inputs / 255, data.labels, data.ids), trigger, seed=1).inputs
+    exact = stamp(TensorImages(data.inputs / 255, data.labels, data.ids), trigger, seed=1).inputs
     assert torch.equal(stamp(data, trigger, seed=1).inputs, (exact * 255).round().to(torch.uint8))
     assert 0 <= float(exact.min()) <= float(exact.max()) <= 1
 
@@ -109,7 +109,7 @@ def test_gaussian_poison_adds_the_noise_and_clips() -> None:
 def test_stamp_is_pure_and_keeps_type_labels_ids_and_augmentation(trigger: Trigger, dtype: torch.dtype) -> None:
     data = images()
     if dtype.is_floating_point:
-        data = ImageSet((data.inputs / 255).to(dtype), data.labels, data.ids, data.augmentation)
+        data = TensorImages((data.inputs / 255).to(dtype), data.labels, data.ids, data.augmentation)
     before = data.inputs.clone()
     got = stamp(data, trigger)
     assert torch.equal(data.inputs, before)
@@ -316,7 +316,7 @@ def test_the_attack_success_rate() -> None:
         (lambda: stamp(images(shape=(20,)), PatchTrigger()), "channels, height, width"),
         (
             lambda: stamp(
-                ImageSet(torch.full((1, 1, 9, 9), 2.0), torch.tensor([0]), torch.tensor([0])), BlendTrigger()
+                TensorImages(torch.full((1, 1, 9, 9), 2.0), torch.tensor([0]), torch.tensor([0])), BlendTrigger()
             ),
             r"must be in \[0, 1\] to be poisoned, found 2 to 2: rescale",
         ),

@@ -11,7 +11,7 @@ import torch
 from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
 from expunge.data.dataset import Dataset, channel_statistics
-from expunge.data.image_set import ImageSet, make
+from expunge.data.image_set import TensorImages, make
 
 Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, Array]
@@ -59,7 +59,7 @@ def dataset(
         raise RequestError(f"{where}: {error}") from error
 
 
-def _images(images: Array, labels: Array, augmentation: Augmentation | None) -> ImageSet:
+def _images(images: Array, labels: Array, augmentation: Augmentation | None) -> TensorImages:
     if labels.ndim != 1 or len(images) != len(labels):
         raise RequestError(f"images of shape {images.shape} need one label each, got labels of shape {labels.shape}")
     if not len(images):

@@ -6,7 +6,8 @@ is where it was put.
 """
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from expunge.core import checks, randomness, registry
 from expunge.core import config as configuration
 from expunge.core.errors import RequestError
-from expunge.data.image_set import ImageSet
+from expunge.data.image_set import Change, ImageSet
 
 Place = Literal["bottom_right", "bottom_left", "top_left", "top_right", "centre"]
 SHARE = 0.1
@@ -161,11 +162,11 @@ def poison(train: ImageSet, config: Poison, num_classes: int) -> tuple[ImageSet,
     if config.target >= num_classes:
         raise RequestError(f"the target of the poison is class {config.target}: classes are 0..{num_classes - 1}")
     chosen = _draw(train, config)
-    inputs, labels = train.inputs.clone(), train.labels.clone()
-    inputs[chosen] = stamp(train.select(chosen), config.trigger, config.seed).inputs
+    labels = train.labels.clone()
     if not (config.clean_label or isinstance(config.trigger, GaussianPoison)):
         labels[chosen] = config.target
-    return replace(train, inputs=inputs, labels=labels), train.ids[chosen].sort().values
+    poisoned = train.mapped(_stamping(train.shape, config.trigger, config.seed), chosen).with_labels(labels)
+    return poisoned, train.ids[chosen].sort().values
 
 
 def _draw(train: ImageSet, config: Poison) -> Tensor:
@@ -194,7 +195,7 @@ def triggered(test: ImageSet, config: Poison) -> ImageSet:
     if isinstance(config.trigger, GaussianPoison):
         return test.select(torch.arange(0))
     others = stamp(test.select(test.labels != config.target), config.trigger, config.seed)
-    return replace(others, labels=torch.full_like(others.labels, config.target))
+    return others.with_labels(torch.full_like(others.labels, config.target))
 
 
 def stamp(images: ImageSet, trigger: Trigger, seed: int = 0) -> ImageSet:
@@ -206,24 +207,48 @@ def stamp(images: ImageSet, trigger: Trigger, seed: int = 0) -> ImageSet:
     Raises:
         RequestError: A patch does not fit the images, or float images are not in [0, 1].
     """
-    _check_range(images)
+    return images.mapped(_stamping(images.shape, trigger, seed))
+
+
+def _stamping(shape: tuple[int, ...], trigger: Trigger, seed: int) -> Change:
+    """What puts the trigger into images of this shape."""
     if isinstance(trigger, PatchTrigger):
-        rows, columns = _square(trigger, images.shape)
-        inputs = images.inputs.clone()
-        inputs[:, :, rows, columns] = _as(torch.tensor(trigger.value), inputs.dtype)
-        return replace(images, inputs=inputs)
-    scaled = images.inputs.to(torch.promote_types(images.inputs.dtype, torch.float32))
-    scaled = scaled / 255 if images.inputs.dtype == torch.uint8 else scaled
+        return partial(_patched, _square(trigger, shape), trigger.value)
     if isinstance(trigger, BlendTrigger):
-        pattern = _pattern(images.shape, seed).to(scaled)
-        return replace(images, inputs=_as(torch.lerp(scaled, pattern, trigger.alpha), images.inputs.dtype))
-    noise = _noise(images.ids, images.shape, trigger.sigma, seed).to(scaled)
-    return replace(images, inputs=_as(scaled + noise, images.inputs.dtype))
+        return partial(_blended, _pattern(shape, seed), trigger.alpha)
+    return partial(_noised, trigger.sigma, seed)
 
 
-def _check_range(images: ImageSet) -> None:
+def _patched(square: tuple[slice, slice], value: float, inputs: Tensor, ids: Tensor) -> Tensor:
+    """The images with a square of one value."""
+    _check_range(inputs)
+    inputs = inputs.clone()
+    inputs[:, :, square[0], square[1]] = _as(torch.tensor(value), inputs.dtype)
+    return inputs
+
+
+def _blended(pattern: Tensor, alpha: float, inputs: Tensor, ids: Tensor) -> Tensor:
+    """The images moved towards a pattern."""
+    scaled = _scaled(inputs)
+    return _as(torch.lerp(scaled, pattern.to(scaled), alpha), inputs.dtype)
+
+
+def _noised(sigma: float, seed: int, inputs: Tensor, ids: Tensor) -> Tensor:
+    """The images with the Gaussian noise of their ids."""
+    scaled = _scaled(inputs)
+    noise = _noise(ids, tuple(inputs.shape[1:]), sigma, seed).to(scaled)
+    return _as(scaled + noise, inputs.dtype)
+
+
+def _scaled(inputs: Tensor) -> Tensor:
+    """Stored images in [0, 1], in float32 at least."""
+    _check_range(inputs)
+    scaled = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+    return scaled / 255 if inputs.dtype == torch.uint8 else scaled
+
+
+def _check_range(values: Tensor) -> None:
     """Refuse float images outside [0, 1]: black, white and sigma would have no meaning there."""
-    values = images.inputs
     if values.dtype != torch.uint8 and not bool(((values >= 0) & (values <= 1)).all()):
         raise RequestError(
             f"float images must be in [0, 1] to be poisoned, found {float(values.min()):g} to {float(values.max()):g}: "

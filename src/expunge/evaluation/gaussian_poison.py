@@ -39,7 +39,7 @@ def gaussian_poison_scores(
         RequestError: There is not one noise per image, or sigma is not above 0.
         RunError: Some gradient is not finite.
     """
-    if noise.shape != clean_images.inputs.shape or not 0 < sigma < math.inf:
+    if noise.shape != (len(clean_images), *clean_images.shape) or not 0 < sigma < math.inf:
         raise RequestError(
             f"{len(clean_images)} images of shape {clean_images.shape} need noise of that shape and sigma above 0, "
             f"got {tuple(noise.shape)} and {sigma}"

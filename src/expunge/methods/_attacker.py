@@ -212,7 +212,7 @@ def classifier_of(model: nn.Module, images: ImageSet) -> nn.Linear:
     hooks = [layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, nn.Linear)]
     try:
         with weights.evaluating(model):
-            logits = model(next(images.select(torch.arange(1)).batches(1)).inputs)
+            logits = model(images.gather(images.ids[:1]).inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -140,7 +140,7 @@ def _unseen(data: UnlearningData, config: AdversarialConfig) -> ImageSet:
 def _validation(data: UnlearningData) -> ImageSet:
     """The validation set under the augmentation of the training set, lest the attacker learn to tell augmentation."""
     empty = data.retain.select(torch.arange(0))
-    return replace(data.validation or empty, augmentation=data.retain.augmentation)
+    return (data.validation or empty).with_augmentation(data.retain.augmentation)
 
 
 def _attacker(

@@ -44,7 +44,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryExpandingCon
     """
     classifier = _classifier(model, data)
     shadow = torch.full_like(data.forget.labels, classifier.out_features)
-    forget = replace(data.forget, labels=shadow)
+    forget = data.forget.with_labels(shadow)
     model.train()
     with _expanded(classifier, context):
         step = _widened(context, model, classifier).stepper(

@@ -1,6 +1,6 @@
 """Boundary shrink: train each forget image towards the wrong class that is nearest to it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +43,9 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig
 
     The nearest classes are those of the original model, found once, before the first step.
     """
-    _check(data)
+    _check(data, config.batch_size)
     nearest = nearest_labels(weights.frozen_copy(model), data.forget, config)
-    forget = replace(data.forget, labels=nearest)
+    forget = data.forget.with_labels(nearest)
     model.train()
     step = context.stepper(model, config.rule, config.epochs * forget.steps(config.batch_size))
     for _ in range(config.epochs):
@@ -54,13 +54,17 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig
     return model
 
 
-def _check(data: UnlearningData) -> None:
+def _check(data: UnlearningData, batch_size: int) -> None:
     """Refuse what has no nearest wrong class, and images whose pixels are in other units."""
     if data.num_classes < 2:
         raise RequestError("with one class there is no wrong one: boundary_shrink needs at least two classes")
-    inputs = data.forget.inputs
-    if inputs.is_floating_point() and bool(((inputs < 0) | (inputs > 1)).any()):
-        found = f"[{inputs.min():g}, {inputs.max():g}]"
+    if not len(data.forget) or not data.forget.dtype.is_floating_point:
+        return
+    pixels = (batch.inputs for batch in data.forget.batches(batch_size))
+    seen = [(part.amin(), part.amax(), ((part < 0) | (part > 1)).any()) for part in pixels]
+    low, high, outside = (torch.stack(values) for values in zip(*seen, strict=True))
+    if bool(outside.any()):
+        found = f"[{low.min():g}, {high.max():g}]"
         raise RequestError(
             f"boundary_shrink moves pixels within [0, 1], and those of the forget images lie in {found}: "
             "give uint8 images, or floats in [0, 1], and let the model normalise them"

@@ -19,16 +19,14 @@ def cycle(images: ImageSet, size: int, generator: torch.Generator) -> Iterator[B
 def joined(forget: ImageSet, retain: ImageSet) -> ImageSet:
     """Both sets as one, whose ids are positions: those below ``len(forget)`` are to be forgotten.
 
-    Cost: a copy of the images.
+    Cost: for images in memory, a copy of them.
 
     Raises:
-        RequestError: The images are not of one type, or not augmented alike.
+        RequestError: The images are not of one type or kind of set, or not augmented alike.
     """
-    if forget.inputs.dtype != retain.inputs.dtype or forget.augmentation != retain.augmentation:
+    if forget.dtype != retain.dtype or forget.augmentation != retain.augmentation:
         raise RequestError("to mix forget and retain images, both must have one type and one augmentation")
-    labels = torch.cat([forget.labels, retain.labels])
-    inputs = torch.cat([forget.inputs, retain.inputs])
-    return ImageSet(inputs, labels, torch.arange(len(labels), device=labels.device), retain.augmentation)
+    return forget.followed_by(retain)
 
 
 def by_role(losses: Callable[[], Tensor], of_forget: Tensor, step: Stepper) -> dict[str, Objective]:

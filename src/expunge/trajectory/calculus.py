@@ -112,9 +112,8 @@ class NetworkCalculus:
     def point(self, weights: Tensor, positions: Tensor) -> "NetworkPoint":
         """See :class:`Calculus`."""
         found, size = self.images.select(positions), max(1, len(positions))
-        batch = next(self.network.batches(found, size), None)
         at_once = max(1, self._memory // (TANGENT * size * self._kept + 3 * weights.nbytes))
-        inputs = found.inputs if batch is None else batch.inputs
+        inputs = found.gather(found.ids).inputs.to(self.dtype)
         return NetworkPoint(self.network, weights, inputs, found.labels, at_once)
 
     def flat(self, vector: Vector) -> Tensor:
