@@ -304,7 +304,7 @@ def test_poisons_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     tuned = capsys.readouterr().out.strip()
     assert main(["evaluate", "--run", tuned, "--quiet"]) == 0
     assert "attack_success_rate" in capsys.readouterr().out
-    assert len(RunDirectory(Path(tuned)).tensors("predictions")["forget.ids"]) == 27
+    assert len(RunDirectory(Path(tuned)).tensors("predictions")["forgotten.ids"]) == 27
     assert main([*train, "--runs", str(tmp_path)]) == 0
     clean = capsys.readouterr().out.strip()
     assert main(["unlearn", "--run", clean, "--forget", "poisoned", "--quiet", "finetune"]) == 2

@@ -56,7 +56,8 @@ def comparison(**changes: object) -> Comparison:
 
 
 def forget_of(wanted: UnlearnConfig) -> torch.Tensor:
-    return forget_set(wanted, split_data.load(wanted.original.data))
+    data = split_data.load(wanted.original.data)
+    return forget_set(wanted, data, data.train)
 
 
 def numbers(store: Store) -> dict[str, dict[str, float]]:
@@ -106,7 +107,7 @@ def test_stored_predictions_are_those_of_the_stored_model(tmp_path: Path) -> Non
     with torch.no_grad():
         logits = model(data.test.inputs / 255)
     torch.testing.assert_close(stored["test.logits"], logits, rtol=1e-5, atol=1e-5)
-    assert set(stored["forget.ids"].tolist()) <= set(data.train.ids.tolist())
+    assert set(stored["forgotten.ids"].tolist()) <= set(data.train.ids.tolist())
     assert not set(data.train.ids.tolist()) & set(data.validation.ids.tolist())
 
 

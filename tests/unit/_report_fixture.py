@@ -131,7 +131,11 @@ def _write_subject(
 ) -> None:
     folder.mkdir(parents=True)
     train = [torch.cat(parts) for parts in zip(logits["forget"], logits["retain"], strict=True)]
-    tensors = {"train.logits": train[0], "train.labels": train[1], "forget.ids": torch.arange(len(logits["forget"][1]))}
+    tensors = {
+        "train.logits": train[0],
+        "train.labels": train[1],
+        "forgotten.ids": torch.arange(len(logits["forget"][1])),
+    }
     for name in ("validation", "test"):
         tensors |= {f"{name}.logits": logits["test"][0].clone(), f"{name}.labels": logits["test"][1].clone()}
     for name in ("train", "validation", "test"):

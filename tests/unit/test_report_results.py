@@ -226,7 +226,7 @@ def test_predictions_are_split_by_the_forget_ids(tmp_path):
     stored = load_file(tmp_path / row.subject / "predictions.safetensors")
     splits = results.predictions(found, row)
     assert {name: len(part) for name, part in splits.items()} == {"forget": 6, "retain": 10, "validation": 8, "test": 8}
-    assert sorted(splits["forget"].ids.tolist()) == stored["forget.ids"].tolist()
+    assert sorted(splits["forget"].ids.tolist()) == stored["forgotten.ids"].tolist()
     for name in ("forget", "retain"):
         torch.testing.assert_close(splits[name].logits, stored["train.logits"][splits[name].ids])
 
@@ -245,7 +245,7 @@ def test_damaged_predictions_are_named(tmp_path, damage):
         path.write_bytes(b"\0" * 9)
     else:
         if damage == "incomplete":
-            del stored["forget.ids"]
+            del stored["forgotten.ids"]
         elif damage == "uneven":
             stored["test.labels"] = stored["test.labels"][1:].clone()
         else:

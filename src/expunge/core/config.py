@@ -388,9 +388,8 @@ def run_digest(wanted: object) -> str:
     It is computed once for each configuration, parents first, so that a chain of any length costs its length.
     """
     if _DIGEST not in vars(wanted):
-        for each in ordered([wanted]):
-            if _DIGEST not in vars(each):
-                vars(each)[_DIGEST] = digest_data(run_to_data(each))
+        for each in ordered([wanted], known=lambda run: _DIGEST in vars(run)):
+            vars(each).setdefault(_DIGEST, digest_data(run_to_data(each)))
     return cast("str", vars(wanted)[_DIGEST])
 
 
@@ -448,14 +447,17 @@ def parents(wanted: object) -> dict[str, object]:
     return _held(wanted) | ({} if computed is None else dict(computed(wanted)))
 
 
-def ordered(wanted: Iterable[object]) -> list[object]:
-    """Every one of these runs and of those before them, once each, parents before children."""
+def ordered(wanted: Iterable[object], known: Callable[[object], bool] = lambda _: False) -> list[object]:
+    """Every one of these runs and of those before them, once each, parents before children.
+
+    What comes before a run that is ``known`` is left out.
+    """
     found: dict[int, object] = {}
     begun: set[int] = set()
     waiting = list(wanted)[::-1]
     while waiting:
         each = waiting[-1]
-        if id(each) in begun:
+        if id(each) in begun or known(each):
             found.setdefault(id(each), waiting.pop())
             continue
         begun.add(id(each))

@@ -162,6 +162,10 @@ def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size
     return Predictions(joined, images.labels.cpu(), images.ids.cpu())
 
 
+FORGOTTEN = "forgotten.ids"
+"""The name of the ids that a model and those before it have forgotten, among what is kept with its predictions."""
+
+
 def stored_predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
     """The predictions of a run by split; and all that is in their file."""
     stored = directory.tensors("predictions")

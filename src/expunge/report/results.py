@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.errors import RequestError
-from expunge.evaluation.predictions import Predictions, parted, stored_predictions
+from expunge.evaluation.predictions import FORGOTTEN, Predictions, parted, stored_predictions
 from expunge.store.directory import Record, RunDirectory, Store, read_json
 from expunge.store.run import expanded
 
@@ -148,7 +148,7 @@ def predictions(results: Results, row: Row) -> dict[str, Predictions]:
     try:
         splits, stored = stored_predictions(directory)
         found = {name: _fitting(splits[name], name) for name in ("train", "validation", "test")}
-        return parted(found, stored["forget.ids"])
+        return parted(found, stored[FORGOTTEN])
     except RequestError:
         raise
     except (KeyError, ValueError) as error:

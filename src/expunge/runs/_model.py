@@ -15,7 +15,7 @@ from expunge.data.normalisation import with_normalisation
 from expunge.data.poisoning import GaussianPoison, noise_of
 from expunge.data.split_data import SplitData
 from expunge.evaluation.gaussian_poison import gaussian_poison_scores
-from expunge.evaluation.predictions import predict
+from expunge.evaluation.predictions import FORGOTTEN, predict
 from expunge.runs._data import load_data
 from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory
@@ -39,6 +39,12 @@ def load_model(wanted: GivesModel, directory: RunDirectory, session: Session) ->
     model, stored = build(wanted, load_data(wanted.data, session).dataset), directory.model()
     model_weights.load(model, stored.state, f"{directory.path / 'model.safetensors'}")
     return model.eval(), Mask(stored.kept) if stored.kept else None
+
+
+def forgotten_ids(directory: RunDirectory) -> Tensor:
+    """The training examples that a model and those before it have forgotten: int64, none for an original."""
+    found = directory.tensor("predictions", FORGOTTEN)
+    return torch.empty(0, dtype=torch.int64) if found is None else found
 
 
 def l2_of(training: Training) -> float | None:

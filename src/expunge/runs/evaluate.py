@@ -12,10 +12,10 @@ from expunge.core import randomness, registry
 from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import RandomForget
-from expunge.evaluation.predictions import Shadows, Subject, evaluate, parted, stored_predictions
+from expunge.evaluation.predictions import FORGOTTEN, Shadows, Subject, evaluate, parted, stored_predictions
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs.prune import scenario
-from expunge.runs.unlearn import UnlearnConfig, retraining
+from expunge.runs.unlearn import UnlearnConfig, first_model, forget_sets, retraining
 from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
@@ -58,12 +58,12 @@ class EvaluateConfig:
                 "the reference has forgotten other examples than the model to evaluate: retrain with the same data, "
                 "--forget and --forget-seed"
             )
-        if self.reference.original.model != self.subject.original.model:
+        if self.reference.model != self.subject.model:
             raise RequestError("the reference is of another architecture than the model to evaluate: retrain that one")
 
 
 def _forgotten(wanted: UnlearnConfig) -> tuple[object, ...]:
-    return wanted.original.data, wanted.forget, wanted.forget_seed
+    return wanted.data, *forget_sets(wanted)
 
 
 def check_shadows(count: int) -> None:
@@ -94,7 +94,7 @@ def shadow_models(original: GivesModel, count: int) -> tuple[UnlearnConfig, ...]
 
 
 def _parents(config: EvaluateConfig) -> dict[str, object]:
-    return {"original": config.subject.original}
+    return {"original": first_model(config.subject)}
 
 
 def _label(config: EvaluateConfig) -> str:
@@ -106,7 +106,7 @@ def _name(config: EvaluateConfig) -> str:
 
 
 def _scenario(config: EvaluateConfig) -> str:
-    return scenario(config.subject.original)
+    return scenario(first_model(config.subject))
 
 
 @registry.run(label=_label, name=_name, parents=_parents, scenario=_scenario)
@@ -150,7 +150,7 @@ def _seen_by(directory: RunDirectory) -> Shadows:
     splits, stored = stored_predictions(directory)
     parts = [splits[name] for name in ("train", "validation") if len(splits[name])]
     ids, log_odds = torch.cat([part.ids for part in parts]), torch.cat([part.log_odds() for part in parts])
-    inside = torch.isin(ids, splits["train"].ids) & ~torch.isin(ids, stored["forget.ids"])
+    inside = torch.isin(ids, splits["train"].ids) & ~torch.isin(ids, stored[FORGOTTEN])
     return Shadows(ids, log_odds[None], inside[None])
 
 
@@ -167,7 +167,7 @@ def subject_of(
 ) -> Subject:
     """What the metrics judge, read from an unlearn run and from that of the model before it."""
     splits, stored = stored_predictions(directory)
-    model, forgotten = directory.model(), stored["forget.ids"]
+    model, forgotten = directory.model(), stored[FORGOTTEN]
     return Subject(
         splits=parted(splits, forgotten),
         weights=model.weights,

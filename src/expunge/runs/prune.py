@@ -13,8 +13,9 @@ from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.data.split_data import DataConfig
+from expunge.evaluation.predictions import FORGOTTEN
 from expunge.runs._data import check_data, load_data
-from expunge.runs._model import context_of, fit_plan, load_model, save
+from expunge.runs._model import context_of, fit_plan, forgotten_ids, load_model, save
 from expunge.runs.train import TrainConfig
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
@@ -101,6 +102,8 @@ def work(config: PruneConfig, parents: Mapping[str, RunDirectory], draft: Draft,
     """Prune a model and train it on."""
     data = load_data(config.data, session)
     check_data(parents["original"], data)
+    forgotten = forgotten_ids(parents["original"])
+    remaining = data.train.select(~data.train.contains(forgotten))
     context = context_of(config, session, "pruning", f"round {_rounds(config)}")
     model, context.sparsity = load_model(config, parents["original"], session)
     model.to(session.device)
@@ -112,8 +115,8 @@ def work(config: PruneConfig, parents: Mapping[str, RunDirectory], draft: Draft,
     context.sparsity = cast("Mask", mask)
     _rewind(model, parents)
     with context.phase("train"), context.seeded():
-        fit_plan(model, data.train.to(session.device), config.training, context, config.rewind or 0)
-    return save(model, data, draft, context)
+        fit_plan(model, remaining.to(session.device), config.training, context, config.rewind or 0)
+    return save(model, data, draft, context, {FORGOTTEN: forgotten} if len(forgotten) else None)
 
 
 def _rounds(config: PruneConfig) -> int:

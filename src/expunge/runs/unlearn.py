@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from expunge.core import config as configurations
@@ -12,11 +13,14 @@ from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.data.forgetting import Forget, forget_ids, partition
+from expunge.data.image_set import ImageSet
 from expunge.data.split_data import DataConfig, SplitData
 from expunge.data.unlearning_data import UnlearningData
+from expunge.evaluation.predictions import FORGOTTEN
+from expunge.methods.original import OriginalConfig
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs._data import check_data, load_data
-from expunge.runs._model import context_of, l2_of, load_model, save
+from expunge.runs._model import context_of, forgotten_ids, l2_of, load_model, save
 from expunge.runs.imported import ImportConfig
 from expunge.runs.stage import Stages
 from expunge.runs.train import load_trajectory
@@ -51,25 +55,53 @@ class UnlearnConfig:
     def __post_init__(self) -> None:
         """Give the runs that a method depends on the model to unlearn from, where the text left it open."""
         object.__setattr__(self, "unlearning", configurations.bind(self.unlearning, self.original))
-        wanted = configurations.run_id(self.original)
         for each in configurations.held(self.unlearning):
+            wanted = configurations.run_id(self.original)
             if configurations.run_id(getattr(each, "original", each)) != wanted:
                 raise RequestError(f"{configurations.run_id(each)} is of another model: make it anew for {wanted}")
 
     @property
     def data(self) -> DataConfig:
         """The images of the original."""
-        return self.original.data
+        return first_model(self).data
 
     @property
     def model(self) -> object:
         """The architecture of the original."""
-        return self.original.model
+        return first_model(self).model
 
     @property
     def training(self) -> Training:
         """How the original was trained."""
-        return self.original.training
+        return first_model(self).training
+
+
+def first_model(wanted: GivesModel) -> GivesModel:
+    """The model before the first of a chain of unlearnings."""
+    while isinstance(wanted, UnlearnConfig):
+        wanted = wanted.original
+    return wanted
+
+
+def forget_sets(wanted: GivesModel) -> tuple[tuple[Forget, int], ...]:
+    """The forget set and its seed of every unlearning of a chain, the first one first."""
+    found: list[tuple[Forget, int]] = []
+    while isinstance(wanted, UnlearnConfig):
+        found.append((wanted.forget, wanted.forget_seed))
+        wanted = wanted.original
+    return tuple(found[::-1])
+
+
+def retrained(wanted: UnlearnConfig, seed: int = 0) -> UnlearnConfig:
+    """The reference of a chain of unlearnings: retraining without all that it forgets, the same for every method.
+
+    Its steps choose the forget sets of the chain in the same order and leave the model as it is; the last retrains.
+    """
+    model = first_model(wanted)
+    *before, (last, last_seed) = forget_sets(wanted)
+    for forget, forget_seed in before:
+        model = UnlearnConfig(model, forget, Unlearning(OriginalConfig()), forget_seed, wanted.precision)
+    return UnlearnConfig(model, last, retraining(wanted.training), last_seed, wanted.precision, seed)
 
 
 def retraining(plan: Training) -> Unlearning:
@@ -86,14 +118,16 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
     """Unlearn the forget set."""
     data, original = load_data(config.data, session), parents["original"]
     check_data(original, data)
-    ids = forget_set(config, data)
-    forget, retain = partition(data.train.to(session.device), ids)
+    before = forgotten_ids(original)
+    remaining = data.train.select(~data.train.contains(before))
+    ids = forget_set(config, data, remaining)
+    forget, retain = partition(remaining.to(session.device), ids)
     seen = UnlearningData(forget, retain, data.validation.to(session.device), data.dataset.num_classes)
     context = context_of(config, session, "unlearning")
     model, context.sparsity = load_model(config.original, original, session)
     model.to(session.device)
     context.trajectory = load_trajectory(config.original, original)
-    context.l2 = None if isinstance(config.original, ImportConfig) else l2_of(config.training)
+    context.l2 = None if isinstance(first_model(config), ImportConfig) else l2_of(config.training)
     if "vectors" in parents:
         context.vectors = open_store(parents["vectors"].path)
         context.seconds["precompute"] = parents["vectors"].seconds()["precompute"]
@@ -101,14 +135,15 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
     model = unlearn_model(model, seen, config.unlearning, context)
     for role, mask in _by_role(context.update_masks).items():
         masks.save(mask, draft.path / f"mask{role and f'.{role}'}.safetensors")
-    return {"stages": stages.made, **save(model, data, draft, context, {"forget.ids": ids})}
+    kept = {"step.ids": ids, FORGOTTEN: torch.cat([before, ids]).sort().values}
+    return {"stages": stages.made, **save(model, data, draft, context, kept)}
 
 
-def forget_set(config: UnlearnConfig, data: SplitData) -> Tensor:
-    """The ids of the forget set: sorted int64."""
+def forget_set(config: UnlearnConfig, data: SplitData, remaining: ImageSet) -> Tensor:
+    """The ids of the forget set among the examples that were not forgotten before: sorted int64."""
     generator = randomness.generator(config.forget_seed, "forget")
     poisoned = None if data.poison is None else data.poison.ids
-    return forget_ids(config.forget, data.train, generator, data.dataset.num_classes, poisoned)
+    return forget_ids(config.forget, remaining, generator, data.dataset.num_classes, poisoned)
 
 
 def _by_role(given: Mask | Mapping[str, Mask] | None) -> dict[str, Mask]:

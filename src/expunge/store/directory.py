@@ -86,6 +86,19 @@ class RunDirectory:
         """
         return self._read(name)[0]
 
+    def tensor(self, name: str, key: str) -> Tensor | None:
+        """One tensor of ``<name>.safetensors``, on the CPU; None if the file has none of that name.
+
+        Raises:
+            RequestError: The file is missing or damaged.
+        """
+        path = self.path / f"{name}.safetensors"
+        try:
+            with safe_open(path, framework="pt") as file:
+                return file.get_tensor(key) if key in file.keys() else None  # noqa: SIM118 - no mapping
+        except Exception as error:  # safetensors and the file system each raise their own
+            raise RequestError(f"{path} cannot be read ({error}): delete {self.path} and run it again") from error
+
     def model(self) -> "StoredModel":
         """Everything in ``model.safetensors``, read once.
 

@@ -1,0 +1,150 @@
+"""Unlearning from an unlearned model: what was forgotten before is never retained again."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from expunge.cli import main
+from expunge.core import config, registry
+from expunge.core.errors import RequestError
+from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
+from expunge.data.split_data import DataConfig
+from expunge.runs.evaluate import EvaluateConfig
+from expunge.runs.prune import PruneConfig
+from expunge.runs.train import TrainConfig
+from expunge.runs.unlearn import UnlearnConfig, forget_sets, retrained
+from expunge.store import execute
+from expunge.store.directory import Store
+from expunge.store.execute import Session
+from expunge.store.run import open_config, open_run, run_id, with_parents
+from expunge.training.fit import Training
+from expunge.unlearning import presets
+
+FIRST, SECOND = ClassForget((3,)), RandomForget(count=9)
+TEN = RandomForget(percent=10.0)
+
+
+def trained(model: str = "small_cnn:width=4,blocks=2", **training: object) -> TrainConfig:
+    data = DataConfig(config.parse("data", "digits"), limit=100, test_limit=40)
+    return TrainConfig(data, config.parse("models", model), Training(2, 32, **training))  # type: ignore[arg-type]
+
+
+def step(model: object, forget: Forget, text: str = "finetune:epochs=1", **options: object) -> UnlearnConfig:
+    return UnlearnConfig(model, forget, presets.named(text, options))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("chains"))
+
+
+def needs_record(name: str) -> bool:
+    return registry.find("methods", name).mark.trajectory
+
+
+QUICK = {"epochs": 1, "pretrain_steps": 1, "samples": 20, "l2": 0.01, "repeatable": True}
+
+
+def options_of(name: str) -> dict[str, object]:
+    names = config.field_names(registry.find("methods", name).config)
+    return {key: value for key, value in QUICK.items() if key in names}
+
+
+@pytest.mark.parametrize("name", [name for name in registry.plugins("methods") if not needs_record(name)])
+def test_two_deletions_in_a_row_with_every_method(name: str, store: Store) -> None:
+    given = options_of(name) | ({"backbone_is_public": True, "budget": 1e6} if name == "certified_removal" else {})
+    start = trained("logistic") if name == "certified_removal" else trained()
+    first = step(start, FIRST, name, **given)
+    second = step(first, SECOND, name, **given)
+    directory = execute.run(second, store, Session())
+    stored = directory.tensors("predictions")
+    labels = dict(zip(stored["train.ids"].tolist(), stored["train.labels"].tolist(), strict=True))
+    before = {example for example, label in labels.items() if label == 3}
+    chosen = set(stored["step.ids"].tolist())
+    assert len(chosen) == 9
+    assert not chosen & before, "what was forgotten before is not chosen again"
+    assert set(stored["forgotten.ids"].tolist()) == chosen | before
+    record = execute.run(EvaluateConfig(second, retrained(second)), store, Session()).record()
+    assert record["metrics"]["average_gap"] is not None  # type: ignore[index]
+
+
+def test_a_recorded_training_is_deleted_from_once(store: Store) -> None:
+    first = step(trained("logistic", record=True), FIRST, "hessian_free")
+    execute.run(first, store, Session())
+    with pytest.raises(RequestError, match="recorded training of the model"):
+        execute.run(step(first, SECOND, "hessian_free"), store, Session())
+
+
+def test_retraining_at_the_end_of_a_chain_never_sees_what_was_forgotten(store: Store) -> None:
+    """The same bits as retraining without the union, whatever was done in between."""
+    wanted = step(step(step(trained(), FIRST), SECOND, "scrub:epochs=1"), TEN, "retrain:epochs=2")
+    directory = execute.run(wanted, store, Session())
+    union = tuple(directory.tensors("predictions")["forgotten.ids"].tolist())
+    at_once = execute.run(step(trained(), ListedForget(union), "retrain:epochs=2"), store, Session())
+    found, expected = directory.weights(), at_once.weights()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_reference_is_the_same_for_every_method(store: Store) -> None:
+    chains = [step(step(trained(), FIRST, text), SECOND, text) for text in ("finetune:epochs=1", "gradient_ascent")]
+    assert len({run_id(retrained(chain)) for chain in chains}) == 1
+    assert forget_sets(retrained(chains[0])) == forget_sets(chains[0]) == ((FIRST, 0), (SECOND, 0))
+    with pytest.raises(RequestError, match="has forgotten other examples"):
+        EvaluateConfig(chains[0], retrained(step(trained(), SECOND)))
+
+
+def test_pruning_an_unlearned_model_does_not_train_on_what_it_forgot(store: Store) -> None:
+    first = step(trained(), FIRST)
+    pruned = PruneConfig(first, config.parse("pruning", "magnitude:rate=0.5"))
+    directory = execute.run(pruned, store, Session())
+    forgotten = directory.tensors("predictions")["forgotten.ids"]
+    assert torch.equal(forgotten, execute.run(first, store, Session()).tensors("predictions")["forgotten.ids"])
+    assert open_run(directory) == pruned
+    second = execute.run(step(pruned, SECOND), store, Session()).tensors("predictions")
+    assert len(second["forgotten.ids"]) == len(forgotten) + 9
+    last = directory.path / "history.jsonl"
+    steps = len(last.read_text().splitlines())
+    assert steps == 2 * -(-(len(second["train.ids"]) - len(forgotten)) // 32)
+
+
+def test_a_chain_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> str:
+        assert main([words[0], "--quiet", *words[1:]]) == 0
+        return capsys.readouterr().out.strip()
+
+    options = ["--limit", "100", "--test-limit", "40", "--model", "logistic", "--epochs", "2"]
+    run = said("train", *options, "--runs", str(tmp_path))
+    for forget in ("class:3", "random:9"):
+        run = said("unlearn", "--run", run, "--forget", forget, "finetune", "--epochs", "1")
+    reference = said("unlearn", "--run", str(Path(run).parent / parent(run)), "--forget", "random:9", "retrain")
+    found = json.loads(said("evaluate", "--run", run, "--reference", reference, "--json"))
+    assert found["metrics"]["average_gap"] is not None
+    pruned = said("prune", "--run", run, "magnitude", "--rate", "0.5", "--linear")
+    assert pruned
+
+
+def parent(run: str) -> str:
+    return json.loads((Path(run) / "run.json").read_text())["parents"]["original"]
+
+
+def test_a_chain_of_200_steps_costs_less_than_a_second(tmp_path: Path) -> None:
+    """Seconds of this process for names, parents, writing and reading of configurations; not the work."""
+    begin = time.process_time()
+    chain: object = trained()
+    for number in range(200):
+        chain = dataclasses.replace(step(trained(), ListedForget((number,))), original=chain)
+    before = with_parents([chain])
+    assert len(before) == 201
+    store = Store(tmp_path)
+    for name, wanted in before.items():
+        store.directory(name).path.mkdir()
+        (store.directory(name).path / "config.json").write_text(json.dumps(config.run_to_data(wanted)))
+    sizes = [path.stat().st_size for path in tmp_path.glob("*/config.json")]
+    assert max(sizes) < 2 * min(sizes) + 2000, "each configuration is stored once"
+    assert run_id(open_config(store.directory(run_id(chain)))) == run_id(chain)
+    assert len(forget_sets(chain)) == 200  # type: ignore[arg-type]
+    assert time.process_time() - begin < 1.0
