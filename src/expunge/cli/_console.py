@@ -175,7 +175,7 @@ def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, 
         raise RequestError(f"{path} is a failed run: {record['reason']}")
     wanted = open_config(directory)
     if not isinstance(wanted, kinds):
-        raise RequestError(f"{path} is a run of `expunge {record['kind']}`; this needs one of `expunge {what}`")
+        raise RequestError(f"{path} is a run of the kind {record['kind']}; this needs one of `expunge {what}`")
     return Store(directory.path.parent), wanted
 
 

@@ -21,7 +21,7 @@ class Arguments(_console.Common):
     """Options of `expunge prune`."""
 
     run: _console.RunPath
-    """The run of `expunge train`, `prune` or `import` whose model is to be pruned."""
+    """The run whose model is to be pruned: of `expunge train`, `prune`, `import` or `unlearn`."""
     rewind: int | None = None
     """Give the weights that are left their values after this epoch of the original training (0: before it), and train
     on from there; by default they keep their trained values, and training begins anew."""

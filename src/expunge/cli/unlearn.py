@@ -28,7 +28,7 @@ class Arguments(_console.Common):
     """Options of `expunge unlearn`."""
 
     run: _console.RunPath
-    """The run of `expunge train` whose model is to forget."""
+    """The run whose model is to forget: of `expunge train`, `prune`, `import`, or `unlearn`."""
     forget: str
     """What to forget: random:4500, random:10%, class:3, class:3,5, ids:FILE (one id a line) or poisoned."""
     forget_seed: int = 0
