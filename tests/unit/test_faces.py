@@ -358,7 +358,7 @@ def test_neither_depends_on_the_order_in_which_files_lie_on_the_disk(
 
 PRINT = """
 import sys
-from expunge import config, registry
+from expunge.core import config, registry
 for text in sys.argv[1:]:
     wanted = config.parse("data", text)
     data = registry.of_config("data", wanted).function(wanted)

@@ -475,7 +475,7 @@ def test_vectors_of_other_trainings_are_never_written_over(tmp_path: Path) -> No
 def test_stored_vectors_are_only_for_the_recorded_model(tmp_path: Path) -> None:
     recorded = mine()
     found = recorded.precompute(tmp_path)
-    context = problems.context(trajectory=recorded.trajectory, vectors=lambda _: found)
+    context = problems.context(trajectory=recorded.trajectory, vectors=found)
     wanted = Unlearning(HessianFreeConfig("additive", vectors="these"))
     with recorded.deletions(found) as online:
         expected = online.delete([41])
