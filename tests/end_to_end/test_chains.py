@@ -98,7 +98,7 @@ def test_the_reference_is_the_same_for_every_method(store: Store) -> None:
 
 
 def test_pruning_an_unlearned_model_does_not_train_on_what_it_forgot(store: Store) -> None:
-    first = step(trained(), FIRST)
+    first = step(trained(), ClassForget((3, 4, 5, 6)))
     pruned = PruneConfig(first, config.parse("pruning", "magnitude:rate=0.5"))
     directory = execute.run(pruned, store, Session())
     forgotten = directory.tensors("predictions")["forgotten.ids"]
@@ -108,6 +108,8 @@ def test_pruning_an_unlearned_model_does_not_train_on_what_it_forgot(store: Stor
     assert len(second["forgotten.ids"]) == len(forgotten) + 9
     last = directory.path / "history.jsonl"
     steps = len(last.read_text().splitlines())
+    assert len(second["train.ids"]) == 90
+    assert steps == 4, "two epochs of 54 images in batches of 32; all 90 would take six steps"
     assert steps == 2 * -(-(len(second["train.ids"]) - len(forgotten)) // 32)
 
 
