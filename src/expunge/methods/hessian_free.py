@@ -15,8 +15,8 @@ from expunge.curvature import moving
 from expunge.curvature.network import flat, shaped
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
-from expunge.trajectory.calculus import Calculus, calculus
-from expunge.trajectory.delayed import additive
+from expunge.trajectory.blocked import additive
+from expunge.trajectory.flat_loss import FlatLoss, flat_loss
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.tangents import AsReleased, SetAware, Tangent, carry, check_end
 
@@ -68,24 +68,24 @@ def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
     else:
         images = data.everything()
         trajectory.check_images(images)
-        with calculus(model, images) as made:
-            tangent = _tangent(made, trajectory, forget, config)
-            check_end(made, carry(made, trajectory, [tangent], context.on_step))
-            change = made.named(tangent.vectors[0])
+        with flat_loss(model, images) as loss:
+            tangent = _tangent(loss, trajectory, forget, config)
+            check_end(loss, carry(loss, trajectory, [tangent], context.on_step))
+            change = loss.named(tangent.vectors[0])
     context.notes["trajectory"] = {"steps": trajectory.plan.steps, "clipped": trajectory.clipped}
     moving.move(model, change, allowed)
     return model
 
 
-def _tangent(made: Calculus, trajectory: Trajectory, forget: Tensor, config: HessianFreeConfig) -> Tangent:
+def _tangent(loss: FlatLoss, trajectory: Trajectory, forget: Tensor, config: HessianFreeConfig) -> Tangent:
     """One vector for the whole set: the recursions are linear in their sources, so it is the sum of those of each."""
     together = torch.full((len(trajectory.plan.ids),), -1)
     together[forget] = 0
     if config.as_released:
-        return AsReleased(made, trajectory, together)
+        return AsReleased(loss, trajectory, together)
     if config.variant == "additive":
-        return additive(made, trajectory, together, whole=False)
-    return SetAware(made, trajectory, together < 0)
+        return additive(loss, trajectory, together, whole=False)
+    return SetAware(loss, trajectory, together < 0)
 
 
 def _stored(

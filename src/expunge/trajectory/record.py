@@ -6,7 +6,7 @@ from expunge.core.weights import assign
 from expunge.data.image_set import ImageSet
 from expunge.training.context import Context
 from expunge.training.fit import Training
-from expunge.trajectory.calculus import calculus
+from expunge.trajectory.flat_loss import flat_loss
 from expunge.trajectory.plan import Trajectory, draw
 from expunge.trajectory.steps import record
 
@@ -29,7 +29,7 @@ def recorded(model: nn.Module, images: ImageSet, plan: Training, context: Contex
         fixed_order=plan.fixed_order,
         generator=context.generator,
     )
-    with calculus(model, images) as made:
-        trajectory, weights = record(made, drawn, context.on_step)
-        assign(model, made.named(weights))
+    with flat_loss(model, images) as loss:
+        trajectory, weights = record(loss, drawn, context.on_step)
+        assign(model, loss.named(weights))
     return trajectory

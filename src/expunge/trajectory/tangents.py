@@ -17,9 +17,9 @@ from torch import Tensor
 
 from expunge.core.checks import all_finite
 from expunge.core.errors import RequestError, RunError
-from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.flat_loss import FlatLoss
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.steps import EPSILON, Report, Step, Walk, beginning, clipped, objective_gradient, shortening
+from expunge.trajectory.steps import EPSILON, Replay, Report, Step, beginning, clipped, objective_gradient, shortening
 
 GRADIENTS = 16_000_000
 """Bytes that gradients of single examples take at a time."""
@@ -59,10 +59,10 @@ class Additive:
     on each other. Without ``whole``, a group's vector is the sum of the vectors of its examples: b - 1 for b - u.
     """
 
-    def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
+    def __init__(self, loss: FlatLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
         """Vectors of zeros for groups 0, 1, ...; ``groups`` (n,) says for each position which it is in, -1 for none."""
-        self.calculus, self.trajectory, self.groups, self.whole = calculus, trajectory, groups, whole
-        self._rows = _zeros(calculus, groups)
+        self.loss, self.trajectory, self.groups, self.whole = loss, trajectory, groups, whole
+        self._rows = _zeros(loss, groups)
         self._moments = torch.zeros_like(self._rows) if trajectory.plan.momentum else None
         self._begun = 0
 
@@ -110,24 +110,24 @@ class Additive:
         counts = torch.bincount(present).to(out)
         others = len(groups) - (counts if self.whole else torch.ones_like(counts))
         mean = step.gradient - self.trajectory.plan.l2 * step.weights
-        for rows, gradients in gradients_of(self.calculus, step, groups):
+        for rows, gradients in gradients_of(self.loss, step, groups):
             left = others[rows, None] > 0
             sources = torch.where(left, mean - gradients, -mean)
             sources /= torch.where(left, others[rows, None], counts[rows, None])
             out.index_add_(0, rows, sources if clip is None else clip(sources), alpha=alpha)
 
 
-def gradients_of(calculus: Calculus, step: Step, groups: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def gradients_of(loss: FlatLoss, step: Step, groups: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The gradients of the examples of a step that are in a group, a piece at a time: the groups (k,), and (k, p)."""
     at_once = max(1, GRADIENTS // step.weights.nbytes)
     present = (groups >= 0).nonzero().flatten()
     for part in present.split(at_once) if len(present) else ():
-        yield groups[part].to(step.weights.device), calculus.point(step.weights, step.places[part]).gradients()
+        yield groups[part].to(step.weights.device), loss.point(step.weights, step.places[part]).gradients()
 
 
-def _zeros(calculus: Calculus, groups: Tensor) -> Tensor:
+def _zeros(loss: FlatLoss, groups: Tensor) -> Tensor:
     count = int(groups.max()) + 1 if len(groups) else 0
-    return torch.zeros(count, len(calculus.weights), dtype=calculus.dtype, device=calculus.weights.device)
+    return torch.zeros(count, len(loss.weights), dtype=loss.dtype, device=loss.weights.device)
 
 
 class AsReleased:
@@ -137,7 +137,7 @@ class AsReleased:
     clipped batch gradient. Deleting an example so also deletes a part of the L2 term, and does not renormalise.
     """
 
-    def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor) -> None:
+    def __init__(self, loss: FlatLoss, trajectory: Trajectory, groups: Tensor) -> None:
         """See :class:`Additive`.
 
         Raises:
@@ -145,13 +145,13 @@ class AsReleased:
         """
         if trajectory.plan.momentum:
             raise RequestError("the released recursion is of SGD without momentum: train with momentum=0")
-        self.calculus, self.trajectory, self.groups = calculus, trajectory, groups
-        self.vectors = _zeros(calculus, groups)
+        self.loss, self.trajectory, self.groups = loss, trajectory, groups
+        self.vectors = _zeros(loss, groups)
 
     def advance(self, step: Step) -> None:
         """Carry all vectors over one step. Cost: a product each, and the gradient of each example of the groups."""
         plan = self.trajectory.plan
-        for rows, gradients in gradients_of(self.calculus, step, self.groups[step.positions]):
+        for rows, gradients in gradients_of(self.loss, step, self.groups[step.positions]):
             found = gradients + plan.l2 * step.weights
             found = clipped(found, found.norm(dim=1, keepdim=True), plan.clip)
             self.vectors.index_add_(0, rows, found, alpha=step.rate / step.point.count)
@@ -173,10 +173,10 @@ class SetAware:
     kept examples of each batch, at the recorded weights; where none is kept, of the L2 term alone.
     """
 
-    def __init__(self, calculus: Calculus, trajectory: Trajectory, kept: Tensor) -> None:
+    def __init__(self, loss: FlatLoss, trajectory: Trajectory, kept: Tensor) -> None:
         """A vector of zeros; ``kept`` (bool by position) says what is not deleted."""
-        self.calculus, self.plan, self.kept = calculus, trajectory.plan, kept
-        self.vectors = torch.zeros_like(calculus.weights)[None]
+        self.loss, self.plan, self.kept = loss, trajectory.plan, kept
+        self.vectors = torch.zeros_like(loss.weights)[None]
         self._moments = torch.zeros_like(self.vectors)
 
     def advance(self, step: Step) -> None:
@@ -184,7 +184,7 @@ class SetAware:
         kept, plan = self.kept[step.positions], self.plan
         point, gradient = step.point, step.gradient
         if not bool(kept.all()):
-            point = self.calculus.point(step.weights, step.places[kept])
+            point = self.loss.point(step.weights, step.places[kept])
             gradient = objective_gradient(point, step.weights, plan.l2)
         curved = plan.l2 * self.vectors
         if point.count:
@@ -213,9 +213,7 @@ def product(step: Step, vector: Tensor, l2: float) -> Tensor:
     return found[0]
 
 
-def carry(
-    calculus: Calculus, trajectory: Trajectory, tangents: Sequence[Tangent], on_step: Report | None = None
-) -> Tensor:
+def carry(loss: FlatLoss, trajectory: Trajectory, tangents: Sequence[Tangent], on_step: Report | None = None) -> Tensor:
     """Carry tangents along the whole training, which is replayed; the trained flat weights.
 
     Cost: T gradients of a batch, and what each tangent says.
@@ -223,13 +221,13 @@ def carry(
     Raises:
         RunError: A vector is not finite.
     """
-    walk = Walk(calculus, trajectory.plan, beginning(calculus, trajectory), on_step=on_step)
-    for step in walk:
+    replay = Replay(loss, trajectory.plan, beginning(loss, trajectory), on_step=on_step)
+    for step in replay:
         for tangent in tangents:
             tangent.advance(step)
     for tangent in tangents:
         check_bounded(tangent.vectors)
-    return walk.weights
+    return replay.weights
 
 
 def check_bounded(effects: Tensor) -> None:
@@ -241,13 +239,13 @@ def check_bounded(effects: Tensor) -> None:
         )
 
 
-def check_end(calculus: Calculus, reached: Tensor, tolerance: float = 1e-3) -> None:
+def check_end(loss: FlatLoss, reached: Tensor, tolerance: float = 1e-3) -> None:
     """Raise a RequestError unless the replay arrived at the model's weights, but for rounding.
 
     Another machine or number of threads sums in another order, which training amplifies.
     """
-    apart = float((reached - calculus.weights).norm())
-    scale = float(calculus.weights.norm())
+    apart = float((reached - loss.weights).norm())
+    scale = float(loss.weights.norm())
     if not apart <= tolerance * max(scale, 1e-12):
         raise RequestError(
             f"the trajectory does not lead to this model: replayed, it ends at a distance of {apart:.3g} from weights "

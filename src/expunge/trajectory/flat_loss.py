@@ -56,7 +56,7 @@ class Point(Protocol):
         ...
 
 
-class Calculus(Protocol):
+class FlatLoss(Protocol):
     """The loss of any of the images as a function of flat weights, in evaluation mode on the test transform."""
 
     images: ImageSet
@@ -82,9 +82,9 @@ class Calculus(Protocol):
 
 
 @contextmanager
-def calculus(
+def flat_loss(
     model: nn.Module, images: ImageSet, dtype: torch.dtype = torch.float32, memory: int = MEMORY
-) -> Iterator[Calculus]:
+) -> Iterator[FlatLoss]:
     """The calculus of a model on images; the model itself is not changed.
 
     Products with many vectors take about ``memory`` bytes beside the vectors.
@@ -97,10 +97,10 @@ def calculus(
     """
     with frozen(model, dtype) as network:
         head = _only_head(network, images)
-        yield NetworkCalculus(network, images, memory) if head is None else LinearCalculus(network, images, head)
+        yield NetworkLoss(network, images, memory) if head is None else LinearLoss(network, images, head)
 
 
-class NetworkCalculus:
+class NetworkLoss:
     """By autograd, of any network."""
 
     def __init__(self, network: Network, images: ImageSet, memory: int) -> None:
@@ -110,22 +110,22 @@ class NetworkCalculus:
         self._memory, self._kept = memory, kept_bytes(network, images)
 
     def point(self, weights: Tensor, positions: Tensor) -> "NetworkPoint":
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         found, size = self.images.select(positions), max(1, len(positions))
         at_once = max(1, self._memory // (TANGENT * size * self._kept + 3 * weights.nbytes))
         inputs = found.gather(found.ids).inputs.to(self.dtype)
         return NetworkPoint(self.network, weights, inputs, found.labels, at_once)
 
     def flat(self, vector: Vector) -> Tensor:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return flat({name: vector[name].to(self.dtype) for name in self.network.weights})
 
     def named(self, vector: Tensor) -> Vector:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return shaped(vector, self.network.weights)
 
     def in_order(self, vectors: Tensor) -> Tensor:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return vectors
 
 
@@ -199,7 +199,7 @@ class NetworkPoint:
             return vmap(along)(vectors)
 
 
-class LinearCalculus:
+class LinearLoss:
     """In closed form, of one linear layer on fixed features.
 
     Flat vectors are ``(W | bias)`` row by row, so that the features have a column of ones and every product is one
@@ -220,20 +220,20 @@ class LinearCalculus:
         self.weights = self.flat(network.weights)
 
     def point(self, weights: Tensor, positions: Tensor) -> "LinearPoint":
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         positions = positions.to(self.images.device)
         return LinearPoint(weights, self.features[positions], self.targets[positions])
 
     def flat(self, vector: Vector) -> Tensor:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return self._head.matrix(vector).to(self.dtype)[:, self._order].flatten()
 
     def named(self, vector: Tensor) -> Vector:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return self._head.vector(vector.view(-1, self.features.shape[1])[:, self._back])
 
     def in_order(self, vectors: Tensor) -> Tensor:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         matrices = vectors.view(len(vectors), -1, self.features.shape[1])[:, :, self._back]
         if self._head.bias is None:
             return matrices.flatten(1)

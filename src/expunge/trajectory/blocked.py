@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from expunge.trajectory.calculus import Calculus, LinearCalculus, LinearPoint
+from expunge.trajectory.flat_loss import FlatLoss, LinearLoss, LinearPoint
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.steps import Step, places
 from expunge.trajectory.tangents import Additive, clip_of
@@ -51,14 +51,14 @@ class _Window:
         return slice(self.ends[at - 1] if at else 0, self.ends[at])
 
 
-class Delayed(Additive):
-    """As :class:`Additive`, of a :class:`LinearCalculus`; steps with clipping or momentum are taken one at a time."""
+class BlockedProducts(Additive):
+    """As :class:`Additive`, of a :class:`LinearLoss`; steps with clipping or momentum are taken one at a time."""
 
-    def __init__(self, calculus: LinearCalculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
+    def __init__(self, loss: LinearLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
         """See :class:`Additive`."""
-        super().__init__(calculus, trajectory, groups, whole=whole)
-        self.linear = calculus
-        self._places = places(calculus, trajectory.plan)
+        super().__init__(loss, trajectory, groups, whole=whole)
+        self.linear = loss
+        self._places = places(loss, trajectory.plan)
         self._window: _Window | None = None
 
     @property
@@ -139,8 +139,8 @@ class Delayed(Additive):
         return zip(taking.split(BLOCK), beside.split(BLOCK), strict=True)
 
 
-def additive(calculus: Calculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> Additive:
+def additive(loss: FlatLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> Additive:
     """The additive vectors, in the way that is fastest for this calculus."""
-    if isinstance(calculus, LinearCalculus):
-        return Delayed(calculus, trajectory, groups, whole=whole)
-    return Additive(calculus, trajectory, groups, whole=whole)
+    if isinstance(loss, LinearLoss):
+        return BlockedProducts(loss, trajectory, groups, whole=whole)
+    return Additive(loss, trajectory, groups, whole=whole)
