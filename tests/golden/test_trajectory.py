@@ -30,7 +30,7 @@ def network(case: Case) -> nn.Module:
 
 @contextmanager
 def problem(name: str) -> Iterator[tuple[Case, FlatLoss, Trajectory]]:
-    """The case, its calculus in float64, and the trajectory as this package records it."""
+    """The case, its loss in float64, and the trajectory as this package records it."""
     case = cases.load(name)
     given = case.hyperparameters
     images = case.tensors["images"]

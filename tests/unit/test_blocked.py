@@ -1,4 +1,4 @@
-"""Vectors that are carried several steps at a time, against those that are carried one step at a time."""
+"""Vectors by blocked products over several steps, against those computed one step at a time."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tangents and adjoints of a recorded training, against trainings and Jacobians that know nothing of them."""
+"""Tangents and adjoints of a recorded training, against independent trainings and Jacobians."""
 
 import dataclasses
 import math
@@ -117,7 +117,7 @@ def plan_of(
 
 @contextmanager
 def problem(kind: str, **more: float | int | None) -> Iterator[tuple[FlatLoss, Trajectory, Oracle]]:
-    """A recorded training in float64, its calculus, and the oracle."""
+    """A recorded training in float64, its loss, and the oracle."""
     images, network = problems.images(COUNT), model(kind)
     plan = plan_of(images, **more)  # type: ignore[arg-type]
     with flat_loss(network, images, torch.float64) as loss:

@@ -1,4 +1,4 @@
-"""Recorded trainings of a user's own model: train so that any example can later be taken out in milliseconds."""
+"""Recorded trainings of a user's own model: training such that any example can later be deleted in milliseconds."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ from expunge.trajectory.store import StoreType, VectorStore, begin
 
 @dataclass(frozen=True)
 class Recorded:
-    """A trained model with what is needed to walk along its training again."""
+    """A trained model with what is needed to replay its training."""
 
     model: nn.Module
     """The trained model, in evaluation mode."""
@@ -58,7 +58,7 @@ class Recorded:
         memory: float = 0.25,
         on_step: Report | None = None,
     ) -> VectorStore:
-        """The change of the weights for every example left out, kept in ``folder``; goes on where it was interrupted.
+        """The change of the weights for every example left out, kept in ``folder``; resumes after an interruption.
 
         Cost: T products for each of n examples, n p numbers on disk.
 

@@ -29,7 +29,7 @@ class HessianFreeConfig:
 
     variant: Variant = "set_aware"
     """set_aware: the tangent of leaving out this very set, with the gradients and Hessians of the kept examples.
-    additive: the sum of one vector for each example, which do not know of each other, and can be computed before."""
+    additive: the sum of one vector for each example, without their interactions; it can be precomputed."""
     as_released: bool = False
     """The released recursion instead: its vectors also take back weight decay, and their batches keep their size."""
     vectors: Annotated[object, Choice("runs", only="precompute")] | None = None
@@ -50,7 +50,7 @@ class HessianFreeConfig:
     trajectory=True,
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, context: Context) -> nn.Module:
-    """``w_T <- w_T + a``, with a the change of the trained weights, to first order, had the forget set not been there.
+    """``w_T <- w_T + a``, a the first-order change of the trained weights when the forget set is left out.
 
     The tangents are those of :mod:`expunge.trajectory.tangents`. What is approached is the model retrained on the
     recorded batches without the forget set (``retrain:recorded=true``).

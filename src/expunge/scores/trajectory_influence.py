@@ -1,4 +1,4 @@
-"""What the model would say had it never seen an example, for every example at once: the adjoint of its training."""
+"""Influence of every example on losses or logits of the trained model, by the adjoint of training."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -24,7 +24,7 @@ Images = Literal["test", "validation", "train"]
 
 @dataclass(frozen=True)
 class TrajectoryInfluenceConfig:
-    """Which functionals of the trained model are asked for."""
+    """Which functionals of the trained model are differentiated."""
 
     of: Question = "loss"
     """loss: the mean cross-entropy over the images. losses: that of each image. logits: every logit of each image."""
@@ -33,7 +33,7 @@ class TrajectoryInfluenceConfig:
     ids: tuple[int, ...] = ()
     """Only the images with these ids, written 3+17; all of them by default. losses and logits need some."""
     memory: float = 1.0
-    """Gigabytes for weights along the way; what does not fit is walked along twice."""
+    """Gigabytes for the steps of the replay; where they do not fit, the training is replayed twice."""
 
     def __post_init__(self) -> None:
         """Check the words and ranges."""

@@ -1,8 +1,8 @@
-"""A question about the trained model, carried backward along a recorded training: what each example has to do with it.
+"""Influence of every example on a function of the trained model, by the adjoint of a recorded training.
 
 The change of a scalar ``f(w_T)`` when example i is left out is, to first order, ``grad f . a_i`` with a_i the additive
-vector of :mod:`expunge.trajectory.tangents`. One pass backward gives it for all n examples at once: with l the
-derivative of f in the weights after a step,
+vector of :mod:`expunge.trajectory.tangents`. One backward pass over the steps gives it for all n examples at once:
+with l the derivative of f in the weights after a step,
 
     k <- momentum k - rate l,    v = D clip(g) k,    f_i += v . (change of the batch's mean gradient without i),
     l <- l + (H + l2) v.
@@ -31,8 +31,8 @@ def influence(
     """How each functional changes when each example is left out (functionals, n), and the replayed weights (p,).
 
     ``directions`` (functionals, p) are the gradients of the functionals at the trained weights; examples are in the
-    order of the plan's ids. Cost: a walk along the training, two where ``memory`` bytes do not hold the way, and for
-    each functional a product and a forward pass with tangents of each batch, whatever n is.
+    order of the plan's ids. Cost: one replay of the training, two where ``memory`` bytes do not hold all its
+    steps, and for each functional a product and a forward pass with tangents of each batch, independent of n.
 
     Raises:
         RunError: A number is not finite.
@@ -65,12 +65,12 @@ def _without_each(slopes: Tensor) -> Tensor:
 class _Backwards:
     """The steps of a training from its last to its first.
 
-    They are kept, each with its images, if ``memory`` bytes hold them all; else the weights of sqrt(T) points of the
-    way, from which a piece of sqrt(T) steps at a time is walked again.
+    They are kept, each with its images, if ``memory`` bytes hold them all; else the weights at sqrt(T) checkpoints,
+    from each of which sqrt(T) steps are replayed.
     """
 
     def __init__(self, loss: FlatLoss, trajectory: Trajectory, memory: int) -> None:
-        """Choose how many points of the way to keep."""
+        """Choose how many checkpoints to keep."""
         self.loss, self.plan = loss, trajectory.plan
         self.start = self.end = beginning(loss, trajectory)
         batch = self.plan.batches.shape[1] * math.prod(loss.images.shape) * self.start.element_size()

@@ -1,6 +1,6 @@
 """Derivatives of the mean cross-entropy of a batch in all weights as one flat vector.
 
-Two ways to the same numbers: of any network by autograd, and of one linear layer on fixed features in closed form.
+Two implementations: by autograd for any network, and in closed form for one linear layer on fixed features.
 """
 
 from collections.abc import Iterator
@@ -85,7 +85,7 @@ class FlatLoss(Protocol):
 def flat_loss(
     model: nn.Module, images: ImageSet, dtype: torch.dtype = torch.float32, memory: int = MEMORY
 ) -> Iterator[FlatLoss]:
-    """The calculus of a model on images; the model itself is not changed.
+    """The loss of a model on images as a function of flat weights; the model itself is not changed.
 
     Products with many vectors take about ``memory`` bytes beside the vectors.
 
@@ -101,10 +101,10 @@ def flat_loss(
 
 
 class NetworkLoss:
-    """By autograd, of any network."""
+    """The loss of any network, by autograd."""
 
     def __init__(self, network: Network, images: ImageSet, memory: int) -> None:
-        """Keep the network, and see on one image how much memory it takes."""
+        """Keep the network, and measure on one image how much memory it takes."""
         self.network, self.images, self.dtype = network, images, network.dtype
         self.weights = self.flat(network.weights)
         self._memory, self._kept = memory, kept_bytes(network, images)
@@ -200,7 +200,7 @@ class NetworkPoint:
 
 
 class LinearLoss:
-    """In closed form, of one linear layer on fixed features.
+    """The loss of one linear layer on fixed features, in closed form.
 
     Flat vectors are ``(W | bias)`` row by row, so that the features have a column of ones and every product is one
     of matrices. Features that are the same for all images (the bias, black borders, dead units) come last.

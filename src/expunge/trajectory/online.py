@@ -1,4 +1,4 @@
-"""Deletions that arrive one after the other, answered at once from a store of vectors."""
+"""Deletions one after the other, each computed from a store of vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,8 +19,9 @@ from expunge.trajectory.tangents import SetAware, carry, check_end
 class Deletions:
     """The weights after every deletion so far.
 
-    The vectors of a store add up, but deletions act on each other: what the sum leaves out grows with the square of
-    their number. :meth:`rebase` computes the tangent of all deletions so far together, from which later ones go on.
+    The change of several deletions is approximated by the sum of their vectors. The sum leaves out interactions of
+    deletions, an error that grows with the square of their number. :meth:`rebase` computes the tangent of all
+    deletions so far together, to which the vectors of later ones are added.
     """
 
     loss: FlatLoss

@@ -1,4 +1,4 @@
-"""The vectors of all examples, or of groups of them, a chunk at a time into a store."""
+"""Computes the vectors of all examples, or of groups of them, and writes them to a store, a chunk at a time."""
 
 import time
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def fill(
 ) -> VectorStore:
     """Compute and write every chunk that is missing.
 
-    Cost: for each chunk a walk along the training, and T products of p numbers for each of its rows.
+    Cost: for each chunk one replay of the training, and T products of p numbers for each of its rows.
 
     Raises:
         RequestError: The trajectory does not lead to the model.
@@ -80,7 +80,7 @@ def fill(
 
 
 def _tangent(layout: Layout, loss: FlatLoss, trajectory: Trajectory, chunk: int) -> Additive | AsReleased:
-    """The vectors of a chunk, at the beginning."""
+    """The vectors of a chunk before the first step."""
     first = chunk * layout.chunk
     rows = torch.tensor(layout.rows)
     here = (rows >= first) & (rows < first + layout.chunk)
@@ -102,7 +102,7 @@ class Estimate:
 
     @classmethod
     def of(cls, layout: Layout, seconds: float) -> "Estimate":
-        """What a layout says of itself, and the time."""
+        """The sizes of a layout, and the time."""
         return cls(layout.count, layout.size, layout.nbytes, seconds)
 
 

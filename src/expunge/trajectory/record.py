@@ -1,4 +1,4 @@
-"""A recorded training: how it is made."""
+"""Training a model with its trajectory recorded."""
 
 from torch import nn
 
@@ -15,7 +15,8 @@ def recorded(model: nn.Module, images: ImageSet, plan: Training, context: Contex
     """Train ``model`` in place by a plan with ``record``, on all weights, and return what is kept of it.
 
     Steps are those of :class:`expunge.trajectory.plan.Plan`: in evaluation mode, so that batch normalisation keeps the
-    statistics it has (of an untrained network: none, so that it only scales and shifts) and dropout does nothing.
+    statistics it has (of an untrained network: mean 0 and variance 1, so that it only scales and shifts) and dropout
+    does nothing.
     Cost: T gradients of a batch.
 
     Raises:

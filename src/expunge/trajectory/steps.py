@@ -1,4 +1,4 @@
-"""Walking along a recorded training: each step with what is needed to differentiate it."""
+"""Replay of a recorded training: each step with what is needed to differentiate it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Step:
     positions: Tensor
     """Which examples it saw: positions in the plan's ids, on the CPU."""
     places: Tensor
-    """The same as positions in the images of the calculus."""
+    """The same as positions in the images of the loss."""
     weights: Tensor
     point: Point
     gradient: Tensor
@@ -40,7 +40,7 @@ class Replay:
     """Trains along a plan, a step at a time: iterate over it, then read :attr:`weights`; or :meth:`finish`.
 
     With ``kept`` (bool by position), examples that are false are left out of their batches and the mean is over the
-    others: the retrained model. A batch that loses all its examples takes the step of the L2 term alone.
+    others: the retrained model. Where a batch has no examples left, the step is that of the L2 term alone.
     Cost: T gradients of a batch.
     """
 
@@ -79,7 +79,7 @@ class Replay:
         self.weights = self.weights - rate * move
 
     def finish(self) -> Tensor:
-        """Walk to the end; the weights there.
+        """Replay to the last step; the weights after it.
 
         Raises:
             RunError: A gradient was not finite.
@@ -96,7 +96,7 @@ class Replay:
 
 
 def beginning(loss: FlatLoss, trajectory: Trajectory) -> Tensor:
-    """The flat weights before the first step (p,), where the calculus is.
+    """The flat weights before the first step (p,), on the device of the loss.
 
     Raises:
         RequestError: They are weights of another architecture.
@@ -111,7 +111,7 @@ def beginning(loss: FlatLoss, trajectory: Trajectory) -> Tensor:
 
 
 def places(loss: FlatLoss, plan: Plan) -> Tensor:
-    """Where the images of each of the plan's ids are among those of the calculus; -1 where they are not."""
+    """Where the images of each of the plan's ids are among those of the loss; -1 where they are not."""
     ids, order = loss.images.ids.cpu().sort()
     found = torch.searchsorted(ids, plan.ids).clamp(max=len(ids) - 1)
     return torch.where(ids[found] == plan.ids, order[found], -1)

@@ -1,12 +1,12 @@
-"""The effect of deletions, carried forward along a recorded training: one tangent vector for each.
+"""The effect of deletions to first order, by forward-mode differentiation of a recorded training: a tangent for each.
 
 Leaving examples out of every batch changes the weights at the end of training. To first order the change follows a
-linear recursion along the recorded weights: with ``c = clip(g)`` the step's move and D its derivative,
+linear recursion along the recorded weights: with ``c = clip(g)`` and D its derivative,
 
     m <- momentum m + D c (H + l2) a + s,    a <- a - rate m,
 
-where s is what the deletion changes in the move itself, at the same weights. Qiao et al. 2024 (arXiv:2404.01712) carry
-one such vector for each example; the recursions here differ from the released one as ``docs/fidelity.md`` says.
+where s is the change of the clipped gradient by the deletion at the same weights. Qiao et al. 2024 (arXiv:2404.01712)
+compute one such vector for each example; the recursions here differ from the released one as ``docs/fidelity.md`` says.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ class Clip:
 
 
 def clip_of(trajectory: Trajectory, step: Step) -> Clip | None:
-    """The derivative of a step's clipping; None where it was not clipped, which is known without asking the device."""
+    """The derivative of a step's clipping; None where it was not clipped. Does not synchronise with the device."""
     norm, clip = float(trajectory.norms[step.number]), trajectory.plan.clip
     return None if clip is None or norm + EPSILON <= clip else Clip.of(step.gradient, norm, clip)
 
@@ -55,8 +55,8 @@ class Additive:
 
     ``a_k`` is the change of the trained weights when group k is left out: the Hessian is that of the whole batch, and
     the source ``-(sum_k g_i - u gbar) / (b - u)`` for the u examples of the group in a batch of b, ``gbar`` its mean
-    gradient: leave-one-out for a group of one. What is left out of the sum of several vectors is how deletions act
-    on each other. Without ``whole``, a group's vector is the sum of the vectors of its examples: b - 1 for b - u.
+    gradient: leave-one-out for a group of one. A sum of several vectors leaves out the interactions of
+    deletions. Without ``whole``, a group's vector is the sum of the vectors of its examples: b - 1 for b - u.
     """
 
     def __init__(self, loss: FlatLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
@@ -72,7 +72,7 @@ class Additive:
         return self._rows
 
     def advance(self, step: Step) -> None:
-        """Carry all vectors over one step. Cost: a product each, and the gradient of each example of the groups.
+        """Update all vectors for one step. Cost: a product each, and the gradient of each example of the groups.
 
         Vectors behind the last group that has been seen are zero and cost nothing: number groups as they appear.
         """
@@ -131,7 +131,7 @@ def _zeros(loss: FlatLoss, groups: Tensor) -> Tensor:
 
 
 class AsReleased:
-    """The released recursion, for comparison: its product has the new source in it, and transposes the clipping.
+    """The released recursion, for comparison: its product includes the new source, and transposes the clipping.
 
     ``a_i += rate / b clip(g_i + l2 w)`` for the batch, then ``a <- a - rate J^T a`` for all, J the Jacobian of the
     clipped batch gradient. Deleting an example so also deletes a part of the L2 term, and does not renormalise.
@@ -141,7 +141,7 @@ class AsReleased:
         """See :class:`Additive`.
 
         Raises:
-            RequestError: The training had momentum, which the released code knows nothing of.
+            RequestError: The training had momentum, which the released code does not support.
         """
         if trajectory.plan.momentum:
             raise RequestError("the released recursion is of SGD without momentum: train with momentum=0")
@@ -149,7 +149,7 @@ class AsReleased:
         self.vectors = _zeros(loss, groups)
 
     def advance(self, step: Step) -> None:
-        """Carry all vectors over one step. Cost: a product each, and the gradient of each example of the groups."""
+        """Update all vectors for one step. Cost: a product each, and the gradient of each example of the groups."""
         plan = self.trajectory.plan
         for rows, gradients in gradients_of(self.loss, step, self.groups[step.positions]):
             found = gradients + plan.l2 * step.weights
@@ -180,7 +180,7 @@ class SetAware:
         self._moments = torch.zeros_like(self.vectors)
 
     def advance(self, step: Step) -> None:
-        """Carry the vector over one step. Cost: a product of the kept batch, and its gradient where it is another."""
+        """Update the vector for one step. Cost: a product of the kept batch, and its gradient where it is another."""
         kept, plan = self.kept[step.positions], self.plan
         point, gradient = step.point, step.gradient
         if not bool(kept.all()):
@@ -194,7 +194,7 @@ class SetAware:
         self.vectors = self.vectors - step.rate * self._moments
 
     def _clipped(self, gradient: Tensor, curved: Tensor, before: Tensor) -> Tensor:
-        """``clip(g_R) + D clip(g_R) v - clip(g)``, without asking the device whether the step was clipped."""
+        """``clip(g_R) + D clip(g_R) v - clip(g)``, without synchronising with the device to see whether it clips."""
         if self.plan.clip is None:
             return gradient - before + curved
         norm = gradient.norm()
@@ -214,9 +214,9 @@ def product(step: Step, vector: Tensor, l2: float) -> Tensor:
 
 
 def carry(loss: FlatLoss, trajectory: Trajectory, tangents: Sequence[Tangent], on_step: Report | None = None) -> Tensor:
-    """Carry tangents along the whole training, which is replayed; the trained flat weights.
+    """Replay the whole training and update the tangents at each step; the trained flat weights.
 
-    Cost: T gradients of a batch, and what each tangent says.
+    Cost: T gradients of a batch, and the cost that each tangent states.
 
     Raises:
         RunError: A vector is not finite.
@@ -240,7 +240,7 @@ def check_bounded(effects: Tensor) -> None:
 
 
 def check_end(loss: FlatLoss, reached: Tensor, tolerance: float = 1e-3) -> None:
-    """Raise a RequestError unless the replay arrived at the model's weights, but for rounding.
+    """Raise a RequestError unless the replay ends at the model's weights, up to rounding.
 
     Another machine or number of threads sums in another order, which training amplifies.
     """
