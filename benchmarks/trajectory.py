@@ -30,9 +30,9 @@ from expunge.runs.train import TrainConfig
 from expunge.training.context import Context
 from expunge.training.rules import Rule
 from expunge.trajectory import adjoint
-from expunge.trajectory.calculus import calculus
+from expunge.trajectory.flat_loss import flat_loss
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.steps import Walk
+from expunge.trajectory.steps import Replay
 from expunge.trajectory.tangents import AsReleased, SetAware, carry
 
 FORGOTTEN = 50
@@ -64,9 +64,9 @@ def loop_of_examples(recorded: Recorded, steps: int) -> Tensor:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     inputs = images.inputs.float() / 255
     found = [[torch.zeros_like(weight) for weight in weights] for _ in plan.ids]
-    walked = _weights_along(recorded, steps)
+    replayed = _weights_along(recorded, steps)
     for step in range(steps):
-        nn.utils.vector_to_parameters(walked[step], weights)
+        nn.utils.vector_to_parameters(replayed[step], weights)
         batch, rate = plan.batch(step), float(plan.rates[step])
         for i in batch.tolist():
             loss = functional.cross_entropy(model(inputs[i : i + 1]), images.labels[i : i + 1])
@@ -89,9 +89,9 @@ def _clip(gradient: list[Tensor], clip: float | None) -> list[Tensor]:
 
 
 def _weights_along(recorded: Recorded, steps: int) -> list[Tensor]:
-    with calculus(recorded.model, recorded.images) as made:
-        walk = Walk(made, recorded.trajectory.plan, made.flat(dict(recorded.trajectory.initial)), last=steps)
-        return [made.in_order(step.weights[None])[0].clone() for step in walk]
+    with flat_loss(recorded.model, recorded.images) as loss:
+        replay = Replay(loss, recorded.trajectory.plan, loss.flat(dict(recorded.trajectory.initial)), last=steps)
+        return [loss.in_order(step.weights[None])[0].clone() for step in replay]
 
 
 def loop_of_columns(recorded: Recorded, columns: int) -> None:
@@ -154,14 +154,14 @@ def hessian_free(recorded: Recorded, loop: float) -> Timed:
     kept = torch.ones(count, dtype=torch.bool)
     kept[drop] = False
     each = torch.arange(count)
-    with calculus(recorded.model, recorded.images) as made:
-        released = AsReleased(made, trajectory, each)
-        functional_of = made.point(made.weights, each).gradient()[None]
+    with flat_loss(recorded.model, recorded.images) as loss:
+        released = AsReleased(loss, trajectory, each)
+        functional_of = loss.point(loss.weights, each).gradient()[None]
         rows: Timed = [
             ("retraining once", seconds(lambda: _retrain(recorded, kept)), None),
-            ("all vectors, as released", seconds(lambda: carry(made, trajectory, [released])), loop),
-            ("one set, set-aware", seconds(lambda: carry(made, trajectory, [SetAware(made, trajectory, kept)])), loop),
-            ("adjoint, all examples", seconds(lambda: _adjoint(made, trajectory, functional_of)), loop),
+            ("all vectors, as released", seconds(lambda: carry(loss, trajectory, [released])), loop),
+            ("one set, set-aware", seconds(lambda: carry(loss, trajectory, [SetAware(loss, trajectory, kept)])), loop),
+            ("adjoint, all examples", seconds(lambda: _adjoint(loss, trajectory, functional_of)), loop),
         ]
     with tempfile.TemporaryDirectory() as folder:
         rows.append(("all vectors into a store", seconds(lambda: recorded.precompute(Path(folder))), loop))
@@ -179,13 +179,13 @@ def hessian_free(recorded: Recorded, loop: float) -> Timed:
 
 
 def _retrain(recorded: Recorded, kept: Tensor) -> Tensor:
-    with calculus(recorded.model, recorded.images) as made:
-        start = made.flat(dict(recorded.trajectory.initial))
-        return Walk(made, recorded.trajectory.plan, start, kept=kept).finish()
+    with flat_loss(recorded.model, recorded.images) as loss:
+        start = loss.flat(dict(recorded.trajectory.initial))
+        return Replay(loss, recorded.trajectory.plan, start, kept=kept).finish()
 
 
-def _adjoint(made: object, trajectory: Trajectory, directions: Tensor) -> None:
-    adjoint.influence(made, trajectory, directions, 10**9)  # type: ignore[arg-type]
+def _adjoint(loss: object, trajectory: Trajectory, directions: Tensor) -> None:
+    adjoint.influence(loss, trajectory, directions, 10**9)  # type: ignore[arg-type]
 
 
 def newton(recorded: Recorded, dense: float) -> Timed:
@@ -194,14 +194,14 @@ def newton(recorded: Recorded, dense: float) -> Timed:
     forget, retain = partition(recorded.images, recorded.images.ids[drop])
     data, l2 = UnlearningData(forget, retain, None, 10), recorded.trajectory.plan.l2
     rows: Timed = []
-    for module, made in (
+    for module, chosen in (
         (newton_step, newton_step.NewtonStepConfig(l2=l2)),
         (infinitesimal_jackknife, infinitesimal_jackknife.InfinitesimalJackknifeConfig(l2=l2)),
     ):
         copies = [recorded.with_weights(_flat(recorded.model)) for _ in range(2)]
         context = Context(torch.Generator().manual_seed(0))
         for model in copies:  # the first time, torch prepares derivatives in forward mode
-            taken = seconds(lambda m=module, c=made, n=model, x=context: m.unlearn(n, data, c, x))  # type: ignore[misc]
+            taken = seconds(lambda m=module, c=chosen, n=model, x=context: m.unlearn(n, data, c, x))  # type: ignore[misc]
         rows.append((module.__name__.rpartition(".")[2], taken, dense))
     return rows
 

@@ -508,7 +508,7 @@ from pathlib import Path
 from expunge.data.image_set import make
 from expunge.training.rules import Rule
 from expunge.trajectory import precompute
-from expunge.trajectory.calculus import calculus
+from expunge.trajectory.flat_loss import flat_loss
 from expunge.trajectory.plan import draw
 from expunge.trajectory.steps import record
 from expunge.trajectory.store import begin
@@ -528,13 +528,13 @@ def peak():
 def work(positions, folder):
     chosen = images.select(positions)
     plan = draw(chosen.ids, rule, epochs=1, batch_size=500, fixed_order=False, generator=generator)
-    with calculus(model, chosen, memory=memory) as made:
-        trajectory, end = record(made, plan)
-    for weight, value in zip(model.parameters(), made.named(end).values()):
+    with flat_loss(model, chosen, memory=memory) as loss:
+        trajectory, end = record(loss, plan)
+    for weight, value in zip(model.parameters(), loss.named(end).values()):
         weight.data.copy_(value)
-    with calculus(model, chosen, memory=memory) as made:
-        layout = precompute.layout(made, trajectory, dtype="float32", memory=memory)
-        precompute.fill(begin(folder, layout), made, trajectory)
+    with flat_loss(model, chosen, memory=memory) as loss:
+        layout = precompute.layout(loss, trajectory, dtype="float32", memory=memory)
+        precompute.fill(begin(folder, layout), loss, trajectory)
         return layout
 
 work(torch.arange(10), folder / "warm")

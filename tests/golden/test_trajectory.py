@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from expunge.data.image_set import make
 from expunge.trajectory import adjoint, tangents
-from expunge.trajectory.calculus import Calculus, calculus
-from expunge.trajectory.delayed import additive
+from expunge.trajectory.blocked import additive
+from expunge.trajectory.flat_loss import FlatLoss, flat_loss
 from expunge.trajectory.plan import Plan, Trajectory
-from expunge.trajectory.steps import Walk, record
+from expunge.trajectory.steps import Replay, record
 from tests.golden import cases
 from tests.golden.cases import Case
 
@@ -29,8 +29,8 @@ def network(case: Case) -> nn.Module:
 
 
 @contextmanager
-def problem(name: str) -> Iterator[tuple[Case, Calculus, Trajectory]]:
-    """The case, its calculus in float64, and the trajectory as this package records it."""
+def problem(name: str) -> Iterator[tuple[Case, FlatLoss, Trajectory]]:
+    """The case, its loss in float64, and the trajectory as this package records it."""
     case = cases.load(name)
     given = case.hyperparameters
     images = case.tensors["images"]
@@ -41,12 +41,12 @@ def problem(name: str) -> Iterator[tuple[Case, Calculus, Trajectory]]:
     batches = case.tensors["batch_plan"].long()
     rates = given["lr"] * given["decay"] ** torch.arange(len(batches), dtype=torch.float64)
     plan = Plan(found.ids, batches, rates, given["regularization"], given["clip"], 0.0)
-    with calculus(model, found, torch.float64) as made:
-        yield case, made, record(made, plan)[0]
+    with flat_loss(model, found, torch.float64) as loss:
+        yield case, loss, record(loss, plan)[0]
 
 
-def ordered(made: Calculus, vector: Tensor) -> Tensor:
-    return made.in_order(vector.detach().view(-1, vector.shape[-1])).view(vector.shape)
+def ordered(loss: FlatLoss, vector: Tensor) -> Tensor:
+    return loss.in_order(vector.detach().view(-1, vector.shape[-1])).view(vector.shape)
 
 
 def close(case: Case, got: Tensor, name: str) -> None:
@@ -61,56 +61,56 @@ def kept(case: Case) -> Tensor:
 
 @pytest.mark.parametrize("name", CASES)
 def test_weights_along_the_way(name: str) -> None:
-    with problem(name) as (case, made, trajectory):
-        walk = Walk(made, trajectory.plan, made.flat(dict(trajectory.initial)))
-        found = [step.weights for step in walk] + [walk.weights]
-        close(case, ordered(made, torch.stack(found)), "weights")
+    with problem(name) as (case, loss, trajectory):
+        replay = Replay(loss, trajectory.plan, loss.flat(dict(trajectory.initial)))
+        found = [step.weights for step in replay] + [replay.weights]
+        close(case, ordered(loss, torch.stack(found)), "weights")
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("kind", ["as_released", "additive"])
 def test_vectors_of_every_example(name: str, kind: str) -> None:
-    with problem(name) as (case, made, trajectory):
+    with problem(name) as (case, loss, trajectory):
         each = torch.arange(len(case.tensors["labels"]))
         if kind == "additive":
-            tangent: tangents.Tangent = additive(made, trajectory, each, whole=True)
+            tangent: tangents.Tangent = additive(loss, trajectory, each, whole=True)
         else:
-            tangent = tangents.AsReleased(made, trajectory, each)
-        end = tangents.carry(made, trajectory, [tangent])
-        close(case, ordered(made, tangent.vectors), f"{kind}_vectors")
-        close(case, ordered(made, end + tangent.vectors[case.tensors["forget"].long()].sum(dim=0)), kind)
+            tangent = tangents.AsReleased(loss, trajectory, each)
+        end = tangents.carry(loss, trajectory, [tangent])
+        close(case, ordered(loss, tangent.vectors), f"{kind}_vectors")
+        close(case, ordered(loss, end + tangent.vectors[case.tensors["forget"].long()].sum(dim=0)), kind)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_set_aware(name: str) -> None:
-    with problem(name) as (case, made, trajectory):
-        tangent = tangents.SetAware(made, trajectory, kept(case))
-        end = tangents.carry(made, trajectory, [tangent])
-        close(case, ordered(made, end + tangent.vectors[0]), "set_aware")
+    with problem(name) as (case, loss, trajectory):
+        tangent = tangents.SetAware(loss, trajectory, kept(case))
+        end = tangents.carry(loss, trajectory, [tangent])
+        close(case, ordered(loss, end + tangent.vectors[0]), "set_aware")
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_retrained(name: str) -> None:
-    with problem(name) as (case, made, trajectory):
-        walk = Walk(made, trajectory.plan, made.flat(dict(trajectory.initial)), kept=kept(case))
-        close(case, ordered(made, walk.finish()), "retrained")
+    with problem(name) as (case, loss, trajectory):
+        replay = Replay(loss, trajectory.plan, loss.flat(dict(trajectory.initial)), kept=kept(case))
+        close(case, ordered(loss, replay.finish()), "retrained")
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("memory", [10**9, 0])
 def test_adjoint(name: str, memory: int) -> None:
-    with problem(name) as (case, made, trajectory):
+    with problem(name) as (case, loss, trajectory):
         end = case.tensors["weights"][-1].double()
-        weights = made.flat(dict(made.named(made.weights)) | _named(made, end))
-        slope = made.point(weights, torch.arange(len(case.tensors["labels"]))).gradient()
-        found, _ = adjoint.influence(made, trajectory, slope[None], memory)
+        weights = loss.flat(dict(loss.named(loss.weights)) | _named(loss, end))
+        slope = loss.point(weights, torch.arange(len(case.tensors["labels"]))).gradient()
+        found, _ = adjoint.influence(loss, trajectory, slope[None], memory)
         close(case, found[0], "influence_on_mean_loss")
 
 
-def _named(made: Calculus, plain: Tensor) -> dict[str, Tensor]:
+def _named(loss: FlatLoss, plain: Tensor) -> dict[str, Tensor]:
     """A vector in the order of the names, by name."""
     named, start = {}, 0
-    for name, like in made.named(made.weights).items():
+    for name, like in loss.named(loss.weights).items():
         named[name] = plain[start : start + like.numel()].view(like.shape)
         start += like.numel()
     return named

@@ -25,7 +25,7 @@ from expunge.scores.trajectory_influence import score_examples
 from expunge.training.context import Context
 from expunge.training.fit import Training, fit
 from expunge.training.rules import PerRole, Rule
-from expunge.trajectory.calculus import calculus
+from expunge.trajectory.flat_loss import flat_loss
 from expunge.trajectory.plan import Trajectory, draw, fingerprint, mark, read
 from expunge.trajectory.record import recorded
 from expunge.trajectory.steps import record
@@ -334,9 +334,9 @@ def test_retraining_without_examples_of_no_batch_is_the_recorded_training_bit_fo
     generator = torch.Generator().manual_seed(4)
     drawn = draw(images.ids, rule, epochs=2, batch_size=5, fixed_order=False, generator=generator)
     drawn = dataclasses.replace(drawn, batches=drawn.batches.where(drawn.batches != 7, -1))  # example 47 is in none
-    with calculus(model, images) as made:
-        trajectory, end = record(made, drawn)
-        expected = made.in_order(end[None])[0]
+    with flat_loss(model, images) as loss:
+        trajectory, end = record(loss, drawn)
+        expected = loss.in_order(end[None])[0]
     mixed = images.select(torch.randperm(12, generator=generator))
     found = unlearned(model, trajectory, split(mixed, 47), RetrainConfig(recorded=True))
     assert torch.equal(weights(found).float(), expected)
@@ -420,10 +420,10 @@ def test_hessian_free_notes_what_it_walked_along() -> None:
 def test_scores_are_in_the_order_of_the_training_images_and_about_the_images_asked_for(images: str) -> None:
     sets = {"train": pictures(), "validation": pictures(7), "test": pictures(9)}
     model, trajectory = trained(network("mlp:hidden=(6,)"), sets["train"], plan())
-    with calculus(model, sets["train"]) as made:
+    with flat_loss(model, sets["train"]) as flat:
         seen = sets["train"].ids.argsort()
-        each = Additive(made, trajectory, torch.arange(12), whole=True)
-        carry(made, trajectory, [each])
+        each = Additive(flat, trajectory, torch.arange(12), whole=True)
+        carry(flat, trajectory, [each])
         asked = sets[images]
         loss = nn.functional.cross_entropy(model(asked.inputs / 255), asked.labels)
         slope = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])

@@ -17,7 +17,7 @@ from expunge.core.checks import all_finite, integers
 from expunge.core.errors import RequestError, RunError
 from expunge.trajectory import online as online_module
 from expunge.trajectory import precompute, store, tangents
-from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.flat_loss import FlatLoss
 from expunge.trajectory.online import Deletions
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.store import DTYPES, Layout, VectorStore, begin, open_store
@@ -28,15 +28,15 @@ GROUPS = torch.tensor([7, 7, 2, -1, 2, 2, 9, 9, -1, 7])
 
 
 @contextmanager
-def problem(kind: str = "network", **more: float) -> Iterator[tuple[Calculus, Trajectory]]:
-    with trainings.problem(kind, **more) as (made, trajectory, _):
-        yield made, trajectory
+def problem(kind: str = "network", **more: float) -> Iterator[tuple[FlatLoss, Trajectory]]:
+    with trainings.problem(kind, **more) as (loss, trajectory, _):
+        yield loss, trajectory
 
 
-def filled(made: Calculus, trajectory: Trajectory, folder: Path, **more: object) -> VectorStore:
+def filled(loss: FlatLoss, trajectory: Trajectory, folder: Path, **more: object) -> VectorStore:
     given = {"dtype": "float32", "memory": 10**8} | more
-    layout = precompute.layout(made, trajectory, **given)  # type: ignore[arg-type]
-    return precompute.fill(begin(folder, layout), made, trajectory)
+    layout = precompute.layout(loss, trajectory, **given)  # type: ignore[arg-type]
+    return precompute.fill(begin(folder, layout), loss, trajectory)
 
 
 def rows(count: int = 5, size: int = 4, **more: object) -> Layout:
@@ -59,12 +59,12 @@ def written(folder: Path, layout: Layout) -> tuple[VectorStore, Tensor]:
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 @pytest.mark.parametrize("chunk", [1, 3, 10])
 def test_stored_vectors_are_those_of_each_example(kind: str, momentum: float, chunk: int, tmp_path: Path) -> None:
-    with problem(kind, momentum=momentum) as (made, trajectory):
-        held = made.weights.nbytes * (2 if momentum else 1)
-        found = filled(made, trajectory, tmp_path, memory=3 * held * chunk)
+    with problem(kind, momentum=momentum) as (loss, trajectory):
+        held = loss.weights.nbytes * (2 if momentum else 1)
+        found = filled(loss, trajectory, tmp_path, memory=3 * held * chunk)
         assert found.layout.chunk == chunk
         assert found.missing == []
-        expected = each(made, trajectory).float()
+        expected = each(loss, trajectory).float()
         for example in range(COUNT):
             torch.testing.assert_close(found.change(torch.tensor([example])), expected[example])
         assert open_store(tmp_path) == found
@@ -88,9 +88,9 @@ def test_a_deletion_is_the_sum_of_its_rows(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_precision_costs_what_it_says(dtype: str, tmp_path: Path) -> None:
-    with problem() as (made, trajectory):
-        found = filled(made, trajectory, tmp_path, dtype=dtype)
-        exact = each(made, trajectory)[:4]
+    with problem() as (loss, trajectory):
+        found = filled(loss, trajectory, tmp_path, dtype=dtype)
+        exact = each(loss, trajectory)[:4]
         half = {"float32": 2**-22, "bfloat16": 2**-8, "float16": 2**-11}[
             dtype
         ]  # of the last place; sums are of float32
@@ -102,16 +102,16 @@ def test_precision_costs_what_it_says(dtype: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("memory", [10**8, 1])
 def test_groups_have_vectors_of_their_own(memory: int, tmp_path: Path) -> None:
     """In whatever order of their numbers, and not the sum of those of their examples."""
-    with problem() as (made, trajectory):
-        found = filled(made, trajectory, tmp_path, groups=GROUPS, memory=memory)
+    with problem() as (loss, trajectory):
+        found = filled(loss, trajectory, tmp_path, groups=GROUPS, memory=memory)
         assert found.layout.count == 3
         in_order = torch.tensor([0, 0, 1, -1, 1, 1, 2, 2, -1, 0])
-        expected = carried(made, trajectory, tangents.Additive(made, trajectory, in_order, whole=True)).float()
+        expected = carried(loss, trajectory, tangents.Additive(loss, trajectory, in_order, whole=True)).float()
         apart: list[float] = []
         for group, name in enumerate((7, 2, 9)):
             ids = (name == GROUPS).nonzero().flatten()
             torch.testing.assert_close(found.change(ids.flip(0)), expected[group])
-            apart.append(trainings.apart(each(made, trajectory)[ids].sum(dim=0).float(), expected[group]))
+            apart.append(trainings.apart(each(loss, trajectory)[ids].sum(dim=0).float(), expected[group]))
         assert max(apart) > 0.05
         both = found.change(torch.tensor([0, 1, 9, 6, 7]))
         torch.testing.assert_close(both, expected[0] + expected[2])
@@ -124,18 +124,18 @@ def test_groups_have_vectors_of_their_own(memory: int, tmp_path: Path) -> None:
 
 
 def test_rows_are_in_the_order_in_which_training_sees_them() -> None:
-    with problem(batch_size=3) as (made, trajectory):
-        layout = precompute.layout(made, trajectory, dtype="float32", memory=10**8)
+    with problem(batch_size=3) as (loss, trajectory):
+        layout = precompute.layout(loss, trajectory, dtype="float32", memory=10**8)
         order = torch.tensor(layout.rows).argsort()
         first = trajectory.plan.batches[: trajectory.plan.steps // 2].flatten()
         assert torch.equal(order, first[first >= 0])
 
 
 def test_the_vectors_of_the_released_recursion(tmp_path: Path) -> None:
-    with problem() as (made, trajectory):
-        found = filled(made, trajectory, tmp_path, as_released=True)
+    with problem() as (loss, trajectory):
+        found = filled(loss, trajectory, tmp_path, as_released=True)
         assert open_store(tmp_path).layout.as_released
-        expected = carried(made, trajectory, tangents.AsReleased(made, trajectory, torch.arange(COUNT)))
+        expected = carried(loss, trajectory, tangents.AsReleased(loss, trajectory, torch.arange(COUNT)))
         torch.testing.assert_close(found.change(torch.tensor([1, 8])), expected[[1, 8]].sum(dim=0).float())
 
 
@@ -147,10 +147,10 @@ class Killed(BaseException):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_interrupted_precomputation_goes_on_where_it_was(dtype: str, memory: int, tmp_path: Path) -> None:
     """With the chunks of before, whatever memory there is now: the same bytes."""
-    with problem() as (made, trajectory):
-        four = 3 * 4 * made.weights.nbytes
-        whole = filled(made, trajectory, tmp_path / "whole", dtype=dtype, memory=four)
-        layout = precompute.layout(made, trajectory, dtype=dtype, memory=four)  # type: ignore[arg-type]
+    with problem() as (loss, trajectory):
+        four = 3 * 4 * loss.weights.nbytes
+        whole = filled(loss, trajectory, tmp_path / "whole", dtype=dtype, memory=four)
+        layout = precompute.layout(loss, trajectory, dtype=dtype, memory=four)  # type: ignore[arg-type]
         assert layout.chunks == 3
         seen: list[float] = []
 
@@ -160,16 +160,16 @@ def test_an_interrupted_precomputation_goes_on_where_it_was(dtype: str, memory: 
                 raise Killed
 
         with pytest.raises(Killed):
-            precompute.fill(begin(tmp_path / "broken", layout), made, trajectory, kill)
+            precompute.fill(begin(tmp_path / "broken", layout), loss, trajectory, kill)
         assert seen == [at / 18 for at in range(1, 10)]
         (tmp_path / "broken" / f".vectors.json.{os.getpid()}").write_text("{")  # killed while it wrote
-        now = precompute.layout(made, trajectory, dtype=dtype, memory=memory)  # type: ignore[arg-type]
+        now = precompute.layout(loss, trajectory, dtype=dtype, memory=memory)  # type: ignore[arg-type]
         left = begin(tmp_path / "broken", now)
         assert (left.layout.chunk, left.missing, left.seconds > 0) == (4, [1, 2], True)
         with pytest.raises(RequestError, match=r"lacks chunk [23] of 3.*run `expunge precompute` again"):
             left.change(torch.arange(COUNT))
         seen.clear()
-        done = precompute.fill(left, made, trajectory, lambda progress: seen.append(progress.steps))
+        done = precompute.fill(left, loss, trajectory, lambda progress: seen.append(progress.steps))
         assert seen == [12] * 12, "the first chunk is not computed again"
         assert done.seconds > left.seconds
         assert (tmp_path / "broken/vectors.bin").read_bytes() == whole.path.read_bytes()
@@ -312,21 +312,21 @@ def test_a_layout_must_fit_together(change: dict[str, object]) -> None:
 
 
 def test_the_estimate_says_what_is_left(tmp_path: Path) -> None:
-    with problem() as (made, trajectory):
-        layout = precompute.layout(made, trajectory, dtype="bfloat16", memory=3 * 4 * made.weights.nbytes)
+    with problem() as (loss, trajectory):
+        layout = precompute.layout(loss, trajectory, dtype="bfloat16", memory=3 * 4 * loss.weights.nbytes)
         empty = begin(tmp_path, layout)
-        found = precompute.estimate(empty, made, trajectory)
-        assert (found.rows, found.size, found.nbytes) == (COUNT, len(made.weights), COUNT * len(made.weights) * 2)
+        found = precompute.estimate(empty, loss, trajectory)
+        assert (found.rows, found.size, found.nbytes) == (COUNT, len(loss.weights), COUNT * len(loss.weights) * 2)
         assert found.seconds > 0
-        done = precompute.fill(empty, made, trajectory)
-        assert precompute.estimate(done, made, trajectory).seconds == 0
+        done = precompute.fill(empty, loss, trajectory)
+        assert precompute.estimate(done, loss, trajectory).seconds == 0
 
 
 def test_vectors_of_a_trajectory_that_leads_elsewhere_are_not_written(tmp_path: Path) -> None:
-    with problem() as (made, trajectory):
-        made.weights = made.weights + 0.1
+    with problem() as (loss, trajectory):
+        loss.weights = loss.weights + 0.1
         with pytest.raises(RequestError, match="does not lead to this model"):
-            filled(made, trajectory, tmp_path)
+            filled(loss, trajectory, tmp_path)
         assert open_store(tmp_path).done == frozenset()
 
 
@@ -342,50 +342,50 @@ def test_a_trajectory_has_a_digest_of_everything_in_it() -> None:
 
 
 @contextmanager
-def deletions(folder: Path, kind: str = "network", **more: object) -> Iterator[tuple[Deletions, Calculus, Trajectory]]:
-    with problem(kind, lr=0.1) as (made, trajectory):
-        yield Deletions(made, trajectory, filled(made, trajectory, folder), **more), made, trajectory  # type: ignore[arg-type]
+def deletions(folder: Path, kind: str = "network", **more: object) -> Iterator[tuple[Deletions, FlatLoss, Trajectory]]:
+    with problem(kind, lr=0.1) as (loss, trajectory):
+        yield Deletions(loss, trajectory, filled(loss, trajectory, folder), **more), loss, trajectory  # type: ignore[arg-type]
 
 
 def test_deleting_in_several_requests_is_deleting_at_once(tmp_path: Path) -> None:
-    with deletions(tmp_path / "a") as (first, made, trajectory), deletions(tmp_path / "b") as (second, _, _):
-        assert torch.equal(first.weights, made.weights)
+    with deletions(tmp_path / "a") as (first, loss, trajectory), deletions(tmp_path / "b") as (second, _, _):
+        assert torch.equal(first.weights, loss.weights)
         for ids in ([3], [7, 1], [8]):
             last = first.delete(torch.tensor(ids))
         once = second.delete(torch.tensor([1, 3, 7, 8]))
         torch.testing.assert_close(last, once, rtol=1e-6, atol=1e-8)
-        expected = made.weights + each(made, trajectory)[[1, 3, 7, 8]].sum(dim=0)
+        expected = loss.weights + each(loss, trajectory)[[1, 3, 7, 8]].sum(dim=0)
         torch.testing.assert_close(once, expected, rtol=1e-5, atol=1e-7)
         assert first.deleted == {1, 3, 7, 8}
 
 
 @pytest.mark.parametrize("kind", ["network", "linear"])
 def test_a_rebase_is_the_set_aware_tangent_from_which_deletions_go_on(kind: str, tmp_path: Path) -> None:
-    with deletions(tmp_path, kind) as (online, made, trajectory):
-        trained = made.in_order(made.weights[None])[0]
+    with deletions(tmp_path, kind) as (online, loss, trajectory):
+        trained = loss.in_order(loss.weights[None])[0]
         before = online.delete(torch.tensor([2, 5]))
         rebased = online.rebase()
-        aware = carried(made, trajectory, tangents.SetAware(made, trajectory, without(2, 5)))[0]
+        aware = carried(loss, trajectory, tangents.SetAware(loss, trajectory, without(2, 5)))[0]
         torch.testing.assert_close(rebased, trained + aware)
         assert not torch.allclose(before, rebased)
         later = online.delete(torch.tensor([0]))
-        torch.testing.assert_close(later, trained + aware + each(made, trajectory)[0], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(later, trained + aware + each(loss, trajectory)[0], rtol=1e-5, atol=1e-7)
 
 
 def test_a_rebase_of_nothing_is_nothing(tmp_path: Path) -> None:
-    with deletions(tmp_path) as (online, made, _):
-        assert torch.equal(online.rebase(), made.weights)
+    with deletions(tmp_path) as (online, loss, _):
+        assert torch.equal(online.rebase(), loss.weights)
 
 
 def test_rebase_by_itself_after_so_many_examples(tmp_path: Path) -> None:
-    with deletions(tmp_path, rebase_every=3) as (online, made, trajectory):
-        added = each(made, trajectory)
+    with deletions(tmp_path, rebase_every=3) as (online, loss, trajectory):
+        added = each(loss, trajectory)
 
         def aware(*gone: int) -> Tensor:
-            return made.weights + carried(made, trajectory, tangents.SetAware(made, trajectory, without(*gone)))[0]
+            return loss.weights + carried(loss, trajectory, tangents.SetAware(loss, trajectory, without(*gone)))[0]
 
         close = {"rtol": 1e-5, "atol": 1e-7}
-        torch.testing.assert_close(online.delete(torch.tensor([0, 1])), made.weights + added[:2].sum(dim=0), **close)
+        torch.testing.assert_close(online.delete(torch.tensor([0, 1])), loss.weights + added[:2].sum(dim=0), **close)
         torch.testing.assert_close(online.delete(torch.tensor([2])), aware(0, 1, 2))
         torch.testing.assert_close(online.delete(torch.tensor([4, 5])), aware(0, 1, 2) + added[4:6].sum(dim=0), **close)
         torch.testing.assert_close(online.delete(torch.tensor([6, 7])), aware(0, 1, 2, 4, 5, 6, 7))
@@ -410,31 +410,31 @@ def test_deletions_that_are_refused_change_nothing(ids: list[int], message: str,
 
 
 def test_vectors_of_another_training_are_refused(tmp_path: Path) -> None:
-    with problem() as (made, trajectory), problem(clip=0.3) as (_, other):
-        found = filled(made, trajectory, tmp_path)
+    with problem() as (loss, trajectory), problem(clip=0.3) as (_, other):
+        found = filled(loss, trajectory, tmp_path)
         with pytest.raises(RequestError, match="of another model"):
-            Deletions(made, other, found)
+            Deletions(loss, other, found)
 
 
 def test_another_model_than_the_recorded_one_is_refused(tmp_path: Path) -> None:
     """Even where nothing is replayed: a single weight that differs in its last place."""
-    with problem() as (made, trajectory):
-        found = filled(made, trajectory, tmp_path)
-        Deletions(made, trajectory, found)
-        made.weights = made.weights.float()
-        made.weights[3] = made.weights[3].nextafter(torch.tensor(9.0))
+    with problem() as (loss, trajectory):
+        found = filled(loss, trajectory, tmp_path)
+        Deletions(loss, trajectory, found)
+        loss.weights = loss.weights.float()
+        loss.weights[3] = loss.weights[3].nextafter(torch.tensor(9.0))
         with pytest.raises(RequestError, match="the model is not the one that was recorded"):
-            Deletions(made, trajectory, found)
+            Deletions(loss, trajectory, found)
         with pytest.raises(RequestError, match="the model is not the one that was recorded"):
-            dataclasses.replace(trajectory, end="").check_model(made.weights)
+            dataclasses.replace(trajectory, end="").check_model(loss.weights)
 
 
 @pytest.mark.parametrize("wrong", [[3.7], 3, torch.tensor(3), torch.tensor([True, False]), [[1]], ["1"], {1}, [2**70]])
 def test_ids_are_integers_in_a_list(wrong: object, tmp_path: Path) -> None:
-    with deletions(tmp_path) as (online, made, _):
+    with deletions(tmp_path) as (online, loss, _):
         with pytest.raises(RequestError, match="ids must be a list of integers"):
             online.delete(wrong)  # type: ignore[arg-type]
-        assert (online.deleted, torch.equal(online.weights, made.weights)) == (set(), True)
+        assert (online.deleted, torch.equal(online.weights, loss.weights)) == (set(), True)
 
 
 @pytest.mark.parametrize("given", [[3, 7], (3, 7), np.array([3, 7], np.int16), torch.tensor([3, 7], dtype=torch.uint8)])

@@ -1,4 +1,4 @@
-"""Recorded trainings of a user's own model: train so that any example can later be taken out in milliseconds."""
+"""Recorded trainings of a user's own model: training such that any example can later be deleted in milliseconds."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from expunge.training.context import Context
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.trajectory import precompute
-from expunge.trajectory.calculus import Calculus, calculus
+from expunge.trajectory.flat_loss import FlatLoss, flat_loss
 from expunge.trajectory.online import Deletions
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.record import recorded
@@ -30,7 +30,7 @@ from expunge.trajectory.store import StoreType, VectorStore, begin
 
 @dataclass(frozen=True)
 class Recorded:
-    """A trained model with what is needed to walk along its training again."""
+    """A trained model with what is needed to replay its training."""
 
     model: nn.Module
     """The trained model, in evaluation mode."""
@@ -58,7 +58,7 @@ class Recorded:
         memory: float = 0.25,
         on_step: Report | None = None,
     ) -> VectorStore:
-        """The change of the weights for every example left out, kept in ``folder``; goes on where it was interrupted.
+        """The change of the weights for every example left out, kept in ``folder``; resumes after an interruption.
 
         Cost: T products for each of n examples, n p numbers on disk.
 
@@ -75,16 +75,16 @@ class Recorded:
         """
         checks.above(0, memory=memory)
         by_id = None if groups is None else self._groups(groups)
-        with self._calculus(memory) as made:
+        with self._flat_loss(memory) as loss:
             size = int(memory * 1e9)
-            layout = precompute.layout(made, self.trajectory, dtype=dtype, memory=size, groups=by_id)
-            return precompute.fill(begin(Path(folder), layout), made, self.trajectory, on_step)
+            layout = precompute.layout(loss, self.trajectory, dtype=dtype, memory=size, groups=by_id)
+            return precompute.fill(begin(Path(folder), layout), loss, self.trajectory, on_step)
 
     @contextmanager
     def deletions(self, store: VectorStore, rebase_every: int | None = None) -> Iterator[Deletions]:
         """Within the block, deletions one after the other, each a sum of stored vectors; see :class:`Deletions`."""
-        with self._calculus(0.25) as made:
-            yield Deletions(made, self.trajectory, store, rebase_every)
+        with self._flat_loss(0.25) as loss:
+            yield Deletions(loss, self.trajectory, store, rebase_every)
 
     def with_weights(self, weights: Tensor) -> nn.Module:
         """A copy of the model with these trainable weights (p,), in the order of their names.
@@ -111,9 +111,9 @@ class Recorded:
         return given[self.images.ids.cpu().argsort()]
 
     @contextmanager
-    def _calculus(self, memory: float) -> Iterator[Calculus]:
-        with calculus(self.model, self.images, memory=int(memory * 1e9)) as made:
-            yield made
+    def _flat_loss(self, memory: float) -> Iterator[FlatLoss]:
+        with flat_loss(self.model, self.images, memory=int(memory * 1e9)) as loss:
+            yield loss
 
 
 def train_recorded(

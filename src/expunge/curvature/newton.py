@@ -105,7 +105,7 @@ def losses(network: Network, data: UnlearningData, config: NewtonConfig) -> tupl
 
 
 def _check_memory(count: int, memory: float) -> None:
-    """A sum of matrices, the next of them, and two copies on the way to its free rows and columns."""
+    """A sum of matrices, the next of them, and two copies made in selecting its free rows and columns."""
     needed = 4 * 8 * count**2
     if needed > memory * 1e9:
         raise RequestError(

@@ -2,8 +2,8 @@
 
 X (n, d) are the inputs, with a column of ones where there is an intercept; W is (classes, d); P = softmax(X W^T).
 With ``diag(p) - p p^T`` the Hessian of the cross-entropy in the logits of one example, the Hessian of the mean in W is
-``(1/n) sum_i (diag(p_i) - p_i p_i^T) kron x_i x_i^T`` (Boehning 1992): positive semi-definite, and of the true labels
-nothing is left in it.
+``(1/n) sum_i (diag(p_i) - p_i p_i^T) kron x_i x_i^T`` (Boehning 1992): positive semi-definite, and independent of the
+true labels.
 """
 
 import torch

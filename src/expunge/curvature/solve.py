@@ -1,4 +1,4 @@
-"""Solutions of linear systems whose matrix A is known by its products alone: one interface, two ways."""
+"""Solutions of linear systems whose matrix A is known by its products alone: one interface, two solvers."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -114,7 +114,7 @@ def conjugate_gradient(
     """``x`` with ``A x = b`` for a positive definite A given by its products (Hestenes and Stiefel 1952).
 
     Stops when the residual is at most ``tolerance`` of b. Cost: a product per iteration and 4 p numbers. The
-    residual is the one that the iteration carries along, which float32 lets drift from the true one.
+    residual is updated recursively, and in float32 it drifts from the true one.
 
     Raises:
         RunError: The matrix is not positive definite, something is not finite, or the iterations do not suffice.

@@ -1,4 +1,4 @@
-"""The attacker of discriminative adversarial unlearning: its network, what it sees of a model, how it learns first."""
+"""The attacker of discriminative adversarial unlearning: its network, its inputs, its first training."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -95,7 +95,7 @@ def noisy(batch: Batch, probe: Probe, generator: torch.Generator) -> Noisy:
 def observe(model: nn.Module, forward: Forward, probe: Probe, seen: Noisy) -> View:
     """What the model shows of a batch.
 
-    In float32 where the weights are, whatever the precision of the run: a difference under noise of 1e-3 drowns in
+    In float32 where the weights are, whatever the precision of the run: a difference under noise of 1e-3 is below
     the rounding of bfloat16 or TF32. The running statistics of batch normalisation stay as they are.
     """
     inputs = seen.batch.inputs
@@ -159,7 +159,7 @@ def _exact(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Within the block, passes leave no trace in running statistics, and dropout is off.
+    """Within the block, passes do not change running statistics, and dropout is off.
 
     Batch normalisation goes on using the statistics of the batch. Without dropout the model is a function, whose
     sensitivity to noise can be told.

@@ -1,4 +1,4 @@
-"""Discriminative adversarial unlearning: an attacker must not tell the forget set from images never seen."""
+"""Discriminative adversarial unlearning: an attacker should not distinguish the forget set from unseen images."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: AdversarialConfig, c
     """``min E_retain[CE]`` and mislead an attacker, who learns meanwhile to tell the forget set from unseen images.
 
     The attacker starts from having told all training images from the validation images. In each step it learns to
-    tell forget from validation images, and then the model moves against it (:func:`defence`). Only the retain
+    tell forget from validation images, and then the model is updated against it (:func:`defence`). Only the retain
     batches move the running statistics of batch normalisation. Cost of a step: three batches, and the noisy copies
     of two of them, forward and backward.
     """
@@ -124,8 +124,8 @@ def unlearn(model: nn.Module, data: UnlearningData, config: AdversarialConfig, c
 def _unseen(data: UnlearningData, config: AdversarialConfig) -> ImageSet:
     """The validation images that the forget set should resemble.
 
-    Those of a class of which nothing is retained show how the model knows that class: to resemble them would be to
-    remember it.
+    Those of a class of which nothing is retained show what the model has learned of that class: a model whose
+    forget examples resembled them would not have unlearned it.
     """
     unseen = _validation(data)
     if not len(unseen):

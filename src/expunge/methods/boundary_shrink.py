@@ -39,7 +39,7 @@ class BoundaryShrinkConfig:
 
 @method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BS",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
 def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig, context: Context) -> nn.Module:
-    """Give the forget set to its neighbours: ``min E_forget[CE(nearest wrong class)]``.
+    """Train the forget set on the nearest wrong classes: ``min E_forget[CE(nearest wrong class)]``.
 
     The nearest classes are those of the original model, found once, before the first step.
     """

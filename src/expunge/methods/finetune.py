@@ -34,5 +34,5 @@ class FinetuneConfig:
     roles=("retain",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: FinetuneConfig, context: Context) -> nn.Module:
-    """Go on training on the retain set and let the forget set fade: ``min E_retain[CE]``."""
+    """Continue training on the retain set alone: ``min E_retain[CE]``."""
     return fit(model, data.retain, config.rule, context, epochs=config.epochs, batch_size=config.batch_size)

@@ -1,4 +1,4 @@
-"""Fisher forgetting: noise on every weight, the more the less the retained examples need it."""
+"""Fisher forgetting: noise on every weight, larger where the Fisher information of the retain set is smaller."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,8 +65,8 @@ class FisherForgettingConfig:
 def unlearn(model: nn.Module, data: UnlearningData, config: FisherForgettingConfig, context: Context) -> nn.Module:
     """``theta <- theta + sqrt(v) n``, n standard normal and v about alpha / F, F the retain set's Fisher diagonal.
 
-    :func:`variance` has v. Where a class has forgotten examples and no retained one, nothing holds the last layer's
-    row of it: the row is set to zero, and gets noise of a fixed variance in place of v; which classes these are is
+    :func:`variance` has v. Where a class has forgotten examples and no retained one, the last layer's row of it has
+    no curvature: the row is set to zero, and gets noise of a fixed variance in place of v; which classes these are is
     noted. It is told by the labels of both sets, so that no other class is ever touched. Pruned weights count for
     nothing and stay zero; weights outside an update mask stay as they are.
 

@@ -40,7 +40,7 @@ class GradientAscentConfig:
     roles=("forget",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: GradientAscentConfig, context: Context) -> nn.Module:
-    """Climb the loss of the forget set: ``min -E_forget[CE] + l1 ||w||_1``."""
+    """Maximise the loss of the forget set: ``min -E_forget[CE] + l1 ||w||_1``."""
     if config.l1 > 0:
         check_plain(model, "an l1 norm")
     model.train()

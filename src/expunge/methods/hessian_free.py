@@ -15,8 +15,8 @@ from expunge.curvature import moving
 from expunge.curvature.network import flat, shaped
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
-from expunge.trajectory.calculus import Calculus, calculus
-from expunge.trajectory.delayed import additive
+from expunge.trajectory.blocked import additive
+from expunge.trajectory.flat_loss import FlatLoss, flat_loss
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.tangents import AsReleased, SetAware, Tangent, carry, check_end
 
@@ -29,7 +29,7 @@ class HessianFreeConfig:
 
     variant: Variant = "set_aware"
     """set_aware: the tangent of leaving out this very set, with the gradients and Hessians of the kept examples.
-    additive: the sum of one vector for each example, which do not know of each other, and can be computed before."""
+    additive: the sum of one vector for each example, without their interactions; it can be precomputed."""
     as_released: bool = False
     """The released recursion instead: its vectors also take back weight decay, and their batches keep their size."""
     vectors: Annotated[object, Choice("runs", only="precompute")] | None = None
@@ -50,7 +50,7 @@ class HessianFreeConfig:
     trajectory=True,
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, context: Context) -> nn.Module:
-    """``w_T <- w_T + a``, with a the change of the trained weights, to first order, had the forget set not been there.
+    """``w_T <- w_T + a``, a the first-order change of the trained weights when the forget set is left out.
 
     The tangents are those of :mod:`expunge.trajectory.tangents`. What is approached is the model retrained on the
     recorded batches without the forget set (``retrain:recorded=true``).
@@ -68,24 +68,24 @@ def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
     else:
         images = data.everything()
         trajectory.check_images(images)
-        with calculus(model, images) as made:
-            tangent = _tangent(made, trajectory, forget, config)
-            check_end(made, carry(made, trajectory, [tangent], context.on_step))
-            change = made.named(tangent.vectors[0])
+        with flat_loss(model, images) as loss:
+            tangent = _tangent(loss, trajectory, forget, config)
+            check_end(loss, carry(loss, trajectory, [tangent], context.on_step))
+            change = loss.named(tangent.vectors[0])
     context.notes["trajectory"] = {"steps": trajectory.plan.steps, "clipped": trajectory.clipped}
     moving.move(model, change, allowed)
     return model
 
 
-def _tangent(made: Calculus, trajectory: Trajectory, forget: Tensor, config: HessianFreeConfig) -> Tangent:
+def _tangent(loss: FlatLoss, trajectory: Trajectory, forget: Tensor, config: HessianFreeConfig) -> Tangent:
     """One vector for the whole set: the recursions are linear in their sources, so it is the sum of those of each."""
     together = torch.full((len(trajectory.plan.ids),), -1)
     together[forget] = 0
     if config.as_released:
-        return AsReleased(made, trajectory, together)
+        return AsReleased(loss, trajectory, together)
     if config.variant == "additive":
-        return additive(made, trajectory, together, whole=False)
-    return SetAware(made, trajectory, together < 0)
+        return additive(loss, trajectory, together, whole=False)
+    return SetAware(loss, trajectory, together < 0)
 
 
 def _stored(

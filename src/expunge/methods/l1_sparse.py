@@ -1,4 +1,4 @@
-"""l1-sparse unlearning: fine-tuning on the retain set that also pulls all weights to zero."""
+"""l1-sparse unlearning: fine-tuning on the retain set with an l1 penalty on all weights."""
 
 import warnings
 from dataclasses import dataclass
@@ -63,8 +63,9 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
     """Fine-tune towards sparse weights: ``min E_retain[CE] + alpha_e ||w||_1`` over all trainable weights.
 
     In epoch e of E, counted from 0, with K final ones: ``alpha_e = alpha (1 - e / (E - K))``, and 0 from
-    e = E - K on. Warns if the model has unlearned the retain set as well. The gradient of the norm leads weights
-    towards zero and never onto it: ``prune`` does, for those below ``threshold``, unless an update mask freezes them.
+    e = E - K on. Warns if the model has unlearned the retain set as well. The gradient of the norm moves weights
+    towards zero but does not set them to it: ``prune`` does, for those below ``threshold``, unless an update mask
+    freezes them.
 
     Raises:
         RequestError: ``prune``, and the model has nothing that is prunable.

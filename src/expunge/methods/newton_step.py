@@ -38,7 +38,7 @@ class NewtonStepConfig(NewtonConfig):
     roles=(),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: NewtonStepConfig, context: Context) -> nn.Module:
-    """``w <- w + (C_r + (l2 + damping) I)^-1 v``, C_r the curvature of the retain set and v the pull of the forget set.
+    """``w <- w + (C_r + (l2 + damping) I)^-1 v``, C_r the curvature of the retain set and v the right side.
 
     The loss is the mean cross-entropy with ``l2/2 ||w||^2``; :func:`direction` has v. Weights that are pruned or
     outside the update mask are constants of the problem. Cost: a gradient of n examples, and a product with the

@@ -1,4 +1,4 @@
-"""Doing nothing: the baseline that every method must beat."""
+"""The original model unchanged: a baseline."""
 
 from dataclasses import dataclass
 

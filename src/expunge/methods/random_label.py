@@ -37,7 +37,7 @@ class RandomLabelConfig:
     true_label: bool = False
     """Let the random label be the true one, with chance 1/classes, as the released code does."""
     proximal: float = 0.0
-    """Share of all weights that go back to their first values after the first step, falling to 0: SalUn-soft."""
+    """Share of all weights that are reset to their original values after the first step, falling to 0: SalUn-soft."""
     rule: Rule | PerRole = Rule(lr=0.01)
     """The update rule."""
 

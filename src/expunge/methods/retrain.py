@@ -12,8 +12,8 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
 from expunge.training.fit import check_schedule, fit
 from expunge.training.rules import PerRole, Rule
-from expunge.trajectory.calculus import calculus
-from expunge.trajectory.steps import Walk, beginning
+from expunge.trajectory.flat_loss import flat_loss
+from expunge.trajectory.steps import Replay, beginning
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def _along(model: nn.Module, data: UnlearningData, context: Context) -> nn.Modul
     plan = trajectory.plan
     kept = torch.zeros(len(plan.ids), dtype=torch.bool)
     kept[plan.positions(data.retain.ids)] = True
-    with calculus(model, data.retain) as made:
-        start = beginning(made, trajectory)
-        weights = Walk(made, plan, start, kept=kept, on_step=context.on_step).finish()
-        assign(model, made.named(weights))
+    with flat_loss(model, data.retain) as loss:
+        start = beginning(loss, trajectory)
+        weights = Replay(loss, plan, start, kept=kept, on_step=context.on_step).finish()
+        assign(model, loss.named(weights))
     return model

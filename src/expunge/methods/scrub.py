@@ -1,4 +1,4 @@
-"""SCRUB: a student that obeys the original model on the retain set and disobeys it on the forget set."""
+"""SCRUB: a student trained to agree with the original model on the retain set and to differ on the forget set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,11 +58,11 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
     """``max E_forget[KL_T]`` in the first epochs, and always ``min E_retain[gamma CE + alpha KL_T]``.
 
     ``KL_T = T^2 KL(teacher || student)`` at temperature T, the teacher being the original model, in
-    evaluation mode throughout. With ``rewind`` (SCRUB+R) the student at last goes back to the checkpoint whose
+    evaluation mode throughout. With ``rewind`` (SCRUB+R) the result is the checkpoint whose
     error on the forget set is nearest to the error that the last student makes on validation examples of the
     forgotten classes; of several, to the last. There is one before the first epoch and one after each; all are
     kept on the CPU until then: (epochs + 1) times the model. Each costs a forward pass over the forget set. The
-    result notes the epoch it went back to, and the errors that decided it.
+    notes of the result have the epoch of that checkpoint, and the errors that were compared.
 
     Raises:
         RequestError: ``rewind``, and there is no validation example of a class that is forgotten.
@@ -121,7 +121,7 @@ def error(model: nn.Module, images: ImageSet, context: Context) -> Fraction:
 
 
 def nearest(errors: Sequence[Fraction], wanted: Fraction) -> int:
-    """The index of the error nearest to the one wanted; of several as near the last, which was repaired the longest."""
+    """The index of the error nearest to the one wanted; of several as near, the last."""
     return min(range(len(errors)), key=lambda index: (abs(errors[index] - wanted), -index))
 
 

@@ -1,4 +1,4 @@
-"""SFRon: now and then a step that unlearns what is still remembered, between steps that keep the rest."""
+"""SFRon: forget steps, weighted by how low each loss is, at intervals between retain steps."""
 
 import math
 from dataclasses import dataclass

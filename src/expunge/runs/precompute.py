@@ -20,7 +20,7 @@ from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory, Store
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
-from expunge.trajectory.calculus import Calculus, calculus
+from expunge.trajectory.flat_loss import FlatLoss, flat_loss
 from expunge.trajectory.plan import Plan, Trajectory
 from expunge.trajectory.precompute import Estimate, fill
 from expunge.trajectory.precompute import estimate as estimate_of
@@ -71,8 +71,8 @@ def _name(config: PrecomputeConfig) -> str:
 @registry.run(name=_name)
 def work(config: PrecomputeConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Compute the vectors that are missing; until all are there, they are kept beside the runs."""
-    with _begun(config, parents["original"], draft.store, session) as (opened, calculation, trajectory):
-        done = fill(opened, calculation, trajectory, session.reporter(run.run_id(config)))
+    with _begun(config, parents["original"], draft.store, session) as (opened, loss, trajectory):
+        done = fill(opened, loss, trajectory, session.reporter(run.run_id(config)))
     for name in FILES:
         (opened.folder / name).replace(draft.path / name)
     shutil.rmtree(opened.folder)  # with what a kill may have left in it
@@ -85,15 +85,15 @@ def estimate(config: PrecomputeConfig, original: RunDirectory, store: Store, ses
         return None
     with (
         store.lock(run.run_id(config)),
-        _begun(config, original, store, session) as (opened, calculation, trajectory),
+        _begun(config, original, store, session) as (opened, loss, trajectory),
     ):
-        return estimate_of(opened, calculation, trajectory)
+        return estimate_of(opened, loss, trajectory)
 
 
 @contextmanager
 def _begun(
     config: PrecomputeConfig, original: RunDirectory, store: Store, session: Session
-) -> Iterator[tuple[VectorStore, Calculus, Trajectory]]:
+) -> Iterator[tuple[VectorStore, FlatLoss, Trajectory]]:
     """The store as far as it has come, and what is needed to go on."""
     data = load_data(config.data, session)
     check_data(original, data)
@@ -102,12 +102,12 @@ def _begun(
         raise RequestError("the training was not recorded: train with `expunge train --record`")
     model = load_model(config.trained, original, session)[0].to(session.device)
     memory = int(session.memory * 1e9)
-    with calculus(model, data.train.to(session.device), memory=memory) as calculation:
+    with flat_loss(model, data.train.to(session.device), memory=memory) as loss:
         groups = _groups(config, trajectory.plan)
         layout = layout_of(
-            calculation, trajectory, dtype=config.dtype, memory=memory, groups=groups, as_released=config.as_released
+            loss, trajectory, dtype=config.dtype, memory=memory, groups=groups, as_released=config.as_released
         )
-        yield begin(store.root / f".partial-{run.run_id(config)}", layout, replace=True), calculation, trajectory
+        yield begin(store.root / f".partial-{run.run_id(config)}", layout, replace=True), loss, trajectory
 
 
 def _groups(config: PrecomputeConfig, plan: Plan) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What the model would say had it never seen an example, for every example at once: the adjoint of its training."""
+"""Influence of every example on losses or logits of the trained model, by the adjoint of training."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,7 +15,7 @@ from expunge.data.image_set import ImageSet
 from expunge.scores import ScoreData
 from expunge.training.context import Context
 from expunge.trajectory import adjoint
-from expunge.trajectory.calculus import Calculus, calculus
+from expunge.trajectory.flat_loss import FlatLoss, flat_loss
 from expunge.trajectory.tangents import check_end
 
 Question = Literal["loss", "losses", "logits"]
@@ -24,7 +24,7 @@ Images = Literal["test", "validation", "train"]
 
 @dataclass(frozen=True)
 class TrajectoryInfluenceConfig:
-    """Which functionals of the trained model are asked for."""
+    """Which functionals of the trained model are differentiated."""
 
     of: Question = "loss"
     """loss: the mean cross-entropy over the images. losses: that of each image. logits: every logit of each image."""
@@ -33,7 +33,7 @@ class TrajectoryInfluenceConfig:
     ids: tuple[int, ...] = ()
     """Only the images with these ids, written 3+17; all of them by default. losses and logits need some."""
     memory: float = 1.0
-    """Gigabytes for weights along the way; what does not fit is walked along twice."""
+    """Gigabytes for the steps of the replay; where they do not fit, the training is replayed twice."""
 
     def __post_init__(self) -> None:
         """Check the words and ranges."""
@@ -57,11 +57,11 @@ def score_examples(
     trajectory = context.recorded("trajectory_influence")
     trajectory.check_images(data.train)
     asked = _asked(data, config)
-    with frozen(model) as network, calculus(model, data.train) as made:
-        names, directions = _directions(network, made, asked, config.of)
+    with frozen(model) as network, flat_loss(model, data.train) as loss:
+        names, directions = _directions(network, loss, asked, config.of)
         memory = int(config.memory * 1e9)
-        found, end = adjoint.influence(made, trajectory, directions, memory, context.on_step)
-        check_end(made, end)
+        found, end = adjoint.influence(loss, trajectory, directions, memory, context.on_step)
+        check_end(loss, end)
     order = trajectory.plan.positions(data.train.ids)
     return {name: values[order] for name, values in zip(names, found.cpu(), strict=True)}
 
@@ -80,10 +80,10 @@ def _asked(data: ScoreData, config: TrajectoryInfluenceConfig) -> ImageSet:
     return images.select(images.contains(wanted))
 
 
-def _directions(network: Network, made: Calculus, asked: ImageSet, of: Question) -> tuple[list[str], Tensor]:
+def _directions(network: Network, loss: FlatLoss, asked: ImageSet, of: Question) -> tuple[list[str], Tensor]:
     """The name of each functional, and its gradient at the trained weights: (functionals, p)."""
     if of == "loss":
-        return ["loss"], made.flat(mean_gradient(network, asked))[None]
+        return ["loss"], loss.flat(mean_gradient(network, asked))[None]
     batch, ids = next(network.batches(asked, len(asked))), asked.ids.tolist()
 
     def outputs(weights: Vector) -> Tensor:
@@ -95,4 +95,4 @@ def _directions(network: Network, made: Calculus, asked: ImageSet, of: Question)
     classes = next(iter(slopes.values())).shape[1]
     pairs = [(row, label) for row in range(len(ids)) for label in range(classes)]
     names = [f"logit.{ids[row]}.{label}" if of == "logits" else f"loss.{ids[row]}" for row, label in pairs]
-    return names, torch.stack([made.flat({name: each[at] for name, each in slopes.items()}) for at in pairs])
+    return names, torch.stack([loss.flat({name: each[at] for name, each in slopes.items()}) for at in pairs])

@@ -1,6 +1,7 @@
-"""A recorded training run, and what would have become of it without some examples; one idea per file.
+"""A recorded training run and its derivatives with respect to leaving examples out; one idea per file.
 
-``plan`` says which examples each step saw; ``calculus`` differentiates the loss of a batch; ``steps`` walks along the
-training; ``tangents`` carries the effect of deletions forward through it, ``adjoint`` carries a question backward;
-``store`` keeps the effect of every example on disk, and ``online`` answers deletions from it.
+``plan``: the examples of each step; ``flat_loss``: derivatives of the loss of a batch; ``steps``: replay of the
+training; ``tangents``: forward-mode derivatives for deletions; ``adjoint``: the influence of every example, by the
+adjoint of training; ``blocked``: blocked products for softmax regression; ``store``: the vectors of all examples on
+disk; ``online``: deletions computed from stored vectors.
 """

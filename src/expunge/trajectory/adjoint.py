@@ -1,8 +1,8 @@
-"""A question about the trained model, carried backward along a recorded training: what each example has to do with it.
+"""Influence of every example on a function of the trained model, by the adjoint of a recorded training.
 
 The change of a scalar ``f(w_T)`` when example i is left out is, to first order, ``grad f . a_i`` with a_i the additive
-vector of :mod:`expunge.trajectory.tangents`. One pass backward gives it for all n examples at once: with l the
-derivative of f in the weights after a step,
+vector of :mod:`expunge.trajectory.tangents`. One backward pass over the steps gives it for all n examples at once:
+with l the derivative of f in the weights after a step,
 
     k <- momentum k - rate l,    v = D clip(g) k,    f_i += v . (change of the batch's mean gradient without i),
     l <- l + (H + l2) v.
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from expunge.training.stepper import Progress
-from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.flat_loss import FlatLoss
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.steps import Report, Step, Walk, beginning
+from expunge.trajectory.steps import Replay, Report, Step, beginning
 from expunge.trajectory.tangents import check_bounded, clip_of
 
 
 def influence(
-    calculus: Calculus,
+    loss: FlatLoss,
     trajectory: Trajectory,
     directions: Tensor,
     memory: int,
@@ -31,17 +31,17 @@ def influence(
     """How each functional changes when each example is left out (functionals, n), and the replayed weights (p,).
 
     ``directions`` (functionals, p) are the gradients of the functionals at the trained weights; examples are in the
-    order of the plan's ids. Cost: a walk along the training, two where ``memory`` bytes do not hold the way, and for
-    each functional a product and a forward pass with tangents of each batch, whatever n is.
+    order of the plan's ids. Cost: one replay of the training, two where ``memory`` bytes do not hold all its
+    steps, and for each functional a product and a forward pass with tangents of each batch, independent of n.
 
     Raises:
         RunError: A number is not finite.
     """
-    plan, device = trajectory.plan, calculus.weights.device
-    found = torch.zeros(len(directions), len(plan.ids), dtype=calculus.dtype, device=device)
-    along, moments = directions.to(calculus.dtype).clone(), torch.zeros_like(directions, dtype=calculus.dtype)
-    walked = _Backwards(calculus, trajectory, memory)
-    for step in walked:
+    plan, device = trajectory.plan, loss.weights.device
+    found = torch.zeros(len(directions), len(plan.ids), dtype=loss.dtype, device=device)
+    along, moments = directions.to(loss.dtype).clone(), torch.zeros_like(directions, dtype=loss.dtype)
+    replayed = _Backwards(loss, trajectory, memory)
+    for step in replayed:
         moments = plan.momentum * moments - step.rate * along
         clip = clip_of(trajectory, step)
         through = moments if clip is None else clip(moments)
@@ -52,7 +52,7 @@ def influence(
         if on_step is not None:
             on_step(Progress(plan.steps - step.number, plan.steps))
     check_bounded(found)
-    return found, walked.end
+    return found, replayed.end
 
 
 def _without_each(slopes: Tensor) -> Tensor:
@@ -65,31 +65,31 @@ def _without_each(slopes: Tensor) -> Tensor:
 class _Backwards:
     """The steps of a training from its last to its first.
 
-    They are kept, each with its images, if ``memory`` bytes hold them all; else the weights of sqrt(T) points of the
-    way, from which a piece of sqrt(T) steps at a time is walked again.
+    They are kept, each with its images, if ``memory`` bytes hold them all; else the weights at sqrt(T) checkpoints,
+    from each of which sqrt(T) steps are replayed.
     """
 
-    def __init__(self, calculus: Calculus, trajectory: Trajectory, memory: int) -> None:
-        """Choose how many points of the way to keep."""
-        self.calculus, self.plan = calculus, trajectory.plan
-        self.start = self.end = beginning(calculus, trajectory)
-        batch = self.plan.batches.shape[1] * math.prod(calculus.images.shape) * self.start.element_size()
+    def __init__(self, loss: FlatLoss, trajectory: Trajectory, memory: int) -> None:
+        """Choose how many checkpoints to keep."""
+        self.loss, self.plan = loss, trajectory.plan
+        self.start = self.end = beginning(loss, trajectory)
+        batch = self.plan.batches.shape[1] * math.prod(loss.images.shape) * self.start.element_size()
         fits = self.plan.steps * (3 * self.start.nbytes + batch) <= memory
         self.piece = self.plan.steps if fits else math.isqrt(self.plan.steps)
 
     def __iter__(self) -> Iterator[Step]:
         """Each step, the last first."""
-        walk = Walk(self.calculus, self.plan, self.start)
+        replay = Replay(self.loss, self.plan, self.start)
         marks: list[tuple[int, Tensor, Tensor | None]] = []
         steps: list[Step] = []
-        for step in walk:
+        for step in replay:
             if step.number % self.piece == 0:
-                marks.append((step.number, step.weights, walk.momentum))
+                marks.append((step.number, step.weights, replay.momentum))
                 steps.clear()
             steps.append(step)
-        self.end = walk.weights
+        self.end = replay.weights
         for first, weights, momentum in reversed(marks):
             if not steps:
-                steps = list(Walk(self.calculus, self.plan, weights, momentum, first, first + self.piece))
+                steps = list(Replay(self.loss, self.plan, weights, momentum, first, first + self.piece))
             while steps:
                 yield steps.pop()

@@ -1,4 +1,4 @@
-"""Deletions that arrive one after the other, answered at once from a store of vectors."""
+"""Deletions one after the other, each computed from a store of vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch import Tensor
 from expunge.core import checks
 from expunge.core.checks import integers
 from expunge.core.errors import RequestError
-from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.flat_loss import FlatLoss
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.store import VectorStore
 from expunge.trajectory.tangents import SetAware, carry, check_end
@@ -19,11 +19,12 @@ from expunge.trajectory.tangents import SetAware, carry, check_end
 class Deletions:
     """The weights after every deletion so far.
 
-    The vectors of a store add up, but deletions act on each other: what the sum leaves out grows with the square of
-    their number. :meth:`rebase` computes the tangent of all deletions so far together, from which later ones go on.
+    The change of several deletions is approximated by the sum of their vectors. The sum leaves out interactions of
+    deletions, an error that grows with the square of their number. :meth:`rebase` computes the tangent of all
+    deletions so far together, to which the vectors of later ones are added.
     """
 
-    calculus: Calculus
+    loss: FlatLoss
     trajectory: Trajectory
     store: VectorStore
     rebase_every: int | None = None
@@ -76,9 +77,9 @@ class Deletions:
         """The set-aware tangent of these examples (p,)."""
         kept = torch.ones(len(self.trajectory.plan.ids), dtype=torch.bool)
         kept[self.trajectory.plan.positions(torch.tensor(sorted(deleted), dtype=torch.int64))] = False
-        tangent = SetAware(self.calculus, self.trajectory, kept)
-        check_end(self.calculus, carry(self.calculus, self.trajectory, [tangent]))
-        return self.calculus.in_order(tangent.vectors)[0].cpu()
+        tangent = SetAware(self.loss, self.trajectory, kept)
+        check_end(self.loss, carry(self.loss, self.trajectory, [tangent]))
+        return self.loss.in_order(tangent.vectors)[0].cpu()
 
     @property
     def weights(self) -> Tensor:
@@ -88,4 +89,4 @@ class Deletions:
 
     @property
     def _trained(self) -> Tensor:
-        return self.calculus.in_order(self.calculus.weights[None])[0]
+        return self.loss.in_order(self.loss.weights[None])[0]

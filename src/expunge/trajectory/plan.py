@@ -1,4 +1,4 @@
-"""The plan of a recorded training: which examples each step saw, and by which rule it moved."""
+"""The plan of a recorded training: which examples each step saw, and its update rule."""
 
 import hashlib
 import json
@@ -89,13 +89,13 @@ def draw(
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What is kept of a recorded training: enough to walk along it again."""
+    """What is kept of a recorded training: enough to replay it."""
 
     plan: Plan
     initial: Mapping[str, Tensor]
     """The trainable weights before the first step."""
     norms: Tensor
-    """``||g||`` of each step: float64 (T,). Says which steps were clipped without looking at the device."""
+    """``||g||`` of each step: float64 (T,). Says which steps were clipped without synchronising with the device."""
     images: str
     """The fingerprint of the training images, in the order of their ids."""
     end: str

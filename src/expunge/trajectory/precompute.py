@@ -1,4 +1,4 @@
-"""The vectors of all examples, or of groups of them, a chunk at a time into a store."""
+"""Computes the vectors of all examples, or of groups of them, and writes them to a store, a chunk at a time."""
 
 import time
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from expunge.training.stepper import Progress
-from expunge.trajectory.calculus import Calculus
-from expunge.trajectory.delayed import additive
+from expunge.trajectory.blocked import additive
+from expunge.trajectory.flat_loss import FlatLoss
 from expunge.trajectory.plan import Plan, Trajectory
-from expunge.trajectory.steps import Report, Walk, beginning
+from expunge.trajectory.steps import Replay, Report, beginning
 from expunge.trajectory.store import Layout, StoreType, VectorStore
 from expunge.trajectory.tangents import Additive, AsReleased, carry, check_end
 
 
 def layout(
-    calculus: Calculus,
+    loss: FlatLoss,
     trajectory: Trajectory,
     *,
     dtype: StoreType,
@@ -33,8 +33,8 @@ def layout(
     ids = trajectory.plan.ids
     named = torch.arange(len(ids)) if groups is None else groups
     rows = _as_seen(trajectory.plan, named)[named >= 0]
-    size = len(calculus.weights)
-    held = (2 if trajectory.plan.momentum else 1) * size * calculus.weights.element_size()
+    size = len(loss.weights)
+    held = (2 if trajectory.plan.momentum else 1) * size * loss.weights.element_size()
     chunk = max(1, min(int(rows.max()) + 1, memory // 3 // held))
     known, places = tuple(ids[named >= 0].tolist()), tuple(rows.tolist())
     return Layout(size, known, places, dtype, chunk, trajectory.digest(), as_released)
@@ -52,13 +52,13 @@ def _as_seen(plan: Plan, named: Tensor) -> Tensor:
 
 def fill(
     store: VectorStore,
-    calculus: Calculus,
+    loss: FlatLoss,
     trajectory: Trajectory,
     on_step: Report | None = None,
 ) -> VectorStore:
     """Compute and write every chunk that is missing.
 
-    Cost: for each chunk a walk along the training, and T products of p numbers for each of its rows.
+    Cost: for each chunk one replay of the training, and T products of p numbers for each of its rows.
 
     Raises:
         RequestError: The trajectory does not lead to the model.
@@ -67,28 +67,28 @@ def fill(
     steps, left = trajectory.plan.steps, store.missing
     for turn, chunk in enumerate(left):
         started = time.perf_counter()
-        tangent = _tangent(store.layout, calculus, trajectory, chunk)
+        tangent = _tangent(store.layout, loss, trajectory, chunk)
 
         def report(progress: Progress, before: int = turn * steps) -> None:
             if on_step is not None:
                 on_step(Progress(before + progress.step, len(left) * steps))
 
-        check_end(calculus, carry(calculus, trajectory, [tangent], report))
-        vectors = calculus.in_order(tangent.vectors)
+        check_end(loss, carry(loss, trajectory, [tangent], report))
+        vectors = loss.in_order(tangent.vectors)
         store = store.write(chunk, vectors, time.perf_counter() - started)
     return store
 
 
-def _tangent(layout: Layout, calculus: Calculus, trajectory: Trajectory, chunk: int) -> Additive | AsReleased:
-    """The vectors of a chunk, at the beginning."""
+def _tangent(layout: Layout, loss: FlatLoss, trajectory: Trajectory, chunk: int) -> Additive | AsReleased:
+    """The vectors of a chunk before the first step."""
     first = chunk * layout.chunk
     rows = torch.tensor(layout.rows)
     here = (rows >= first) & (rows < first + layout.chunk)
     groups = torch.full((len(trajectory.plan.ids),), -1)
     groups[trajectory.plan.positions(torch.tensor(layout.ids)[here])] = rows[here] - first
     if layout.as_released:
-        return AsReleased(calculus, trajectory, groups)
-    return additive(calculus, trajectory, groups, whole=True)
+        return AsReleased(loss, trajectory, groups)
+    return additive(loss, trajectory, groups, whole=True)
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,21 @@ class Estimate:
 
     @classmethod
     def of(cls, layout: Layout, seconds: float) -> "Estimate":
-        """What a layout says of itself, and the time."""
+        """The sizes of a layout, and the time."""
         return cls(layout.count, layout.size, layout.nbytes, seconds)
 
 
-def estimate(store: VectorStore, calculus: Calculus, trajectory: Trajectory, steps: int = 4) -> Estimate:
+def estimate(store: VectorStore, loss: FlatLoss, trajectory: Trajectory, steps: int = 4) -> Estimate:
     """The size of the store, and the time for what is missing, from a few steps of a first chunk."""
     if not store.missing:
         return Estimate.of(store.layout, 0.0)
-    tangent = _tangent(store.layout, calculus, trajectory, store.missing[0])
+    tangent = _tangent(store.layout, loss, trajectory, store.missing[0])
     steps = min(steps, trajectory.plan.steps)
-    walk = Walk(calculus, trajectory.plan, beginning(calculus, trajectory), last=steps)
+    replay = Replay(loss, trajectory.plan, beginning(loss, trajectory), last=steps)
     started = time.perf_counter()
-    for step in walk:
+    for step in replay:
         tangent.advance(step)
-    if calculus.weights.is_cuda:
-        torch.cuda.synchronize(calculus.weights.device)
+    if loss.weights.is_cuda:
+        torch.cuda.synchronize(loss.weights.device)
     each = (time.perf_counter() - started) / steps
     return Estimate.of(store.layout, each * trajectory.plan.steps * len(store.missing))

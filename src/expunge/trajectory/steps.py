@@ -1,4 +1,4 @@
-"""Walking along a recorded training: each step with what is needed to differentiate it."""
+"""Replay of a recorded training: each step with what is needed to differentiate it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from expunge.core.errors import RequestError, RunError
 from expunge.training.stepper import Progress
-from expunge.trajectory.calculus import Calculus, Point
+from expunge.trajectory.flat_loss import FlatLoss, Point
 from expunge.trajectory.plan import Plan, Trajectory, fingerprint, mark
 
 EPSILON = 1e-6
@@ -26,7 +26,7 @@ class Step:
     positions: Tensor
     """Which examples it saw: positions in the plan's ids, on the CPU."""
     places: Tensor
-    """The same as positions in the images of the calculus."""
+    """The same as positions in the images of the loss."""
     weights: Tensor
     point: Point
     gradient: Tensor
@@ -36,15 +36,15 @@ class Step:
 
 
 @dataclass
-class Walk:
+class Replay:
     """Trains along a plan, a step at a time: iterate over it, then read :attr:`weights`; or :meth:`finish`.
 
     With ``kept`` (bool by position), examples that are false are left out of their batches and the mean is over the
-    others: the retrained model. A batch that loses all its examples takes the step of the L2 term alone.
+    others: the retrained model. Where a batch has no examples left, the step is that of the L2 term alone.
     Cost: T gradients of a batch.
     """
 
-    calculus: Calculus
+    loss: FlatLoss
     plan: Plan
     weights: Tensor
     momentum: Tensor | None = None
@@ -57,13 +57,13 @@ class Walk:
 
     def __iter__(self) -> Iterator[Step]:
         """Each step, before it is taken."""
-        plan, located = self.plan, places(self.calculus, self.plan)
+        plan, located = self.plan, places(self.loss, self.plan)
         for number in range(self.first, plan.steps if self.last is None else self.last):
             positions = plan.batch(number)
             if self.kept is not None:
                 positions = positions[self.kept[positions]]
             here = located[positions]
-            point = self.calculus.point(self.weights, here)
+            point = self.loss.point(self.weights, here)
             gradient, rate = objective_gradient(point, self.weights, plan.l2), float(plan.rates[number])
             self.norms.append(gradient.norm())
             move = clipped(gradient, self.norms[-1], plan.clip)
@@ -79,7 +79,7 @@ class Walk:
         self.weights = self.weights - rate * move
 
     def finish(self) -> Tensor:
-        """Walk to the end; the weights there.
+        """Replay to the last step; the weights after it.
 
         Raises:
             RunError: A gradient was not finite.
@@ -95,24 +95,24 @@ class Walk:
         return self.weights
 
 
-def beginning(calculus: Calculus, trajectory: Trajectory) -> Tensor:
-    """The flat weights before the first step (p,), where the calculus is.
+def beginning(loss: FlatLoss, trajectory: Trajectory) -> Tensor:
+    """The flat weights before the first step (p,), on the device of the loss.
 
     Raises:
         RequestError: They are weights of another architecture.
     """
-    model = calculus.named(calculus.weights)
+    model = loss.named(loss.weights)
     ours, theirs = ({name: value.shape for name, value in each.items()} for each in (model, trajectory.initial))
     if ours != theirs:
         raise RequestError(
             "the trajectory does not lead to this model: it is of another architecture, or other weights were trained"
         )
-    return calculus.flat({name: value.to(calculus.weights) for name, value in trajectory.initial.items()})
+    return loss.flat({name: value.to(loss.weights) for name, value in trajectory.initial.items()})
 
 
-def places(calculus: Calculus, plan: Plan) -> Tensor:
-    """Where the images of each of the plan's ids are among those of the calculus; -1 where they are not."""
-    ids, order = calculus.images.ids.cpu().sort()
+def places(loss: FlatLoss, plan: Plan) -> Tensor:
+    """Where the images of each of the plan's ids are among those of the loss; -1 where they are not."""
+    ids, order = loss.images.ids.cpu().sort()
     found = torch.searchsorted(ids, plan.ids).clamp(max=len(ids) - 1)
     return torch.where(ids[found] == plan.ids, order[found], -1)
 
@@ -132,11 +132,11 @@ def shortening(norm: Tensor, clip: float) -> Tensor:
     return (norm + EPSILON).reciprocal().mul(clip).clamp(max=1)
 
 
-def record(calculus: Calculus, plan: Plan, on_step: Report | None = None) -> tuple[Trajectory, Tensor]:
+def record(loss: FlatLoss, plan: Plan, on_step: Report | None = None) -> tuple[Trajectory, Tensor]:
     """Train along a plan from the weights that the model has: the trajectory, and the flat weights at its end."""
-    walk = Walk(calculus, plan, calculus.weights, on_step=on_step)
-    trained = walk.finish()
-    initial = {name: value.clone() for name, value in calculus.named(calculus.weights).items()}
-    norms = torch.stack(walk.norms).double().cpu()
-    end = mark(calculus.in_order(trained[None])[0])
-    return Trajectory(plan, initial, norms, fingerprint(calculus.images), end), trained
+    replay = Replay(loss, plan, loss.weights, on_step=on_step)
+    trained = replay.finish()
+    initial = {name: value.clone() for name, value in loss.named(loss.weights).items()}
+    norms = torch.stack(replay.norms).double().cpu()
+    end = mark(loss.in_order(trained[None])[0])
+    return Trajectory(plan, initial, norms, fingerprint(loss.images), end), trained

@@ -1,7 +1,7 @@
-"""A file of vectors, one for each example or group, of which any deletion is a sum.
+"""A file of vectors, one for each example or group; the change of the weights for a deletion is a sum of them.
 
 ``vectors.bin`` holds the rows one after the other and is mapped into memory, not read; ``vectors.json`` says what
-they are and which chunks of them have been written, so that an interrupted precomputation goes on where it was.
+they are and which chunks of them have been written, so that an interrupted precomputation can be resumed.
 """
 
 import dataclasses

@@ -1,12 +1,12 @@
-"""The effect of deletions, carried forward along a recorded training: one tangent vector for each.
+"""The effect of deletions to first order, by forward-mode differentiation of a recorded training: a tangent for each.
 
 Leaving examples out of every batch changes the weights at the end of training. To first order the change follows a
-linear recursion along the recorded weights: with ``c = clip(g)`` the step's move and D its derivative,
+linear recursion along the recorded weights: with ``c = clip(g)`` and D its derivative,
 
     m <- momentum m + D c (H + l2) a + s,    a <- a - rate m,
 
-where s is what the deletion changes in the move itself, at the same weights. Qiao et al. 2024 (arXiv:2404.01712) carry
-one such vector for each example; the recursions here differ from the released one as ``docs/fidelity.md`` says.
+where s is the change of the clipped gradient by the deletion at the same weights. Qiao et al. 2024 (arXiv:2404.01712)
+compute one such vector for each example; the recursions here differ from the released one as ``docs/fidelity.md`` says.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from expunge.core.checks import all_finite
 from expunge.core.errors import RequestError, RunError
-from expunge.trajectory.calculus import Calculus
+from expunge.trajectory.flat_loss import FlatLoss
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.steps import EPSILON, Report, Step, Walk, beginning, clipped, objective_gradient, shortening
+from expunge.trajectory.steps import EPSILON, Replay, Report, Step, beginning, clipped, objective_gradient, shortening
 
 GRADIENTS = 16_000_000
 """Bytes that gradients of single examples take at a time."""
@@ -45,7 +45,7 @@ class Clip:
 
 
 def clip_of(trajectory: Trajectory, step: Step) -> Clip | None:
-    """The derivative of a step's clipping; None where it was not clipped, which is known without asking the device."""
+    """The derivative of a step's clipping; None where it was not clipped. Does not synchronise with the device."""
     norm, clip = float(trajectory.norms[step.number]), trajectory.plan.clip
     return None if clip is None or norm + EPSILON <= clip else Clip.of(step.gradient, norm, clip)
 
@@ -55,14 +55,14 @@ class Additive:
 
     ``a_k`` is the change of the trained weights when group k is left out: the Hessian is that of the whole batch, and
     the source ``-(sum_k g_i - u gbar) / (b - u)`` for the u examples of the group in a batch of b, ``gbar`` its mean
-    gradient: leave-one-out for a group of one. What is left out of the sum of several vectors is how deletions act
-    on each other. Without ``whole``, a group's vector is the sum of the vectors of its examples: b - 1 for b - u.
+    gradient: leave-one-out for a group of one. A sum of several vectors leaves out the interactions of
+    deletions. Without ``whole``, a group's vector is the sum of the vectors of its examples: b - 1 for b - u.
     """
 
-    def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
+    def __init__(self, loss: FlatLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
         """Vectors of zeros for groups 0, 1, ...; ``groups`` (n,) says for each position which it is in, -1 for none."""
-        self.calculus, self.trajectory, self.groups, self.whole = calculus, trajectory, groups, whole
-        self._rows = _zeros(calculus, groups)
+        self.loss, self.trajectory, self.groups, self.whole = loss, trajectory, groups, whole
+        self._rows = _zeros(loss, groups)
         self._moments = torch.zeros_like(self._rows) if trajectory.plan.momentum else None
         self._begun = 0
 
@@ -72,7 +72,7 @@ class Additive:
         return self._rows
 
     def advance(self, step: Step) -> None:
-        """Carry all vectors over one step. Cost: a product each, and the gradient of each example of the groups.
+        """Update all vectors for one step. Cost: a product each, and the gradient of each example of the groups.
 
         Vectors behind the last group that has been seen are zero and cost nothing: number groups as they appear.
         """
@@ -110,48 +110,48 @@ class Additive:
         counts = torch.bincount(present).to(out)
         others = len(groups) - (counts if self.whole else torch.ones_like(counts))
         mean = step.gradient - self.trajectory.plan.l2 * step.weights
-        for rows, gradients in gradients_of(self.calculus, step, groups):
+        for rows, gradients in gradients_of(self.loss, step, groups):
             left = others[rows, None] > 0
             sources = torch.where(left, mean - gradients, -mean)
             sources /= torch.where(left, others[rows, None], counts[rows, None])
             out.index_add_(0, rows, sources if clip is None else clip(sources), alpha=alpha)
 
 
-def gradients_of(calculus: Calculus, step: Step, groups: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def gradients_of(loss: FlatLoss, step: Step, groups: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The gradients of the examples of a step that are in a group, a piece at a time: the groups (k,), and (k, p)."""
     at_once = max(1, GRADIENTS // step.weights.nbytes)
     present = (groups >= 0).nonzero().flatten()
     for part in present.split(at_once) if len(present) else ():
-        yield groups[part].to(step.weights.device), calculus.point(step.weights, step.places[part]).gradients()
+        yield groups[part].to(step.weights.device), loss.point(step.weights, step.places[part]).gradients()
 
 
-def _zeros(calculus: Calculus, groups: Tensor) -> Tensor:
+def _zeros(loss: FlatLoss, groups: Tensor) -> Tensor:
     count = int(groups.max()) + 1 if len(groups) else 0
-    return torch.zeros(count, len(calculus.weights), dtype=calculus.dtype, device=calculus.weights.device)
+    return torch.zeros(count, len(loss.weights), dtype=loss.dtype, device=loss.weights.device)
 
 
 class AsReleased:
-    """The released recursion, for comparison: its product has the new source in it, and transposes the clipping.
+    """The released recursion, for comparison: its product includes the new source, and transposes the clipping.
 
     ``a_i += rate / b clip(g_i + l2 w)`` for the batch, then ``a <- a - rate J^T a`` for all, J the Jacobian of the
     clipped batch gradient. Deleting an example so also deletes a part of the L2 term, and does not renormalise.
     """
 
-    def __init__(self, calculus: Calculus, trajectory: Trajectory, groups: Tensor) -> None:
+    def __init__(self, loss: FlatLoss, trajectory: Trajectory, groups: Tensor) -> None:
         """See :class:`Additive`.
 
         Raises:
-            RequestError: The training had momentum, which the released code knows nothing of.
+            RequestError: The training had momentum, which the released code does not support.
         """
         if trajectory.plan.momentum:
             raise RequestError("the released recursion is of SGD without momentum: train with momentum=0")
-        self.calculus, self.trajectory, self.groups = calculus, trajectory, groups
-        self.vectors = _zeros(calculus, groups)
+        self.loss, self.trajectory, self.groups = loss, trajectory, groups
+        self.vectors = _zeros(loss, groups)
 
     def advance(self, step: Step) -> None:
-        """Carry all vectors over one step. Cost: a product each, and the gradient of each example of the groups."""
+        """Update all vectors for one step. Cost: a product each, and the gradient of each example of the groups."""
         plan = self.trajectory.plan
-        for rows, gradients in gradients_of(self.calculus, step, self.groups[step.positions]):
+        for rows, gradients in gradients_of(self.loss, step, self.groups[step.positions]):
             found = gradients + plan.l2 * step.weights
             found = clipped(found, found.norm(dim=1, keepdim=True), plan.clip)
             self.vectors.index_add_(0, rows, found, alpha=step.rate / step.point.count)
@@ -173,18 +173,18 @@ class SetAware:
     kept examples of each batch, at the recorded weights; where none is kept, of the L2 term alone.
     """
 
-    def __init__(self, calculus: Calculus, trajectory: Trajectory, kept: Tensor) -> None:
+    def __init__(self, loss: FlatLoss, trajectory: Trajectory, kept: Tensor) -> None:
         """A vector of zeros; ``kept`` (bool by position) says what is not deleted."""
-        self.calculus, self.plan, self.kept = calculus, trajectory.plan, kept
-        self.vectors = torch.zeros_like(calculus.weights)[None]
+        self.loss, self.plan, self.kept = loss, trajectory.plan, kept
+        self.vectors = torch.zeros_like(loss.weights)[None]
         self._moments = torch.zeros_like(self.vectors)
 
     def advance(self, step: Step) -> None:
-        """Carry the vector over one step. Cost: a product of the kept batch, and its gradient where it is another."""
+        """Update the vector for one step. Cost: a product of the kept batch, and its gradient where it is another."""
         kept, plan = self.kept[step.positions], self.plan
         point, gradient = step.point, step.gradient
         if not bool(kept.all()):
-            point = self.calculus.point(step.weights, step.places[kept])
+            point = self.loss.point(step.weights, step.places[kept])
             gradient = objective_gradient(point, step.weights, plan.l2)
         curved = plan.l2 * self.vectors
         if point.count:
@@ -194,7 +194,7 @@ class SetAware:
         self.vectors = self.vectors - step.rate * self._moments
 
     def _clipped(self, gradient: Tensor, curved: Tensor, before: Tensor) -> Tensor:
-        """``clip(g_R) + D clip(g_R) v - clip(g)``, without asking the device whether the step was clipped."""
+        """``clip(g_R) + D clip(g_R) v - clip(g)``, without synchronising with the device to see whether it clips."""
         if self.plan.clip is None:
             return gradient - before + curved
         norm = gradient.norm()
@@ -213,23 +213,21 @@ def product(step: Step, vector: Tensor, l2: float) -> Tensor:
     return found[0]
 
 
-def carry(
-    calculus: Calculus, trajectory: Trajectory, tangents: Sequence[Tangent], on_step: Report | None = None
-) -> Tensor:
-    """Carry tangents along the whole training, which is replayed; the trained flat weights.
+def carry(loss: FlatLoss, trajectory: Trajectory, tangents: Sequence[Tangent], on_step: Report | None = None) -> Tensor:
+    """Replay the whole training and update the tangents at each step; the trained flat weights.
 
-    Cost: T gradients of a batch, and what each tangent says.
+    Cost: T gradients of a batch, and the cost that each tangent states.
 
     Raises:
         RunError: A vector is not finite.
     """
-    walk = Walk(calculus, trajectory.plan, beginning(calculus, trajectory), on_step=on_step)
-    for step in walk:
+    replay = Replay(loss, trajectory.plan, beginning(loss, trajectory), on_step=on_step)
+    for step in replay:
         for tangent in tangents:
             tangent.advance(step)
     for tangent in tangents:
         check_bounded(tangent.vectors)
-    return walk.weights
+    return replay.weights
 
 
 def check_bounded(effects: Tensor) -> None:
@@ -241,13 +239,13 @@ def check_bounded(effects: Tensor) -> None:
         )
 
 
-def check_end(calculus: Calculus, reached: Tensor, tolerance: float = 1e-3) -> None:
-    """Raise a RequestError unless the replay arrived at the model's weights, but for rounding.
+def check_end(loss: FlatLoss, reached: Tensor, tolerance: float = 1e-3) -> None:
+    """Raise a RequestError unless the replay ends at the model's weights, up to rounding.
 
     Another machine or number of threads sums in another order, which training amplifies.
     """
-    apart = float((reached - calculus.weights).norm())
-    scale = float(calculus.weights.norm())
+    apart = float((reached - loss.weights).norm())
+    scale = float(loss.weights.norm())
     if not apart <= tolerance * max(scale, 1e-12):
         raise RequestError(
             f"the trajectory does not lead to this model: replayed, it ends at a distance of {apart:.3g} from weights "

@@ -1,6 +1,6 @@
 """Derivatives of the mean cross-entropy of a batch in all weights as one flat vector.
 
-Two ways to the same numbers: of any network by autograd, and of one linear layer on fixed features in closed form.
+Two implementations: by autograd for any network, and in closed form for one linear layer on fixed features.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ class Point(Protocol):
         ...
 
 
-class Calculus(Protocol):
+class FlatLoss(Protocol):
     """The loss of any of the images as a function of flat weights, in evaluation mode on the test transform."""
 
     images: ImageSet
@@ -82,10 +82,10 @@ class Calculus(Protocol):
 
 
 @contextmanager
-def calculus(
+def flat_loss(
     model: nn.Module, images: ImageSet, dtype: torch.dtype = torch.float32, memory: int = MEMORY
-) -> Iterator[Calculus]:
-    """The calculus of a model on images; the model itself is not changed.
+) -> Iterator[FlatLoss]:
+    """The loss of a model on images as a function of flat weights; the model itself is not changed.
 
     Products with many vectors take about ``memory`` bytes beside the vectors.
 
@@ -97,35 +97,35 @@ def calculus(
     """
     with frozen(model, dtype) as network:
         head = _only_head(network, images)
-        yield NetworkCalculus(network, images, memory) if head is None else LinearCalculus(network, images, head)
+        yield NetworkLoss(network, images, memory) if head is None else LinearLoss(network, images, head)
 
 
-class NetworkCalculus:
-    """By autograd, of any network."""
+class NetworkLoss:
+    """The loss of any network, by autograd."""
 
     def __init__(self, network: Network, images: ImageSet, memory: int) -> None:
-        """Keep the network, and see on one image how much memory it takes."""
+        """Keep the network, and measure on one image how much memory it takes."""
         self.network, self.images, self.dtype = network, images, network.dtype
         self.weights = self.flat(network.weights)
         self._memory, self._kept = memory, kept_bytes(network, images)
 
     def point(self, weights: Tensor, positions: Tensor) -> "NetworkPoint":
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         found, size = self.images.select(positions), max(1, len(positions))
         at_once = max(1, self._memory // (TANGENT * size * self._kept + 3 * weights.nbytes))
         inputs = found.gather(found.ids).inputs.to(self.dtype)
         return NetworkPoint(self.network, weights, inputs, found.labels, at_once)
 
     def flat(self, vector: Vector) -> Tensor:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return flat({name: vector[name].to(self.dtype) for name in self.network.weights})
 
     def named(self, vector: Tensor) -> Vector:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return shaped(vector, self.network.weights)
 
     def in_order(self, vectors: Tensor) -> Tensor:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return vectors
 
 
@@ -199,8 +199,8 @@ class NetworkPoint:
             return vmap(along)(vectors)
 
 
-class LinearCalculus:
-    """In closed form, of one linear layer on fixed features.
+class LinearLoss:
+    """The loss of one linear layer on fixed features, in closed form.
 
     Flat vectors are ``(W | bias)`` row by row, so that the features have a column of ones and every product is one
     of matrices. Features that are the same for all images (the bias, black borders, dead units) come last.
@@ -220,20 +220,20 @@ class LinearCalculus:
         self.weights = self.flat(network.weights)
 
     def point(self, weights: Tensor, positions: Tensor) -> "LinearPoint":
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         positions = positions.to(self.images.device)
         return LinearPoint(weights, self.features[positions], self.targets[positions])
 
     def flat(self, vector: Vector) -> Tensor:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return self._head.matrix(vector).to(self.dtype)[:, self._order].flatten()
 
     def named(self, vector: Tensor) -> Vector:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         return self._head.vector(vector.view(-1, self.features.shape[1])[:, self._back])
 
     def in_order(self, vectors: Tensor) -> Tensor:
-        """See :class:`Calculus`."""
+        """See :class:`FlatLoss`."""
         matrices = vectors.view(len(vectors), -1, self.features.shape[1])[:, :, self._back]
         if self._head.bias is None:
             return matrices.flatten(1)

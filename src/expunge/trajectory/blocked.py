@@ -1,9 +1,9 @@
 """Additive vectors of softmax regression, several steps at a time: fewer and larger products of matrices.
 
 Every change of a vector is a combination of the features of a batch. Within a window of steps with the features X
-(w, d) a vector is ``scale (a + C X)``, with a what it was when the window was opened, and scale what the L2 term has
-left of it. Its product with the features x of a step is ``scale (a X^T + C X X^T)`` in the columns of x, where
-``a X^T`` and ``X X^T`` are known from the beginning: a itself, of p numbers, is read and written once a window.
+(w, d) a vector is ``scale (a + C X)``, where a is its value at the start of the window, and scale the product of the
+factors ``1 - rate l2`` since. Its product with the features x of a step is ``scale (a X^T + C X X^T)`` in the columns
+of x, where ``a X^T`` and ``X X^T`` are computed once: a itself, of p numbers, is read and written once a window.
 Features that are the same for all images take part by one product instead of w. The sums are those of
 :class:`expunge.trajectory.tangents.Additive`, in another order.
 """
@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from expunge.trajectory.calculus import Calculus, LinearCalculus, LinearPoint
+from expunge.trajectory.flat_loss import FlatLoss, LinearLoss, LinearPoint
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.steps import Step, places
 from expunge.trajectory.tangents import Additive, clip_of
@@ -27,7 +27,7 @@ BLOCK = 512
 """Rows of vectors, one for each class, that are read or written at a time, so that they stay in the cache."""
 
 SMALLEST = 1e-3
-"""Where the L2 term leaves less of a vector in one step, C would be large: such a step is taken by itself."""
+"""Where ``|1 - rate l2|`` of a step is smaller, C would be large: such a step is computed by itself."""
 
 
 @dataclass
@@ -51,14 +51,14 @@ class _Window:
         return slice(self.ends[at - 1] if at else 0, self.ends[at])
 
 
-class Delayed(Additive):
-    """As :class:`Additive`, of a :class:`LinearCalculus`; steps with clipping or momentum are taken one at a time."""
+class BlockedProducts(Additive):
+    """As :class:`Additive`, of a :class:`LinearLoss`; steps with clipping or momentum are computed one at a time."""
 
-    def __init__(self, calculus: LinearCalculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
+    def __init__(self, loss: LinearLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
         """See :class:`Additive`."""
-        super().__init__(calculus, trajectory, groups, whole=whole)
-        self.linear = calculus
-        self._places = places(calculus, trajectory.plan)
+        super().__init__(loss, trajectory, groups, whole=whole)
+        self.linear = loss
+        self._places = places(loss, trajectory.plan)
         self._window: _Window | None = None
 
     @property
@@ -139,8 +139,8 @@ class Delayed(Additive):
         return zip(taking.split(BLOCK), beside.split(BLOCK), strict=True)
 
 
-def additive(calculus: Calculus, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> Additive:
-    """The additive vectors, in the way that is fastest for this calculus."""
-    if isinstance(calculus, LinearCalculus):
-        return Delayed(calculus, trajectory, groups, whole=whole)
-    return Additive(calculus, trajectory, groups, whole=whole)
+def additive(loss: FlatLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> Additive:
+    """The additive vectors, by the fastest implementation for this loss."""
+    if isinstance(loss, LinearLoss):
+        return BlockedProducts(loss, trajectory, groups, whole=whole)
+    return Additive(loss, trajectory, groups, whole=whole)
