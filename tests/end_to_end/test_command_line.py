@@ -135,7 +135,7 @@ def test_every_option_of_every_command_is_explained(command: str, capsys: pytest
             assert re.match(r"\w", explained[0].strip("[] ")), f"{command}: {line}"
 
 
-def test_the_core_imports_no_heavy_stranger() -> None:
+def test_the_core_imports_no_heavy_third_party_package() -> None:
     code = (
         "import sys, expunge.cli.bench, expunge.cli.unlearn, expunge.report, expunge.core.registry as r\n"
         "[r.plugins(kind) for kind in r.KINDS]\n"

@@ -303,7 +303,7 @@ def test_images_in_the_published_size_need_no_options_but_the_people(tmp_path: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("least=12,most=20", r"holds nobody with 12 to 20 images, the most being 11: change least and most"),
+        ("least=12,most=20", r"has no person with 12 to 20 images, the most being 11: change least and most"),
         ("least=5,most=10,crop=12", r"jpg has 11 x 12 pixels, too few for a crop of 12: give a smaller crop"),
         ("least=4", "least must be a finite number, at least 5"),
         ("least=9,most=8", "most must be a finite number, at least 9"),

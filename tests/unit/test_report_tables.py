@@ -80,15 +80,15 @@ def test_retraining_comes_first_then_the_original_then_by_average_gap():
     ]  # fmt: skip
 
 
-def test_metrics_are_in_the_order_of_the_field_and_strangers_last():
+def test_metrics_are_in_the_order_of_the_field_and_third_party_ones_last():
     results = folder(
         row("m", 0, zebra=1.0, tow=1.0, run_time__total=1.0, unlearning_accuracy=1.0, membership_svc__prob=2.0)
     )
     names = [measure.name for measure in tables.summarise(results).measures]
     assert names == ["unlearning_accuracy", "tow", "run_time.total", "membership_svc.prob", "zebra"]
     assert [m.name for m in tables.summarise(results).headline] == names[:3]
-    strangers = tables.summarise(folder(row("m", 0, zebra=1.0)))
-    assert [m.name for m in strangers.headline] == ["zebra"]
+    third_party = tables.summarise(folder(row("m", 0, zebra=1.0)))
+    assert [m.name for m in third_party.headline] == ["zebra"]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_after_recorded_trainings_methods_are_ranked_by_the_distance_of_weights(
     found = tables.summarise(folder(*RECORDED))
     assert found.judge == tables.RELATIVE
     assert [line.label for line in found.lines] == ["retrain", "original", "b", "a"]
-    assert [measure.short for measure in found.headline] == ["Avg. gap", "Share of nothing"]
+    assert [measure.short for measure in found.headline] == ["Avg. gap", "Relative distance"]
     assert "0.013" in tables.markdown(found)
 
 
@@ -320,7 +320,7 @@ def test_after_recorded_trainings_the_terminal_has_room_for_distances():
     rows = [dataclasses.replace(found, metrics={**found.metrics, **values}) for found in RECORDED]
     again = [dataclasses.replace(found, seed=1) for found in rows]
     _, heads, cells = tables.terminal(tables.summarise(folder(*rows, *again)))
-    assert heads == ["method", "Avg. gap", "Distance", "Share of nothing"]
+    assert heads == ["method", "Avg. gap", "Distance", "Relative distance"]
     assert cells[2] == ["b", "3.0±0.0", "0.0500", "0.013±0.000"]
 
 

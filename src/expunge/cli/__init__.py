@@ -40,7 +40,7 @@ def _guarded(command: str, rest: list[str]) -> int:
         return _complain(str(error), rest, WRONG)
     except RunError as error:
         return _complain(str(error), rest, FAILED)
-    except BrokenPipeError:  # whoever read our output has stopped reading
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         sys.stdout = None
         return DONE
     except OSError as error:

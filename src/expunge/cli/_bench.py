@@ -1,4 +1,4 @@
-"""What `bench` and `demo` share: run a comparison before the user's eyes, then report."""
+"""What `bench` and `demo` share: run a comparison with progress bars, then report."""
 
 import os
 import time
@@ -51,7 +51,7 @@ def processes(jobs: int | None, device: str) -> int:
 
 
 class Watch:
-    """Shows a board as progress bars: one for all runs, one for each at work."""
+    """Shows a board as progress bars: one for all runs, one for each in progress."""
 
     def __init__(self, bars: Progress, runs: int | None = None) -> None:
         """``runs``: how many there will be in all, where the board does not know it yet."""

@@ -47,7 +47,7 @@ class Common:
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1."""
     json: bool = False
-    """Print the result as JSON, for machines."""
+    """Print the result as JSON."""
     quiet: bool = False
     """Show no progress bars."""
     retry: bool = False
@@ -111,17 +111,17 @@ def out() -> Console:
 
 
 def say(text: str) -> None:
-    """A remark for people, on the error stream so that results can be piped."""
+    """Print a message on the error stream, so that results can be piped."""
     Console(stderr=True, highlight=False).print(text, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    """The result for machines."""
+    """Print the result as JSON."""
     print(json.dumps(value, indent=1, default=str))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people."""
+    """Print a table."""
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for position, column in enumerate(columns):
         table.add_column(escape(column), justify="left" if position == 0 else "right", no_wrap=position == 0)
@@ -132,7 +132,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Progress bars with the time left, on the error stream; none where nobody watches."""
+    """Progress bars with the time left, on the error stream; none where it is not a terminal."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -197,7 +197,7 @@ def store(folder: Path) -> Store:
 
 
 def report_run(directory: RunDirectory, options: Common, next_step: str) -> None:
-    """Print the path of a run, or its record; and say what one might do with it."""
+    """Print the path of a run, or its record; and suggest a next step."""
     if options.json:
         print_json({"run": str(directory.path), **directory.record()})
         return
@@ -207,7 +207,7 @@ def report_run(directory: RunDirectory, options: Common, next_step: str) -> None
 
 
 def print_list(rows: Sequence[Mapping[str, object]]) -> None:
-    """Plug-ins for people: the name, what it is, its options with their defaults."""
+    """Print plug-ins: the name, the summary, the options with their defaults."""
     for row in rows:
         aliases = ", ".join(cast("list[str]", row.get("aliases", [])))
         also = f" (also {aliases})" if aliases else ""

@@ -22,7 +22,7 @@ class Arguments:
     ]
     """What to list."""
     json: bool = False
-    """Print the result as JSON, for machines."""
+    """Print the result as JSON."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -78,7 +78,7 @@ def _options(kind: type) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    """A rule is shown by what it is made of, briefly."""
+    """The short form of a rule: its class and the values that are not defaults."""
     if not dataclasses.is_dataclass(value):
         return value
     defaults = cast("type", type(value))

@@ -1,4 +1,4 @@
-"""Precompute what leaving out each training example does to a recorded model, so that deletions take milliseconds."""
+"""Precompute the effect of leaving out each training example on a recorded model, for deletions in milliseconds."""
 
 import csv
 from collections.abc import Sequence

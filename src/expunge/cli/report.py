@@ -20,7 +20,7 @@ class Arguments:
     out: Path | None = None
     """The page to write, with .csv, .md and .tex tables beside it; FOLDER/report.html by default."""
     json: bool = False
-    """Print the result as JSON, for machines."""
+    """Print the result as JSON."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Give every training example of a model a number: what it has to do with the test loss, for example."""
+"""Give every training example of a model a score: its influence on the test loss, for example."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

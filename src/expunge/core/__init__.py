@@ -1,1 +1,1 @@
-"""What everything else stands on: configuration, plug-ins, randomness, weights and masks."""
+"""Foundations: configuration, plug-ins, randomness, weights and masks."""

@@ -122,7 +122,7 @@ def _refusal(error: Exception) -> str:
 
 
 class _Inert:
-    """Stands for a value of numpy: takes what a pickle gives it and keeps none of it."""
+    """Stands for a value of numpy: takes what a pickle gives it and stores nothing."""
 
     def __init__(self, *_: object) -> None:
         """Take anything."""

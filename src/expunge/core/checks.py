@@ -10,7 +10,7 @@ from expunge.core.errors import RequestError
 
 
 def one_of(allowed: Sequence[str], **values: str) -> None:
-    """Raise a RequestError unless every value is one of the words allowed."""
+    """Raise a RequestError unless every value is one of the given words."""
     for name, value in values.items():
         if value not in allowed:
             raise RequestError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -377,7 +377,7 @@ def _reference(wanted: object) -> dict[str, object]:
 
 
 def run_id(wanted: object) -> str:
-    """The name of a run's directory: its kind, a few words for people, and twelve digits of its digest."""
+    """The name of a run's directory: its kind, a short description, and twelve digits of its digest."""
     plugin = registry.of_config("runs", wanted)
     return f"{plugin.name}-{plugin.mark.words(wanted)}-{run_digest(wanted)[:12]}"
 

@@ -222,7 +222,7 @@ def _load(kind: str, entry: EntryPoint) -> Plugin | None:
         loaded = entry.load()
         function = _marked(kind, loaded) if isinstance(loaded, ModuleType) else loaded
         return _plugin(kind, entry.name, function)
-    except Exception as error:  # noqa: BLE001 - a stranger's package may raise anything while it is imported
+    except Exception as error:  # noqa: BLE001 - a third-party package may raise anything while it is imported
         warnings.warn(f"the plug-in {entry.value!r} is left out: {error}", stacklevel=3)
         return None
 

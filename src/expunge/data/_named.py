@@ -26,7 +26,7 @@ def folder_of(name: str, config: NamedConfig) -> Path:
     """The folder of a named set.
 
     Raises:
-        RequestError: It is not there, or nobody said where.
+        RequestError: It does not exist, or no folder is given.
     """
     root = config.root or os.environ.get(VARIABLE, "")
     if not root:

@@ -128,5 +128,5 @@ def _text(value: object) -> str:
 
 
 def _built(value: object) -> object:
-    """The array in place of its builder; nested values stay as they are, so that circles and knots cost nothing."""
+    """The array in place of its builder; nested values stay as they are, so that cyclic references cost nothing."""
     return value.value if isinstance(value, _Array) else value

@@ -110,7 +110,9 @@ def _listed(text: str) -> Forget:
 
 def _poisoned(text: str) -> Forget:
     if text:
-        raise RequestError(f"poisoned:{text} says too much: write poisoned, which means every poisoned example")
+        raise RequestError(
+            f"poisoned takes no value, got poisoned:{text}: write poisoned, which means every poisoned example"
+        )
     return PoisonedForget()
 
 

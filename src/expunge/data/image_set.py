@@ -29,8 +29,8 @@ class ImageSet(Protocol):
     """Labelled images that are read in batches, wherever their pixels are kept.
 
     An implementation holds labels and ids of all examples, and may compute or read the images when they are asked
-    for: nothing in this interface gives all pixels at once. ``ids`` tell an example apart for its whole life: they
-    survive every selection, are unique, and need not be consecutive. Every method returns a new set or batch and
+    for: nothing in this interface gives all pixels at once. ``ids`` identify an example: they
+    are kept by every selection, are unique, and need not be consecutive. Every method returns a new set or batch and
     leaves this set as it is. Sets of one kind are joined with each other.
     """
 

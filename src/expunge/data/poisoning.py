@@ -1,4 +1,4 @@
-"""Poisoned training data: backdoor triggers and Gaussian noise, and what an audit asks of a model trained on them.
+"""Poisoned training data: backdoor triggers and Gaussian noise, and what an audit of a model trained on them needs.
 
 An ImageSet augments its batches after all this: in training, random crops and flips move a trigger, and may cut it
 off, as they do in the code of Jia et al. 2023 (arXiv:2304.04934). Test images are not augmented: there the trigger

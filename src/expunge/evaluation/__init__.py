@@ -1,1 +1,1 @@
-"""What a model predicts, and what that tells of its training set."""
+"""What a model predicts, and what that reveals of its training set."""

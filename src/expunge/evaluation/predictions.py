@@ -67,7 +67,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Shadows:
-    """What models that were trained on random halves of the training set say of its examples, and of held-out ones.
+    """Outputs of models trained on random halves of the training set, for its examples and held-out ones.
 
     For an attacker who knows how a model behaves that has seen an example, and one that has not.
     """
@@ -80,7 +80,7 @@ class Shadows:
     """Which examples each was trained on: bool (shadows, n)."""
 
     def of(self, ids: Tensor) -> "Shadows":
-        """What they say of these examples, in this order.
+        """Their outputs for these examples, in this order.
 
         Raises:
             RequestError: They were not shown one of them.

@@ -25,7 +25,7 @@ def measure(subject: Subject, config: ChangeCorrelationConfig, context: Context)
 
     The change that an unlearning method predicts beside the one that happens: ``pearson`` for its size, ``spearman``
     for its order, on forgotten, retained and test examples; 1 is best. Not defined for fewer than two examples, or
-    where a model changes all by the same: doing nothing has no correlation.
+    where a model changes all by the same: the original has no correlation.
     """
     if subject.original is None or subject.reference is None:
         return {}

@@ -92,7 +92,7 @@ def gaussian(log_odds: Tensor, counted: Tensor, each: bool) -> tuple[Tensor, Ten
     """Mean and unbiased variance (n,) of what the shadow models that are ``counted`` (shadows, n) say of each example.
 
     A variance for all, unless ``each`` has its own, is pooled: squared deviations from the mean of their own example.
-    NaN where too few are counted: no mean of none, and no variance of one's own of one.
+    NaN where too few are counted: a mean needs one, a variance of each example two.
     """
     count = counted.sum(dim=0)
     mean = torch.where(counted, log_odds, 0.0).sum(dim=0) / count

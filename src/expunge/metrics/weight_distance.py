@@ -15,10 +15,10 @@ class WeightDistanceConfig:
 
 @metric(better="lower")
 def measure(subject: Subject, config: WeightDistanceConfig, context: Context) -> dict[str, float]:
-    """L2 distance of the weights to the original and to the retrained model, beside that of doing nothing.
+    """L2 distance of the weights to the original and to the retrained model, beside that of the original.
 
     With weights w, those of the original w_o and of the retrained model w_r: ``to_original`` is ``|w - w_o|``,
-    ``to_reference`` is ``|w - w_r|``, and ``relative_to_reference`` is ``|w - w_r| / |w_r|``. Doing nothing has
+    ``to_reference`` is ``|w - w_r|``, and ``relative_to_reference`` is ``|w - w_r| / |w_r|``. The original has
     ``nothing_to_reference``, ``|w_o - w_r|``, and ``nothing_relative_to_reference``, ``|w_o - w_r| / |w_r|``;
     ``relative_to_nothing`` is ``|w - w_r| / |w_o - w_r|``: 0 for the retrained model and 1 for the original.
     """

@@ -92,13 +92,13 @@ class GapScale:
 
 
 MOST_RELATIVE = 2.0
-"""The largest distance, relative to doing nothing, that charts show."""
+"""The largest relative distance that charts show."""
 
 
 def gap_scale(judge: Measure, height: float, high: float) -> GapScale:
     """The scale of the metric by which methods are ranked, for values up to ``high``.
 
-    Of distances relative to doing nothing, which may be of any size, it shows those up to :data:`MOST_RELATIVE`.
+    Relative distances are unbounded: it shows those up to :data:`MOST_RELATIVE`.
     """
     title = f"{judge.title} ({judge.unit})" if judge.unit else judge.title
     most = min(high, MOST_RELATIVE) if judge == RELATIVE else high
@@ -122,7 +122,7 @@ def shortened(label: str, most: int = 26) -> str:
 
 
 def svg(chart: alt.LayerChart) -> str:
-    """The SVG of a chart, in the house style."""
+    """The SVG of a chart, in the common style."""
     styled = (
         chart.configure(font=FONT, background="white", padding=4)
         .configure_view(stroke=None)

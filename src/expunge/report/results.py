@@ -28,7 +28,7 @@ REFERENCE = "retrain"
 """The label of the reference: the model retrained without the forget set."""
 
 BASELINE = "original"
-"""The label of doing nothing: the model as it was trained."""
+"""The label of the original: the model before unlearning."""
 
 PLAIN = "dense"
 """The name of the scenario whose text is empty, beside others."""
@@ -43,7 +43,7 @@ class Row:
     seed: int
     """The seed of the unlearning."""
     status: Status
-    """How the run stands; one that is being made counts as pending."""
+    """How the run stands; one in progress counts as pending."""
     reason: str | None = None
     """Why it failed."""
     metrics: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
@@ -107,7 +107,7 @@ class Losses:
 def load(folder: Path) -> Results:
     """The evaluations of a folder: those that ``bench.json`` lists, else all that are there.
 
-    A run directory has the last word on its own status, because a killed bench leaves its list behind the facts.
+    The status in a run directory takes precedence, because the list of a killed bench may be out of date.
 
     Raises:
         RequestError: The folder holds no evaluations, or a file in it is missing or garbled.

@@ -60,7 +60,7 @@ def _value(place: tuple[float, Part]) -> float:
 
 
 def _title(name: str) -> str:
-    """The name of a varied number for people: ``batch_size=`` is ``batch size``."""
+    """The displayed name of a varied number: ``batch_size=`` is ``batch size``."""
     unit = " (%)" if name.endswith("%") else ""
     words = "examples to forget" if name.startswith("forget=") else name.rstrip("%=").replace("_", " ")
     return f"{words}{unit}"

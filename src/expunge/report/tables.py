@@ -38,7 +38,7 @@ class Measure:
     headline: bool = False
     """Whether it stands in the main table."""
     decimals: int | None = None
-    """Digits after the point; by default three digits that count."""
+    """Digits after the point; three significant digits by default."""
 
     @property
     def head(self) -> str:
@@ -58,8 +58,8 @@ SPARSITY = Measure("sparsity", "Sparsity", "sparsity", "%", True, False, 1)
 DISTANCE = Measure("weight_distance.to_reference", "Distance", "distance of the weights to the retrained model's")
 RELATIVE = Measure(
     "weight_distance.relative_to_nothing",
-    "Share of nothing",
-    "distance to retraining relative to doing nothing",
+    "Relative distance",
+    "distance to retraining divided by that of the original",
     decimals=3,
 )
 
@@ -68,7 +68,7 @@ KNOWN = (
     TOW,
     Measure("tow.tow_mia", "ToW-MIA", "tug-of-war with membership attack", decimals=3),
     TIME,
-    Measure("run_time.precompute", "Precompute", "run time of the preparation", "s"),
+    Measure("run_time.precompute", "Precompute", "run time of the precomputation", "s"),
     Measure("run_time.unlearn", "Unlearn", "run time of the unlearning", "s"),
     Measure("validation_accuracy", "VA", "validation accuracy", "%", True, False, 1),
     SPARSITY,
@@ -90,11 +90,12 @@ KNOWN = (
         for split in ("forget", "retain", "test")
         for word in ("Pearson", "Spearman")
     ),
-    Measure("weight_distance.nothing_to_reference", "Distance of nothing", "that distance, had nothing been done"),
-    Measure("weight_distance.relative_to_reference", "Relative distance", "distance of the weights to the retrained "
-            "model's, as a share of their norm"),
-    Measure("weight_distance.nothing_relative_to_reference", "Relative distance of nothing", "that share, had nothing "
-            "been done"),
+    Measure("weight_distance.nothing_to_reference", "Distance of original", "distance of the original's "
+            "weights to the retrained model's"),
+    Measure("weight_distance.relative_to_reference", "Distance / norm", "distance of the weights to the retrained "
+            "model's, divided by their norm"),
+    Measure("weight_distance.nothing_relative_to_reference", "Distance / norm of original", "distance of the "
+            "original's weights to the retrained model's, divided by their norm"),
     Measure("weight_distance.to_original", "Moved", "distance of the weights to the original's"),
 )  # fmt: skip
 """The metrics that have a name of their own in the field, in the order of columns; others follow by name."""
@@ -109,12 +110,12 @@ class Cell:
     std: float | None
     """Sample standard deviation over seeds; None for one seed."""
     gap: float | None
-    """Mean absolute difference from retraining; None without a retrained model, or where it means nothing."""
+    """Mean absolute difference from retraining; None without a retrained model, or where it is undefined."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One method: how many of its runs ended well, and its metrics."""
+    """One method: how many of its runs finished, and its metrics."""
 
     label: str
     finished: int
@@ -127,7 +128,7 @@ class Line:
 
     @property
     def note(self) -> str:
-        """What kept runs of it from finishing; empty if nothing did."""
+        """Which of its runs failed or are pending; empty if none."""
         pending = self.total - self.finished - self.failed
         parts = [f"{self.failed} of {self.total} failed: {'; '.join(self.failures)}"] if self.failed else []
         return "; ".join([*parts, f"{pending} of {self.total} pending"] if pending else parts)
@@ -173,7 +174,7 @@ class Summary:
 
     @property
     def noted(self) -> bool:
-        """Whether some method has something to be said of its runs."""
+        """Whether some method has a note on its runs."""
         return any(line.note for line in self.lines)
 
     @property
@@ -204,15 +205,15 @@ class Part:
 
 
 def spoken(scenario: str) -> str:
-    """The name of a scenario for people: never empty, and with a blank after each comma."""
+    """The displayed name of a scenario: never empty, and with a blank after each comma."""
     return re.sub(r",\s*", ", ", scenario or PLAIN)
 
 
 def summarise(results: Results) -> Summary:
     """Mean, sample standard deviation and gap of every metric of every method.
 
-    Methods are ranked by the average gap; where trainings were recorded, so that retraining walks along the same
-    batches and the distance of weights means something, by that distance, which then stands in the main table.
+    Methods are ranked by the average gap; where trainings were recorded, so that retraining uses the same
+    batches and the distance of weights is meaningful, by that distance, which then stands in the main table.
     """
     cells = _cells(results.rows)
     names = {name for found in cells.values() for name in found}
@@ -316,7 +317,7 @@ MISSING = "\N{EN DASH}"
 
 
 def text(value: float | None, measure: Measure) -> str:
-    """A value of a metric as people read it."""
+    """A value of a metric as tables show it."""
     if value is None:
         return MISSING
     return f"{value:.{_decimals(value, measure)}f}" if _plain(value, measure) else f"{value:.2e}"
@@ -341,7 +342,7 @@ def _plain(value: float, measure: Measure) -> bool:
 
 
 def _decimals(value: float, measure: Measure) -> int:
-    """Those of the metric; else so many that three digits count, but not over four, of seconds three."""
+    """Those of the metric; else as many as give three significant digits, at most four (three for seconds)."""
     if measure.decimals is not None:
         return measure.decimals
     size = math.floor(math.log10(abs(value))) if value else 0

@@ -98,8 +98,8 @@ def _point(line: Line, judge: Measure) -> Point | None:
 def tradeoff(summary: Summary, width: int, height: int) -> str | None:
     """Nearness to retraining (square-root scale) against run time (seconds, log scale), both better when small.
 
-    Nearness is the metric that ranks methods. The original model is a level line: what lies above it forgets worse
-    than doing nothing. None where no method has both numbers.
+    Nearness is the metric that ranks methods. The original model is a level line: what lies above it is further from
+    retraining than the original. None where no method has both numbers.
     """
     shown = points(summary)
     if not any(point.label != REFERENCE for point in shown):
@@ -108,7 +108,7 @@ def tradeoff(summary: Summary, width: int, height: int) -> str | None:
     level = baseline.cells.get(summary.judge.name) if baseline else None
     seconds, high = _ranges(shown, level)
     frame = Frame(width, seconds, gap_scale(summary.judge, height, high))
-    nothing = f"original, doing nothing: {spread(level, summary.judge)}"
+    nothing = f"original: {spread(level, summary.judge)}"
     behind = [*_guides(frame, shown, level), *_spreads(frame, shown)]
     layers = [*behind, *_marks(frame, shown), *_labels(frame, shown, level, nothing)]
     return svg(alt.layer(*layers).properties(width=width, height=height))
@@ -123,7 +123,7 @@ def _ranges(shown: Sequence[Point], level: Cell | None) -> tuple[tuple[float, fl
 
 
 def _guides(frame: Frame, shown: Sequence[Point], level: Cell | None) -> list[alt.Chart]:
-    """The level of doing nothing and the time of retraining."""
+    """The level of the original and the time of retraining."""
     down = _guide_lines(frame, shown, None)
     across = [line for line in _guide_lines(frame, shown, level) if line not in down]
     return [*_rules(frame, across, Stroke(GREY, 1.0, (5, 4))), *_rules(frame, down, Stroke(GREEN, 1.0, (5, 4)))]
@@ -209,12 +209,12 @@ TEXT_HEIGHT = 15.0
 
 
 def text_width(text: str) -> float:
-    """A generous guess at the width of 12-pixel text."""
+    """An upper estimate of the width of 12-pixel text."""
     return 7.0 * len(text) + 2
 
 
 def _level_words(frame: Frame, level: Cell, words: str, taken: Sequence[Box]) -> Words:
-    """The words on the level of doing nothing, above it where it is freest."""
+    """The label of the level of the original, above it where it overlaps least."""
     top = frame.y(level.mean) - TEXT_HEIGHT - 2
     wide = text_width(words)
     lefts = [4 + part / 10 * max(frame.width - wide - 8, 0.0) for part in range(11)]

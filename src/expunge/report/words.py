@@ -74,7 +74,7 @@ def _nearest_of(part: Part) -> str:
 
 
 def _nearest(summary: Summary) -> list[str]:
-    """The nearest method, those that it cannot be told from, and how doing nothing compares."""
+    """The nearest method, those that it cannot be told from, and how the original compares."""
     judge = summary.judge.name
     known = [line for line in summary.lines if line.label not in (REFERENCE, BASELINE) and judge in line.cells]
     baseline = summary.line(BASELINE)
@@ -87,23 +87,23 @@ def _nearest(summary: Summary) -> list[str]:
     if baseline is None or nothing is None:
         return [sentence, *_ties(known, summary)]
     if nothing.mean <= gap.mean:
-        return [f"No method came nearer to retraining than doing nothing ({_left(baseline, summary)}); {sentence}"]
-    return [f"{sentence[:-1]}; doing nothing leaves {_left(baseline, summary)}.", *_ties(known, summary)]
+        return [f"No method came nearer to retraining than the original ({_left(baseline, summary)}); {sentence}"]
+    return [f"{sentence[:-1]}; the original has {_left(baseline, summary)}.", *_ties(known, summary)]
 
 
 def _far(line: Line, summary: Summary) -> str:
-    """How far a method ends from retraining."""
+    """The distance or gap of a method from retraining."""
     cell = line.cells[summary.judge.name]
     if summary.judge == RELATIVE:
-        return f"its weights keep {spread(cell, summary.judge)} of the distance that doing nothing leaves"
+        return f"its relative distance is {spread(cell, summary.judge)} (that of the original is 1)"
     return f"its average gap is {spread(cell, summary.judge)} points"
 
 
 def _left(baseline: Line, summary: Summary) -> str:
-    """How far doing nothing ends from retraining."""
+    """The distance or gap of the original from retraining."""
     if summary.judge == RELATIVE:
         return f"a distance of {spread(baseline.cells.get(DISTANCE.name), DISTANCE)}"
-    return f"{spread(baseline.cells[summary.judge.name], summary.judge)} points"
+    return f"an average gap of {spread(baseline.cells[summary.judge.name], summary.judge)} points"
 
 
 def _cost(line: Line, summary: Summary) -> str:
@@ -136,7 +136,7 @@ def _outcome(results: Results) -> str:
     failed = [row for row in results.rows if row.status == "failed"]
     pending = sum(row.status == "pending" for row in results.rows)
     verb = "is" if pending == 1 else "are"
-    waiting = f" {pending} of {_count(total, 'run')} {verb} still to be made." if pending else ""
+    waiting = f" {pending} of {_count(total, 'run')} {verb} pending." if pending else ""
     if failed:
         names = _listed(list(dict.fromkeys(row.label for row in failed)))
         return f"{len(failed)} of {_count(total, 'run')} failed ({names}).{waiting}"

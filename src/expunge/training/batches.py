@@ -1,4 +1,4 @@
-"""Steps on forget and retain images mixed in one batch, and batches without end."""
+"""Steps on forget and retain images mixed in one batch, and an infinite iterator of batches."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,7 +11,7 @@ from expunge.training.stepper import Objective, Stepper
 
 
 def cycle(images: ImageSet, size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Batches without end: each pass is shuffled and augmented anew."""
+    """An infinite iterator of batches: each pass is shuffled and augmented anew."""
     while True:
         yield from images.batches(size, generator)
 

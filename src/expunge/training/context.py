@@ -49,7 +49,7 @@ class Context:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds per phase."""
     notes: dict[str, object] = field(default_factory=dict[str, object])
-    """What a method found out on the way and its user should know, JSON-ready: it goes into the result."""
+    """Notes of the method for its user, JSON-ready: they go into the result."""
     steppers: list[Stepper] = field(default_factory=list)
     """The steppers made so far: their losses are the history of the run."""
     _phases: list[str] = field(default_factory=list[str], init=False, repr=False)

@@ -57,12 +57,12 @@ class Training:
     rule: Rule = Rule(lr=0.1, schedule="cosine", warmup=0.05)
     """The update rule."""
     record: bool = False
-    """Keep what is needed to walk along the training again, which hessian_free and trajectory_influence differentiate.
+    """Keep what is needed to replay the training, which hessian_free and trajectory_influence differentiate.
     Such a training is of plain steps of SGD in evaluation mode, without augmentation, with the L2 term in the loss."""
     fixed_order: bool = False
     """With record: the same order of examples in every epoch, as published; else a new order in each."""
     stop_after: int | None = None
-    """Stop after this many epochs, in the middle of the schedule: a point for pruned models to go back to."""
+    """Stop after this many epochs, in the middle of the schedule: a checkpoint to rewind pruned models to."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -71,6 +71,6 @@ class Training:
         if self.record:
             differentiable(self.rule)
         if self.record and self.stop_after is not None:
-            raise RequestError("a recorded training goes to its end: leave out stop_after; prune it without rewind")
+            raise RequestError("a recorded training must be complete: leave out stop_after; prune it without rewind")
         if self.fixed_order and not self.record:
             raise RequestError("fixed_order is for recorded trainings: add record, or leave it out")

@@ -21,7 +21,7 @@ def check(rate: float, scope: str = "global") -> None:
     """Raise a RequestError unless ``rate`` is in [0, 1) and there is such a scope."""
     checks.between(0, 1, rate=rate)
     if rate == 1:
-        raise RequestError("rate must be below 1, got 1: something must be left of the model")
+        raise RequestError("rate must be below 1, got 1: not every weight can be pruned")
     checks.one_of(("global", "layer"), scope=scope)
 
 

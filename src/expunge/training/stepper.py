@@ -25,7 +25,7 @@ Objective = Callable[[], Tensor]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 CHECK_EVERY = 64
-"""Steps between two looks at the losses on the device: the only place where a step waits for it."""
+"""Steps between two checks of the losses on the device: the only place where a step waits for it."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def native_bfloat16(device: torch.device) -> bool:
 
 
 class _Update:
-    """One rule at work: its optimizer, its masks, and how it takes a step."""
+    """The state of one rule: its optimizer, its masks, and how it takes a step."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class _Update:
         """Entries that may not move."""
         self.pruned: list[Tensor] | None = None
         """Entries that are zero and stay so."""
-        self.still = self.frozen
+        self.masked = self.frozen
         """Entries that are either: they take no gradient."""
         if sparsity is not None:
             self.sparsify(sparsity)
@@ -231,7 +231,7 @@ class _Update:
         A weight that is zero must not leave zero even once, by decay or by a perturbation: the gradient is masked too.
         """
         self.pruned = _outside(mask, self.model)
-        self.still = _either(self.frozen, self.pruned)
+        self.masked = _either(self.frozen, self.pruned)
         for weight, pruned in zip(self.weights, self.pruned or [], strict=True):
             weight.masked_fill_(pruned, 0.0)
             for _, moment in self._moments(weight):
@@ -245,8 +245,8 @@ class _Update:
         optimizers.configure(self.optimizer, self.rule, rate)
         self._gradient(objectives, autocast, losses)
         with torch.no_grad():
-            if self.still is not None and not self._leaks():
-                self._clear_gradient(self.still)
+            if self.masked is not None and not self._leaks():
+                self._clear_gradient(self.masked)
             if self.rule.clip is not None:
                 nn.utils.clip_grad_norm_(self.weights, self.rule.clip)
             before = self._before()
@@ -271,8 +271,8 @@ class _Update:
             self._backward(objectives, autocast)
         with torch.no_grad():
             torch._foreach_copy_(weights, saved)  # pyright: ignore
-            if self._leaks() and self.still is not None:
-                self._clear_gradient(self.still)  # of the perturbed gradient alone
+            if self._leaks() and self.masked is not None:
+                self._clear_gradient(self.masked)  # of the perturbed gradient alone
             sign = 1.0 if rule.sharpness == "min" else -1.0
             for weight, gradient in zip(weights, clean, strict=True):
                 perturbed = weight.grad if weight.grad is not None else gradient
@@ -324,7 +324,7 @@ class _Update:
         if self.pruned is not None:
             for weight, pruned in zip(self.weights, self.pruned, strict=True):
                 weight.masked_fill_(pruned, 0.0)
-        without_moments = self.pruned if self.shared or self._leaks() else self.still
+        without_moments = self.pruned if self.shared or self._leaks() else self.masked
         if without_moments is not None:
             for weight, where in zip(self.weights, without_moments, strict=True):
                 for _, state in self._moments(weight):

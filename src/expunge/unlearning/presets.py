@@ -1,4 +1,4 @@
-"""From words to unlearnings and back: presets, the text form, options by name, the label in tables."""
+"""Names of unlearnings: presets, the text form, options by name, the label in tables."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace

@@ -52,13 +52,13 @@ def load(config: LfwConfig) -> Dataset:
 
     Classes are the people with ``least`` to ``most`` images, in alphabetical order. A fifth of each one's images is
     the test set, drawn by ``seed``. Images are in RGB order and normalised by ImageNet's mean and deviation; nothing is
-    rotated. (The code of arXiv:2404.01712 takes blue for red, rotates test images too, and draws a fifth of all images,
+    rotated. (The code of arXiv:2404.01712 swaps red and blue, rotates test images too, and draws a fifth of all images,
     not of each person's.)
 
     Memory: 3 crop^2 bytes an image, which is 0.19 GB for the 1,230 images of the 29 people.
 
     Raises:
-        RequestError: Nobody has so many images, or an image is damaged or smaller than the crop.
+        RequestError: No person has so many images, or an image is damaged or smaller than the crop.
     """
     root = _assemble.existing_folder(config.path)
     people = _people(root, config)
@@ -81,7 +81,7 @@ def _people(root: Path, config: LfwConfig) -> dict[str, list[Path]]:
     if not people:
         richest = max((len(found) for found in everyone.values()), default=0)
         raise RequestError(
-            f"{root} holds nobody with {config.least} to {config.most} images, the most being {richest}: change least "
+            f"{root} has no person with {config.least} to {config.most} images, the most being {richest}: change least "
             "and most, or name the folder that holds a folder of .jpg images per person"
         )
     unreadable = [name for name in people if not name.isprintable()]
