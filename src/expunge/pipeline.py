@@ -124,7 +124,7 @@ def _prune(wanted: PruneConfig, before: Mapping[str, RunDirectory], draft: Draft
     if not plugin.mark.trained:
         _go_back(model, before)
     with context.phase("prune"), context.seeded():
-        mask = plugin.function(model, data.train.shape, wanted.pruner, context)
+        mask = plugin.call(model, data.train.shape, wanted.pruner, context)
     context.sparsity = cast("Mask", mask)
     _go_back(model, before)
     with context.phase("train"), context.seeded():

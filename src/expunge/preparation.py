@@ -44,7 +44,7 @@ class Poisoned:
 def prepare(wanted: DataConfig) -> Prepared:
     """Load and split the data, on the CPU."""
     plugin = registry.of_config("data", wanted.source)
-    dataset = cast("Dataset", plugin.function(wanted.source))
+    dataset = cast("Dataset", plugin.call(wanted.source))
     pool = _limited(dataset.train, wanted.limit, wanted.seed, "train")
     train, validation = splits.class_balanced(
         pool.labels, wanted.validation, randomness.generator(wanted.seed, "split")
@@ -76,5 +76,5 @@ def build(wanted: Original, dataset: Dataset) -> nn.Module:
     """The untrained model of this configuration, with its input step, on the CPU."""
     plugin = registry.of_config("models", wanted.model)
     with randomness.seeded(randomness.generator(wanted.seed, "initialisation")):
-        network = cast("nn.Module", plugin.function(wanted.model, dataset.train.shape, dataset.num_classes))
+        network = cast("nn.Module", plugin.call(wanted.model, dataset.train.shape, dataset.num_classes))
     return with_normalisation(network, dataset.mean, dataset.std)

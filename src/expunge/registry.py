@@ -1,7 +1,8 @@
 """Plug-ins: marked functions in files of their own, found by scanning and by entry points.
 
 A plug-in is a function; its name is the name of its file, its configuration is the frozen dataclass
-that annotates its ``config`` parameter. Nothing is entered in a list: importing has no side effect,
+that annotates its ``config`` parameter. A plug-in without options leaves that parameter out, and the registry
+makes an empty configuration class for it. Nothing is entered in a list: importing has no side effect,
 and :func:`plugins` scans the package of a kind, then the entry points ``expunge.<kind>``.
 """
 
@@ -11,7 +12,7 @@ import inspect
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, make_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType, ModuleType
@@ -26,7 +27,10 @@ _MARK = "__expunge_plugin__"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plug-in: where its files are and which parameters its functions take, in order."""
+    """One kind of plug-in: where its files are and which parameters its functions take, in order.
+
+    A function without options leaves out ``config``.
+    """
 
     package: str
     singular: str
@@ -69,6 +73,18 @@ class Plugin:
     config: type
     mark: Mark
     summary: str = field(default="")
+    has_options: bool = True
+    """Whether the function takes a configuration; if not, the registry made the class, which has no fields."""
+
+    def call(self, *arguments: object) -> object:
+        """The result of the function, given all arguments of its kind in order.
+
+        The configuration among them reaches the function only where it has options.
+        """
+        if not self.has_options:
+            place = KINDS[self.mark.kind].parameters.index("config")
+            arguments = (*arguments[:place], *arguments[place + 1 :])
+        return self.function(*arguments)
 
 
 def method(
@@ -197,14 +213,39 @@ def _marked(kind: str, module: ModuleType) -> Callable[..., object]:
 def _plugin(kind: str, name: str, function: Callable[..., object]) -> Plugin:
     mark: Mark = getattr(function, _MARK)
     parameters = tuple(inspect.signature(function).parameters)
-    if mark.kind != kind or parameters != KINDS[kind].parameters:
-        wanted = ", ".join(KINDS[kind].parameters)
-        raise TypeError(f"{name}: a {KINDS[kind].singular} takes ({wanted}), got ({', '.join(parameters)})")
-    config = cast("type", get_type_hints(function)["config"])
+    all_parameters = KINDS[kind].parameters
+    without_options = tuple(parameter for parameter in all_parameters if parameter != "config")
+    if mark.kind != kind or parameters not in (all_parameters, without_options):
+        wanted = ", ".join(all_parameters)
+        raise TypeError(
+            f"{name}: a {KINDS[kind].singular} takes ({wanted}), without config if it has no options, "
+            f"got ({', '.join(parameters)})"
+        )
+    has_options = "config" in parameters
+    config = cast("type", get_type_hints(function)["config"]) if has_options else _empty_config(name, function)
     if not _is_frozen_dataclass(config):
         raise TypeError(f"{name}: config must be annotated with a frozen dataclass, got {config!r}")
     summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "")
-    return Plugin(name, function, config, mark, summary)
+    return Plugin(name, function, config, mark, summary, has_options)
+
+
+@cache
+def _empty_config(name: str, function: Callable[..., object]) -> type:
+    """The configuration class of a plug-in without options: one per function, named like a written one.
+
+    No module holds the class, so its values are pickled by the function they belong to.
+    """
+
+    def reduce(_: object) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return _empty_value, (name, function)
+
+    title = "".join(word.capitalize() for word in name.split("_"))
+    namespace = {"__doc__": "No options.", "__module__": function.__module__, "__reduce__": reduce}
+    return make_dataclass(f"{title}Config", [], frozen=True, namespace=namespace)
+
+
+def _empty_value(name: str, function: Callable[..., object]) -> object:
+    return _empty_config(name, function)()
 
 
 def _is_frozen_dataclass(config: type) -> bool:

@@ -1,19 +1,12 @@
 """Doing nothing: the baseline that every method must beat."""
 
-from dataclasses import dataclass
-
 from torch import nn
 
 from expunge.context import Context, UnlearningData
 from expunge.registry import method
 
 
-@dataclass(frozen=True)
-class OriginalConfig:
-    """There is nothing to choose."""
-
-
 @method(reference="the original model", aliases=("raw", "nothing"), roles=())
-def unlearn(model: nn.Module, data: UnlearningData, config: OriginalConfig, context: Context) -> nn.Module:
+def unlearn(model: nn.Module, data: UnlearningData, context: Context) -> nn.Module:
     """Leave the model as it is."""
     return model

@@ -1,19 +1,12 @@
 """Attack success rate (ASR)."""
 
-from dataclasses import dataclass
-
 from expunge.context import Context
 from expunge.evaluation import Subject
 from expunge.registry import metric
 
 
-@dataclass(frozen=True)
-class AttackSuccessRateConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="lower")
-def measure(subject: Subject, config: AttackSuccessRateConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Attack success rate, ASR: percent of triggered test images of other classes that are taken for the target class.
 
     Only where the training data had a backdoor.

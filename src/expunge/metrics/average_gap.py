@@ -1,7 +1,6 @@
 """The average gap to the retrained model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from expunge.context import Context
@@ -12,13 +11,8 @@ NEEDS = ("unlearning_accuracy", "remaining_accuracy", "test_accuracy", "membersh
 PARTS = ("unlearning_accuracy", "remaining_accuracy", "test_accuracy", "membership_svc.confidence")
 
 
-@dataclass(frozen=True)
-class AverageGapConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="lower", needs=NEEDS)
-def measure(subject: Subject, config: AverageGapConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Mean over UA, RA, TA and membership (confidence) of the distance to the retrained model, in points."""
     if subject.reference is None:
         return {}

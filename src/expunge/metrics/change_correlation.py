@@ -1,7 +1,5 @@
 """Whether unlearning changes each example's loss as retraining does."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.stats import rankdata
 
@@ -14,13 +12,8 @@ from expunge.registry import metric
 SPLITS = ("forget", "retain", "test")
 
 
-@dataclass(frozen=True)
-class ChangeCorrelationConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="higher")
-def measure(subject: Subject, config: ChangeCorrelationConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Correlation of each example's change of loss, from the original to this model and to the retrained one.
 
     The change that an unlearning method predicts beside the one that happens: ``pearson`` for its size, ``spearman``

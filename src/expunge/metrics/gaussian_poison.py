@@ -1,6 +1,5 @@
 """The Gaussian-poison audit."""
 
-from dataclasses import dataclass
 from statistics import NormalDist
 
 from torch import Tensor
@@ -13,13 +12,8 @@ THRESHOLD = NormalDist().inv_cdf(0.99)
 """What one in a hundred scores exceeds if nothing is remembered: 2.326."""
 
 
-@dataclass(frozen=True)
-class GaussianPoisonConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="reference")
-def measure(subject: Subject, config: GaussianPoisonConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """How well the model remembers noise added to training images (Pawelczyk et al. 2024, arXiv:2406.17216).
 
     ``mean`` is the mean score (:func:`expunge.poison_score.gaussian_poison_scores`), 0 without memory;

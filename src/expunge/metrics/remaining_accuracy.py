@@ -1,18 +1,11 @@
 """Remaining accuracy (RA)."""
 
-from dataclasses import dataclass
-
 from expunge.context import Context
 from expunge.evaluation import Subject
 from expunge.registry import metric
 
 
-@dataclass(frozen=True)
-class RemainingAccuracyConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="reference")
-def measure(subject: Subject, config: RemainingAccuracyConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Remaining accuracy, RA: the accuracy on the retain set, in percent."""
     return {"remaining_accuracy": subject.predictions("retain").accuracy()}

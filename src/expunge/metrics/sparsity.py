@@ -1,19 +1,12 @@
 """Sparsity."""
 
-from dataclasses import dataclass
-
 from expunge.context import Context
 from expunge.evaluation import Subject
 from expunge.registry import metric
 
 
-@dataclass(frozen=True)
-class SparsityConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="reference")
-def measure(subject: Subject, config: SparsityConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Share of prunable weights that are zero by the sparsity mask, in percent; absent where the model is dense."""
     total = sum(kept.numel() for kept in subject.sparsity.values())
     pruned = sum(int((~kept).sum()) for kept in subject.sparsity.values())

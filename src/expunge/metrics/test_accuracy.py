@@ -1,18 +1,11 @@
 """Test accuracy (TA)."""
 
-from dataclasses import dataclass
-
 from expunge.context import Context
 from expunge.evaluation import Subject
 from expunge.registry import metric
 
 
-@dataclass(frozen=True)
-class TestAccuracyConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="reference")
-def measure(subject: Subject, config: TestAccuracyConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Test accuracy, TA: the accuracy on the test images of classes that are still retained, in percent."""
     return {"test_accuracy": subject.predictions("test").accuracy()}

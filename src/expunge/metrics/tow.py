@@ -1,7 +1,6 @@
 """Tug-of-war: forgetting, retaining and generalising as the retrained model does, at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 
 from expunge.context import Context
@@ -11,13 +10,8 @@ from expunge.registry import metric
 KEEP = ("remaining_accuracy", "test_accuracy")
 
 
-@dataclass(frozen=True)
-class TowConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="higher", needs=("unlearning_accuracy", *KEEP, "membership_svc"))
-def measure(subject: Subject, config: TowConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Tug-of-war, the product of 1 - absolute gap/100 over UA, RA and TA, in [0, 1]; ``tow_mia`` has membership for UA.
 
     Zhao et al. 2024 (arXiv:2406.01257), with the absolute value of each gap.

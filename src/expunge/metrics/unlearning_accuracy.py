@@ -1,18 +1,11 @@
 """Unlearning accuracy (UA)."""
 
-from dataclasses import dataclass
-
 from expunge.context import Context
 from expunge.evaluation import Subject
 from expunge.registry import metric
 
 
-@dataclass(frozen=True)
-class UnlearningAccuracyConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="reference")
-def measure(subject: Subject, config: UnlearningAccuracyConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Unlearning accuracy, UA: 100 minus the accuracy on the forget set, in percent."""
     return {"unlearning_accuracy": 100 - subject.predictions("forget").accuracy()}

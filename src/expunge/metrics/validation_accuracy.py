@@ -1,19 +1,12 @@
 """Validation accuracy (VA)."""
 
-from dataclasses import dataclass
-
 from expunge.context import Context
 from expunge.evaluation import Subject
 from expunge.registry import metric
 
 
-@dataclass(frozen=True)
-class ValidationAccuracyConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="reference")
-def measure(subject: Subject, config: ValidationAccuracyConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Validation accuracy, VA: the accuracy on validation images of retained classes, in percent; absent without any.
 
     It serves to choose hyperparameters, so that the test set need not.

@@ -1,20 +1,13 @@
 """Distance of weights."""
 
-from dataclasses import dataclass
-
 from expunge import parameters
 from expunge.context import Context
 from expunge.evaluation import Subject
 from expunge.registry import metric
 
 
-@dataclass(frozen=True)
-class WeightDistanceConfig:
-    """There is nothing to choose."""
-
-
 @metric(better="lower")
-def measure(subject: Subject, config: WeightDistanceConfig, context: Context) -> dict[str, float]:
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """L2 distance of the weights to the original and to the retrained model, beside that of doing nothing.
 
     With weights w, those of the original w_o and of the retrained model w_r: ``to_original`` is ``|w - w_o|``,

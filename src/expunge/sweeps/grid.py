@@ -9,7 +9,6 @@ from expunge import config, naming, plans
 from expunge.config import Choice
 from expunge.data.forgetting import parse_forget
 from expunge.errors import RequestError
-from expunge.methods.original import OriginalConfig
 from expunge.plans import DENSE, DataConfig, EvaluateConfig, TrainConfig, UnlearnConfig
 from expunge.training import Training
 from expunge.unlearning import Unlearning
@@ -123,7 +122,8 @@ def _entries(wanted: Comparison) -> list[Entry]:
 
 def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:
     """Each different unlearning once, by its word, or by its full text where several have the same word."""
-    cells = {config.digest(cell): (word, word, cell) for word, cell in (("retrain", retrain), ("original", _NOTHING))}
+    always = (("retrain", retrain), ("original", naming.named("original")))
+    cells = {config.digest(cell): (word, word, cell) for word, cell in always}
     for text, word in map(labelled, methods):
         cell = naming.named(text)
         cells.setdefault(config.digest(cell), (word or naming.canonical(text.partition(":")[0]), text, cell))
@@ -135,9 +135,6 @@ def labelled(method: str) -> tuple[str, str]:
     """The text of a method, and the label that stands behind ``as``, if any."""
     text, _, label = method.partition(" as ")
     return text.strip(), label.strip()
-
-
-_NOTHING = Unlearning(OriginalConfig())
 
 
 def from_json(data: object) -> Comparison:

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expunge import naming, pipeline, plans, randomness
+from expunge import config, naming, pipeline, plans, randomness
 from expunge.context import Context
 from expunge.data.forgetting import parse_forget
 from expunge.errors import RequestError, RunError
 from expunge.evaluation import Subject, evaluate
-from expunge.metrics.average_gap import AverageGapConfig
 from expunge.plans import UnlearnConfig
 from expunge.runs import Store
 from expunge.sweeps import local
@@ -123,7 +122,7 @@ def _judge(store: Store, wanted: UnlearnConfig, reference: Subject | None, seed:
     if not len(splits["test"]):
         raise RequestError("the search needs a validation split: give the data a validation share above 0")
     judged = dataclasses.replace(found, splits=splits)
-    evaluate(judged, [AverageGapConfig()], Context(randomness.generator(seed, "evaluation")))
+    evaluate(judged, [config.parse("metrics", "average_gap")], Context(randomness.generator(seed, "evaluation")))
     return judged
 
 
