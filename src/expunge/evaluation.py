@@ -178,7 +178,7 @@ def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> d
         alone = replace(context, generator=randomness.child(context.generator, plugin.name))
         found = cast("dict[str, float]", plugin.call(subject, config, alone))
         for key, value in found.items():
-            subject.values[plugin.name if key == plugin.name else f"{plugin.name}.{key}"] = float(value)
+            subject.values[registry.full_name(plugin.name, key)] = float(value)
     return dict(subject.values)
 
 

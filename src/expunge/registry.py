@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass, make_dataclass
+from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType, ModuleType
@@ -50,13 +50,81 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One value that a metric returns: what it is, and how tables and reports show it."""
+
+    title: str
+    """What it is, in words."""
+    better: str = ""
+    """``higher``, ``lower``, ``reference`` (best where it equals the retrained model's), or empty: no value is best."""
+    name: str = ""
+    """The key under which the metric returns it, by default the metric's own name; the registry makes it the full
+    name, ``metric`` or ``metric.key``."""
+    short: str = ""
+    """The head of its column; by default the title."""
+    unit: str = ""
+    """The unit, such as ``%``, ``points`` or ``s``; none by default."""
+    range: tuple[float | None, float | None] = (None, None)
+    """The least and the largest value that it can have; None where there is no limit."""
+    retrained: float | None = None
+    """The value that the retrained model itself has, where that is always the same."""
+    meaning: str = ""
+    """What it says, in a sentence or two for the glossary of a report."""
+    column: int | None = None
+    """Its place among the columns of the main table; None: it is only in the table of all metrics."""
+    decimals: int | None = None
+    """Digits after the point; by default three digits that count."""
+
+    def __post_init__(self) -> None:
+        """Check the direction."""
+        if self.better not in ("higher", "lower", "reference", ""):
+            raise ValueError(f"better must be higher, lower, reference or empty, got {self.better!r}")
+
+    @property
+    def label(self) -> str:
+        """The short name, or the title where there is none."""
+        return self.short or self.title
+
+    @property
+    def head(self) -> str:
+        """The head of its column with the unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def compared(self) -> bool:
+        """Whether a value is judged by its distance from the retrained model's."""
+        return self.better == "reference"
+
+    @property
+    def headline(self) -> bool:
+        """Whether it stands in the main table."""
+        return self.column is not None
+
+    @property
+    def aim(self) -> str:
+        """Which values are good, in words; empty where none is best."""
+        if self.better == "reference":
+            return "best where it equals that of the retrained model"
+        known = "" if self.retrained is None else f"; the retrained model has {self.retrained:g}"
+        return f"{self.better} is better{known}" if self.better else known.removeprefix("; ")
+
+    @property
+    def limits(self) -> str:
+        """The range in words; empty where there are no limits."""
+        least, most = self.range
+        if least is None or most is None:
+            return "" if least is most else f"at least {least:g}" if most is None else f"at most {most:g}"
+        return f"from {least:g} to {most:g}"
+
+
+@dataclass(frozen=True)
 class Mark:
     """What a decorator leaves on a plug-in function."""
 
     kind: str
     aliases: tuple[str, ...] = ()
     reference: str = ""
-    better: str = ""
+    measures: tuple[Measure, ...] = ()
     needs: tuple[str, ...] = ()
     search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     roles: tuple[str, ...] = ("forget", "retain")
@@ -110,16 +178,16 @@ def method(
     return _marker(mark)
 
 
-def metric(*, better: str, needs: Iterable[str] = ()) -> Callable[[Function], Function]:
+def metric(*measures: Measure, needs: Iterable[str] = ()) -> Callable[[Function], Function]:
     """Mark ``f(subject, config, context) -> dict[str, float]`` as a metric.
 
     Args:
-        better: ``"higher"``, ``"lower"`` or ``"reference"`` (best where it equals the retrained model's).
+        measures: A description of each value that it returns.
         needs: Names of the metrics whose values this one reads from the subject.
     """
-    if better not in ("higher", "lower", "reference"):
-        raise ValueError(f"better must be higher, lower or reference, got {better!r}")
-    return _marker(Mark("metrics", better=better, needs=tuple(needs)))
+    if not measures:
+        raise ValueError("a metric describes each value that it returns by a Measure")
+    return _marker(Mark("metrics", measures=measures, needs=tuple(needs)))
 
 
 def source(*, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
@@ -226,7 +294,8 @@ def _plugin(kind: str, name: str, function: Callable[..., object]) -> Plugin:
     if not _is_frozen_dataclass(config):
         raise TypeError(f"{name}: config must be annotated with a frozen dataclass, got {config!r}")
     summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "")
-    return Plugin(name, function, config, mark, summary, has_options)
+    described = tuple(replace(measure, name=full_name(name, measure.name or name)) for measure in mark.measures)
+    return Plugin(name, function, config, replace(mark, measures=described), summary, has_options)
 
 
 @cache
@@ -274,6 +343,16 @@ def of_config(kind: str, config: object) -> Plugin:
         if type(config) is plugin.config:
             return plugin
     raise RequestError(f"{type(config).__name__} is the configuration of no {KINDS[kind].singular}")
+
+
+def full_name(metric: str, key: str) -> str:
+    """The name of a value that a metric returns under a key: the metric's own, or ``metric.key``."""
+    return metric if key == metric else f"{metric}.{key}"
+
+
+def measures() -> dict[str, Measure]:
+    """The description of every value of every metric by full name, in the order of metrics and of their values."""
+    return {measure.name: measure for plugin in plugins("metrics").values() for measure in plugin.mark.measures}
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

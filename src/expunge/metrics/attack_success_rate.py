@@ -2,10 +2,22 @@
 
 from expunge.context import Context
 from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 
-@metric(better="lower")
+@metric(
+    Measure(
+        "attack success rate",
+        "lower",
+        short="ASR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the test images of other classes that the model takes for the attacker's target once they "
+        "bear the attacker's trigger.",
+        column=50,
+        decimals=1,
+    )
+)
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Attack success rate, ASR: percent of triggered test images of other classes that are taken for the target class.
 

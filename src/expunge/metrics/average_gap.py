@@ -5,13 +5,26 @@ from statistics import fmean, pstdev
 
 from expunge.context import Context
 from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 NEEDS = ("unlearning_accuracy", "remaining_accuracy", "test_accuracy", "membership_svc")
 PARTS = ("unlearning_accuracy", "remaining_accuracy", "test_accuracy", "membership_svc.confidence")
 
 
-@metric(better="lower", needs=NEEDS)
+@metric(
+    Measure(
+        "average gap to retraining",
+        "lower",
+        short="Avg. gap",
+        unit="points",
+        range=(0, 100),
+        retrained=0,
+        meaning="Mean of the gaps in UA, RA, TA and MIA, in percentage points.",
+        column=60,
+        decimals=2,
+    ),
+    needs=NEEDS,
+)
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Mean over UA, RA, TA and membership (confidence) of the distance to the retrained model, in points."""
     if subject.reference is None:

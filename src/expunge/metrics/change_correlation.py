@@ -7,12 +7,29 @@ from expunge.context import Context
 from expunge.errors import RequestError
 from expunge.evaluation import Subject
 from expunge.membership import Floats
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 SPLITS = ("forget", "retain", "test")
 
 
-@metric(better="higher")
+def _described(split: str, coefficient: str) -> Measure:
+    """The description of one correlation on one split."""
+    kind = {"pearson": "size", "spearman": "order"}[coefficient]
+    return Measure(
+        f"{coefficient.capitalize()} correlation of the changes of loss by unlearning and by retraining, on {split} "
+        "examples",
+        "higher",
+        name=f"{split}_{coefficient}",
+        short=f"{coefficient.capitalize()}, {split}",
+        range=(-1, 1),
+        retrained=1,
+        meaning=f"Correlation over {split} examples of two changes of loss, by their {kind}: from the original to the "
+        "unlearned model, and from the original to the retrained one. Doing nothing has none.",
+        decimals=3,
+    )
+
+
+@metric(*(_described(split, coefficient) for split in SPLITS for coefficient in ("pearson", "spearman")))
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Correlation of each example's change of loss, from the original to this model and to the retrained one.
 

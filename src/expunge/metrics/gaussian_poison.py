@@ -6,13 +6,34 @@ from torch import Tensor
 
 from expunge.context import Context
 from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 THRESHOLD = NormalDist().inv_cdf(0.99)
 """What one in a hundred scores exceeds if nothing is remembered: 2.326."""
 
 
-@metric(better="reference")
+@metric(
+    Measure(
+        "mean Gaussian-poison score",
+        "reference",
+        name="mean",
+        short="Poison score",
+        meaning="How well the model remembers noise that was added to training images: the mean score, 0 without "
+        "memory.",
+        decimals=2,
+    ),
+    Measure(
+        "Gaussian-poison detection rate",
+        "reference",
+        name="true_positive_rate",
+        short="Poison TPR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the images with added noise whose score gives them away at a false positive rate of 1%, so 1 "
+        "without memory.",
+        decimals=1,
+    ),
+)
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """How well the model remembers noise added to training images (Pawelczyk et al. 2024, arXiv:2406.17216).
 

@@ -12,7 +12,7 @@ from expunge.context import Context
 from expunge.errors import RunError
 from expunge.evaluation import Predictions, Shadows, Subject
 from expunge.membership import Floats
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 Score = Callable[[Tensor, Shadows, bool], Tensor]
 
@@ -31,7 +31,59 @@ class LiraConfig:
     its own from 64 shadow models on."""
 
 
-@metric(better="reference")
+@metric(
+    Measure(
+        "likelihood-ratio attack, retained or forgotten: AUC",
+        "reference",
+        name="auc",
+        short="LiRA AUC",
+        range=(0, 1),
+        meaning="How well an attacker with shadow models tells retained from forgotten examples: the area under the "
+        "curve of true over false positives, 0.5 by guessing. A model that remembers what it was to forget has less "
+        "than the retrained one.",
+        decimals=3,
+    ),
+    Measure(
+        "members found by LiRA at 1% false alarms",
+        "reference",
+        name="tpr_at_1_percent",
+        short="LiRA TPR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the retained examples that the attacker with shadow models finds at 1% false alarms.",
+        decimals=1,
+    ),
+    Measure(
+        "members found by LiRA at 0.1% false alarms",
+        "reference",
+        name="tpr_at_0_1_percent",
+        short="LiRA TPR at 0.1%",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the retained examples that the attacker with shadow models finds at 0.1% false alarms.",
+        decimals=1,
+    ),
+    Measure(
+        "offline LiRA, forgotten or unseen: AUC",
+        "reference",
+        name="offline_auc",
+        short="Offline LiRA AUC",
+        range=(0, 1),
+        meaning="How well an attacker with shadow models that never saw them tells forgotten from unseen examples: 0.5 "
+        "after perfect forgetting.",
+        decimals=3,
+    ),
+    Measure(
+        "forgotten examples found by offline LiRA at 1% false alarms",
+        "reference",
+        name="offline_tpr_at_1_percent",
+        short="Offline LiRA TPR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the forgotten examples that the offline attacker finds at 1% false alarms.",
+        decimals=1,
+    ),
+)
 def measure(subject: Subject, config: LiraConfig, context: Context) -> dict[str, float]:
     """How well an attacker with shadow models tells retained (members) from forgotten examples (Carlini et al. 2022).
 

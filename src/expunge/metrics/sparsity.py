@@ -2,10 +2,20 @@
 
 from expunge.context import Context
 from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 
-@metric(better="reference")
+@metric(
+    Measure(
+        "sparsity",
+        "reference",
+        short="Sparsity",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the prunable weights that are zero; 0 for a dense model.",
+        decimals=1,
+    )
+)
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Share of prunable weights that are zero by the sparsity mask, in percent; absent where the model is dense."""
     total = sum(kept.numel() for kept in subject.sparsity.values())

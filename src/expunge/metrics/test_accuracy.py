@@ -2,10 +2,21 @@
 
 from expunge.context import Context
 from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 
-@metric(better="reference")
+@metric(
+    Measure(
+        "test accuracy",
+        "reference",
+        short="TA",
+        unit="%",
+        range=(0, 100),
+        meaning="Accuracy on examples that were in no training set.",
+        column=30,
+        decimals=1,
+    )
+)
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Test accuracy, TA: the accuracy on the test images of classes that are still retained, in percent."""
     return {"test_accuracy": subject.predictions("test").accuracy()}

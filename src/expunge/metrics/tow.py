@@ -5,12 +5,34 @@ from math import prod
 
 from expunge.context import Context
 from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 KEEP = ("remaining_accuracy", "test_accuracy")
 
 
-@metric(better="higher", needs=("unlearning_accuracy", *KEEP, "membership_svc"))
+@metric(
+    Measure(
+        "tug-of-war",
+        "higher",
+        short="ToW",
+        range=(0, 1),
+        retrained=1,
+        meaning="Product of 1 minus the gap (as a fraction) over UA, RA and TA.",
+        column=90,
+        decimals=3,
+    ),
+    Measure(
+        "tug-of-war with membership attack",
+        "higher",
+        name="tow_mia",
+        short="ToW-MIA",
+        range=(0, 1),
+        retrained=1,
+        meaning="Product of 1 minus the gap (as a fraction) over MIA, RA and TA.",
+        decimals=3,
+    ),
+    needs=("unlearning_accuracy", *KEEP, "membership_svc"),
+)
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Tug-of-war, the product of 1 - absolute gap/100 over UA, RA and TA, in [0, 1]; ``tow_mia`` has membership for UA.
 

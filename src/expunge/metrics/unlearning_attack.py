@@ -21,7 +21,7 @@ from expunge import membership, randomness, ranges
 from expunge.context import Context
 from expunge.evaluation import Subject
 from expunge.membership import Floats
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 Rows = npt.NDArray[np.int64]
 Answers = npt.NDArray[np.bool_]
@@ -51,7 +51,28 @@ class UnlearningAttackConfig:
         ranges.at_least(2, folds=self.folds)
 
 
-@metric(better="reference")
+@metric(
+    Measure(
+        "attack on the models before and after: AUC",
+        "reference",
+        name="auc",
+        short="MIAU AUC",
+        range=(0, 1),
+        meaning="How well an attacker with the outputs of the models before and after tells forgotten from retained "
+        "examples, tested on examples that the attacker has not learned from: 0.5 by guessing.",
+        decimals=3,
+    ),
+    Measure(
+        "forgotten examples found from the models before and after at 1% false alarms",
+        "reference",
+        name="tpr_at_1_percent",
+        short="MIAU TPR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the forgotten examples that the attacker with both models finds at 1% false alarms.",
+        decimals=1,
+    ),
+)
 def measure(subject: Subject, config: UnlearningAttackConfig, context: Context) -> dict[str, float]:
     """How well an attacker with the posteriors before and after tells forgotten from retained examples (MIAU).
 

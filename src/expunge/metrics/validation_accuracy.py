@@ -2,10 +2,20 @@
 
 from expunge.context import Context
 from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 
-@metric(better="reference")
+@metric(
+    Measure(
+        "validation accuracy",
+        "reference",
+        short="VA",
+        unit="%",
+        range=(0, 100),
+        meaning="Accuracy on the validation set, by which hyperparameters may be chosen.",
+        decimals=1,
+    )
+)
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Validation accuracy, VA: the accuracy on validation images of retained classes, in percent; absent without any.
 

@@ -3,10 +3,64 @@
 from expunge import parameters
 from expunge.context import Context
 from expunge.evaluation import Subject
-from expunge.registry import metric
+from expunge.registry import Measure, metric
 
 
-@metric(better="lower")
+@metric(
+    Measure(
+        "distance of the weights to the retrained model's",
+        "lower",
+        name="to_reference",
+        short="Distance",
+        range=(0, None),
+        retrained=0,
+        meaning="Euclidean distance of the weights to those of the retrained model.",
+        column=70,
+    ),
+    Measure(
+        "distance to retraining relative to doing nothing",
+        "lower",
+        name="relative_to_nothing",
+        short="Share of nothing",
+        range=(0, None),
+        retrained=0,
+        meaning="Distance of the weights to those of the retrained model as a share of the distance at which the "
+        "original model lies, which is doing nothing.",
+        column=80,
+        decimals=3,
+    ),
+    Measure(
+        "distance of the original's weights to the retrained model's",
+        name="nothing_to_reference",
+        short="Distance of nothing",
+        range=(0, None),
+        meaning="Euclidean distance of the original's weights to those of the retrained model.",
+    ),
+    Measure(
+        "distance of the weights to the retrained model's, as a share of the norm of the latter",
+        "lower",
+        name="relative_to_reference",
+        short="Relative distance",
+        range=(0, None),
+        retrained=0,
+        meaning="Euclidean distance of the weights to those of the retrained model, divided by the norm of the latter.",
+    ),
+    Measure(
+        "distance of the original's weights to the retrained model's, as a share of the norm of the latter",
+        name="nothing_relative_to_reference",
+        short="Relative distance of nothing",
+        range=(0, None),
+        meaning="Euclidean distance of the original's weights to those of the retrained model, divided by the norm of "
+        "the latter.",
+    ),
+    Measure(
+        "distance of the weights to the original's",
+        name="to_original",
+        short="Moved",
+        range=(0, None),
+        meaning="Euclidean distance of the weights to those of the original model.",
+    ),
+)
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """L2 distance of the weights to the original and to the retrained model, beside that of doing nothing.
 
