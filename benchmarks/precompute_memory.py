@@ -39,7 +39,7 @@ def work(kind: str, folder: Path, chunks: int | None) -> None:
     else:
         images = make(torch.randint(0, 255, (EXAMPLES, 1, 28, 28), dtype=torch.uint8), labels)
         plugin = registry.find("models", "lenet")
-        model = plugin.function(config.parse("models", "lenet"), (1, 28, 28), 10)  # type: ignore[assignment]
+        model = plugin.call(config.parse("models", "lenet"), (1, 28, 28), 10)  # type: ignore[assignment]
     options = {"lr": 1e-4, "momentum": 0.0, "schedule": "constant", "weight_decay": 0.01}
     recorded = train_recorded(model, images, epochs=1, batch_size=250, **options)  # type: ignore[arg-type]
     trained, started = _peak(), time.perf_counter()

@@ -123,6 +123,29 @@ def test_a_reference_has_no_gap_to_itself() -> None:
     assert all(found[f"change_correlation.{split}_pearson"] == pytest.approx(1) for split in CHANGED)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_describes_each_value_and_keeps_within_its_range(name: str) -> None:
+    found = {key: value for key, value in with_reference().items() if key.partition(".")[0] == name}
+    described = {measure.name: measure for measure in METRICS[name].mark.measures}
+    assert set(found) == set(described)
+    for key, measure in described.items():
+        assert measure.title
+        assert measure.meaning
+        least, most = measure.range
+        assert least is None or least <= found[key]
+        assert most is None or found[key] <= most
+
+
+def test_the_retrained_model_has_the_value_that_metrics_say() -> None:
+    reference = subject()
+    everything(reference)
+    found = everything(subject(reference))
+    said = {key: measure.retrained for key, measure in registry.measures().items() if measure.retrained is not None}
+    assert {key.partition(".")[0] for key in said} >= {"average_gap", "tow", "change_correlation", "weight_distance"}
+    for key, value in said.items():
+        assert found[key] == pytest.approx(value), key
+
+
 def test_without_poisoned_data_only_its_metrics_are_absent() -> None:
     whole = subject()
     clean = replace(whole, splits={k: v for k, v in whole.splits.items() if k != "triggered"}, scores={}, values={})

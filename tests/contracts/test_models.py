@@ -18,7 +18,7 @@ def build(name: str, shape: tuple[int, ...] = (3, 16, 16), classes: int = 5, see
     text = f"{name}:width={NARROW[name]}" if name in NARROW else name
     wanted = config.parse("models", text)
     torch.manual_seed(seed)
-    return registry.of_config("models", wanted).function(wanted, shape, classes)  # type: ignore[return-value]
+    return registry.of_config("models", wanted).call(wanted, shape, classes)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("name", registry.plugins("models"))
@@ -77,7 +77,7 @@ def test_a_width_below_one_is_refused(name: str) -> None:
 def test_sizes_are_those_of_the_literature(name: str, count: int) -> None:
     wanted = config.parse("models", name)
     with torch.device("meta"):
-        model = registry.of_config("models", wanted).function(wanted, (3, 32, 32), 10)
+        model = registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10)
     assert sum(weight.numel() for weight in model.parameters()) == count  # type: ignore[attr-defined]
 
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: results, help, errors and exit status."""
 
+import csv
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from expunge.cli import COMMANDS, main
-from tests.end_to_end.test_pipeline import write_plugin
+from tests.end_to_end.test_pipeline import write_package, write_plugin
 
 QUICK = ["--model", "mlp:hidden=(16,)", "--limit", "300", "--test-limit", "100", "--epochs", "3"]
 
@@ -331,6 +332,54 @@ def test_a_method_of_somebody_else_is_found_everywhere(tmp_path: Path) -> None:
     tested = subprocess.run(contract, capture_output=True, text=True, check=False, env=environment, cwd=here)
     assert tested.returncode == 0, tested.stdout[-2000:]
     assert int(re.search(r"(\d+) passed", tested.stdout).group(1)) >= 15  # type: ignore[union-attr]
+
+
+METRIC = '''"""A metric that somebody else wrote."""
+
+from expunge.training.context import Context
+from expunge.evaluation.predictions import Subject
+from expunge.core.registry import Measure, metric
+
+
+@metric(
+    Measure(
+        "sureness of forgotten examples", "reference", name="mean", short="Sureness", unit="bits", range=(0, None),
+        meaning="Mean surprise of the model at the labels that it was to forget.", column=45, decimals=2,
+    ),
+    Measure("largest surprise", "lower", name="most", meaning="Surprise at the hardest forgotten example."),
+)
+def measure(subject: Subject, context: Context) -> dict[str, float]:
+    """How surprised the model is at the labels of forgotten examples."""
+    bits = subject.predictions("forget").losses() / 0.6931471805599453
+    return {"mean": float(bits.mean()), "most": float(bits.max()), "of_nobody": 1.0}
+'''
+
+
+@pytest.mark.slow
+def test_a_metric_of_somebody_else_shows_with_its_own_words(tmp_path: Path) -> None:
+    write_package(tmp_path / "plug", "surprise", "metrics", METRIC)
+    paths = [tmp_path / "plug", Path(__file__).parents[2], os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    listed = expunge("list", "metrics", env=environment).stdout
+    assert "surprise.mean: sureness of forgotten examples (bits), best as retrained" in listed
+    recipe = tmp_path / "own.json"
+    data = {"source": "digits", "limit": 300, "test_limit": 100}
+    common = {"model": "mlp:hidden=(16,)", "training": {"epochs": 2}, "forget": "random:10%"}
+    recipe.write_text(json.dumps({"name": "own", "data": data, **common, "methods": ["finetune:epochs=1"]}))
+    done = expunge("bench", recipe, "--json", "--out", tmp_path / "bench", env=environment)
+    rows = {row["label"]: row["metrics"] for row in json.loads(done.stdout)["rows"]}
+    assert rows["finetune"]["surprise.mean"] != rows["retrain"]["surprise.mean"]
+    head = (tmp_path / "bench" / "results.md").read_text().splitlines()[0]
+    assert "| MIA (%) | Sureness (bits) | Avg. gap (points) |" in head
+    page = (tmp_path / "bench" / "report.html").read_text()
+    assert 'title="sureness of forgotten examples">Sureness (bits)</th>' in page
+    assert "<dt>Sureness, sureness of forgotten examples</dt><dd>Mean surprise of the model at the labels" in page
+    assert "At least 0; best where it equals that of the retrained model." in page
+    assert "<dt>largest surprise</dt><dd>Surprise at the hardest forgotten example. Lower is better.</dd>" in page
+    assert 'title="surprise: of nobody">surprise: of nobody</th>' in page, "a value that nothing describes"
+    table = next(csv.reader([(tmp_path / "bench" / "results.csv").read_text().splitlines()[0]]))
+    assert "surprise.mean.gap" in table
+    assert "surprise.most.gap" not in table
 
 
 @pytest.mark.parametrize("what", ["methods", "metrics", "data", "models", "recipes"])

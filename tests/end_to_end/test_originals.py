@@ -145,9 +145,9 @@ def test_a_sparse_resnet18_is_stored_in_a_sixth(tmp_path: Path) -> None:
     from expunge.training.context import Context
 
     wanted = config.parse("models", "resnet18")
-    network = registry.of_config("models", wanted).function(wanted, (3, 32, 32), 10)
+    network = registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10)
     pruner = config.parse("pruning", "magnitude:rate=0.95")
-    mask = registry.of_config("pruning", pruner).function(network, (3, 32, 32), pruner, Context(torch.Generator()))
+    mask = registry.of_config("pruning", pruner).call(network, (3, 32, 32), pruner, Context(torch.Generator()))
     assert prunable.weights(network, linear=False).keys() == mask.keys()  # type: ignore[arg-type, attr-defined]
     state = {k: v * mask[k] if k in mask else v for k, v in network.state_dict().items()}  # type: ignore[attr-defined, operator, index]
     store = Store(tmp_path)

@@ -235,12 +235,17 @@ def test_a_lost_process_fails_its_run_and_no_other(tmp_path: Path, monkeypatch: 
 
 def write_plugin(folder: Path, name: str, body: str) -> None:
     """A package beside expunge that adds one method through an entry point."""
+    write_package(folder, name, "methods", PLUGIN.format(body=body))
+
+
+def write_package(folder: Path, name: str, kind: str, text: str) -> None:
+    """A package beside expunge that adds one plug-in of some kind through an entry point."""
     folder.mkdir()
-    (folder / f"{name}.py").write_text(PLUGIN.format(body=body))
+    (folder / f"{name}.py").write_text(text)
     information = folder / f"{name}-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(f"[expunge.methods]\n{name} = {name}\n")
+    (information / "entry_points.txt").write_text(f"[expunge.{kind}]\n{name} = {name}\n")
 
 
 PLUGIN = '''"""A method that somebody else wrote."""

@@ -23,7 +23,7 @@ SHAPE = (3, 32, 32)  # of an image, as the case says in words
 def prune(config: object, before: Mask | None = None) -> Mask:
     """What a pruner leaves of the tiny network."""
     plugin = registry.of_config("pruning", config)
-    return plugin.function(cases.tiny_model(), SHAPE, config, context(sparsity=before))  # type: ignore[return-value]
+    return plugin.call(cases.tiny_model(), SHAPE, config, context(sparsity=before))  # type: ignore[return-value]
 
 
 def assert_mask(case: Case, got: Mask, prefix: str) -> None:

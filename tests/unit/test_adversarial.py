@@ -333,7 +333,7 @@ def test_the_attacker_learns_before_the_model_answers() -> None:
 @pytest.mark.parametrize("kind", ["copies", "derivative"])
 def test_features_of_every_kind_of_model(name: str, kind: Any) -> None:
     plugin = registry.find("models", name)
-    model: Any = plugin.function(plugin.config(), (1, 8, 8), 4)
+    model: Any = plugin.call(plugin.config(), (1, 8, 8), 4)
     images = make(torch.rand(3, 1, 8, 8), torch.arange(3))
     probe = Probe(kind, 2, 1e-3)
     layer = _attacker.classifier_of(model, images)

@@ -140,7 +140,7 @@ def original(layout: str, seed: int = 0) -> nn.Module:
 def ours(layout: str, mean: tuple[float, ...] = (0.5, 0.5, 0.5), std: tuple[float, ...] = (1.0, 1.0, 1.0)) -> nn.Module:
     """Our network, with other statistics than the checkpoint's."""
     wanted = config.parse("models", LAYOUTS[layout][0])
-    network = registry.of_config("models", wanted).function(wanted, (3, 32, 32), CLASSES)
+    network = registry.of_config("models", wanted).call(wanted, (3, 32, 32), CLASSES)
     return with_normalisation(network, mean, std).eval()  # type: ignore[arg-type]
 
 
@@ -574,7 +574,7 @@ def vgg_weights(width: int, bias: bool, head: list[int]) -> int:
 def test_sizes_of_vgg(name: str, bias: bool, head: list[int]) -> None:
     wanted = config.parse("models", name)
     with torch.device("meta"):
-        model = registry.of_config("models", wanted).function(wanted, (3, 32, 32), 10)
+        model = registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10)
     assert sum(weight.numel() for weight in model.parameters()) == vgg_weights(64, bias, head)  # type: ignore[attr-defined]
 
 
@@ -583,7 +583,7 @@ def test_final_pooling_of_vgg_changes_no_name() -> None:
     for text in ("vgg16_bn:width=2", "vgg16_bn:width=2,final_pooling=false"):
         wanted = config.parse("models", text)
         torch.manual_seed(0)
-        models.append(registry.of_config("models", wanted).function(wanted, (3, 32, 32), 10))
+        models.append(registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10))
     first, second = models
     assert list(first.state_dict()) == list(second.state_dict())  # type: ignore[attr-defined]
     assert first.features(images()).shape[2:] == (1, 1)  # type: ignore[attr-defined]

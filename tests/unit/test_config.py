@@ -1,8 +1,12 @@
 """Configurations to JSON and back, digests, text forms and their error messages."""
 
+import copy
+import dataclasses
 import hashlib
 import json
+import pickle
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,3 +168,58 @@ def test_lists_of_numbers_and_of_words_are_joined_by_a_plus() -> None:
     assert masked.layers == ("0", "2")
     with pytest.raises(RequestError, match="expected int, got 'x'"):
         config.parse("scores", "trajectory_influence:ids=3+x")
+
+
+# plug-ins without options
+
+
+@pytest.mark.parametrize(("kind", "name"), [("methods", "original"), ("metrics", "tow"), ("data", "digits")])
+def test_a_plug_in_without_options_has_an_empty_configuration(kind: str, name: str) -> None:
+    value = config.parse(kind, name)
+    assert dataclasses.fields(value) == ()  # type: ignore[arg-type]
+    assert repr(value) == f"{name.capitalize()}Config()"
+    assert config.text(kind, value) == name
+    assert config.parse(kind, name) == value
+    assert pickle.loads(pickle.dumps(value)) == value == copy.deepcopy(value)
+    registry.plugins.cache_clear()
+    assert registry.of_config(kind, value).name == name, "one class per function, however often they are looked up"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, "lr", 1)  # noqa: B010 - a field that it does not have
+    with pytest.raises(RequestError, match="there is no option 'lr'"):
+        config.parse(kind, f"{name}:lr=1")
+
+
+def test_a_plug_in_without_options_is_stored_by_its_name() -> None:
+    data = config.to_data(Unlearning(config.parse("methods", "original")))
+    assert data["method"] == {"name": "original"}
+    assert config.from_data(Unlearning, data).method == config.parse("methods", "original")
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_every_kind_of_plug_in_may_leave_out_its_configuration(kind: str) -> None:
+    names = registry.KINDS[kind].parameters
+    for with_config in (True, False):
+        taken = names if with_config else tuple(name for name in names if name != "config")
+        scope: dict[str, Any] = {"Own": Own}
+        arguments = ", ".join("config: Own" if name == "config" else name for name in taken)
+        exec(f"def function({arguments}):\n    return tuple([{', '.join(taken)}])", scope)
+        setattr(scope["function"], registry._MARK, registry.Mark(kind))
+        plugin = registry._plugin(kind, "two_words", scope["function"])
+        assert plugin.call(*names) == taken
+        assert plugin.has_options == with_config
+        assert plugin.config.__name__ == ("Own" if with_config else "TwoWordsConfig")
+
+
+@dataclass(frozen=True)
+class Own:
+    """No options yet."""
+
+
+def test_other_parameters_are_refused() -> None:
+    def measure(subject: object, other: object) -> None: ...
+
+    setattr(measure, registry._MARK, registry.Mark("metrics"))
+    with pytest.raises(
+        TypeError, match=r"takes \(subject, config, context\), without config .* got \(subject, other\)"
+    ):
+        registry._plugin("metrics", "mine", measure)

@@ -24,7 +24,7 @@ PARTITION = [0, 0, 1, 0, 2, 0, 2, 1]
 
 def load(text: str) -> Dataset:
     wanted = config.parse("data", text)
-    return registry.of_config("data", wanted).function(wanted)  # type: ignore[return-value]
+    return registry.of_config("data", wanted).call(wanted)  # type: ignore[return-value]
 
 
 def picture(seed: int, height: int, width: int) -> Image.Image:
@@ -361,7 +361,7 @@ import sys
 from expunge.core import config, registry
 for text in sys.argv[1:]:
     wanted = config.parse("data", text)
-    data = registry.of_config("data", wanted).function(wanted)
+    data = registry.of_config("data", wanted).call(wanted)
     print(data.train.fingerprint(), data.test.fingerprint(), data.class_names)
 """
 

@@ -197,7 +197,7 @@ def test_metrics_that_need_others_come_after_them() -> None:
     names = ["average_gap", "tow", "membership_svc", "test_accuracy", "remaining_accuracy", "unlearning_accuracy"]
     measure(reference, *names)
     assert measure(Subject(splits, {}, reference=reference), *names)["average_gap"] == 0
-    assert registry.find("metrics", "average_gap").mark.better == "lower"
+    assert registry.measures()["average_gap"].better == "lower"
 
 
 def two_subjects() -> tuple[Subject, Subject]:

@@ -15,7 +15,7 @@ SMALL |= {"vgg16_bn": 4, "vgg16_bn_lth": 4}
 
 def build(name: str, classes: int = 10, shape: tuple[int, ...] = (3, 16, 16)) -> nn.Module:
     wanted = config.parse("models", name)
-    return registry.of_config("models", wanted).function(wanted, shape, classes)  # type: ignore[return-value]
+    return registry.of_config("models", wanted).call(wanted, shape, classes)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("name", registry.plugins("models"))

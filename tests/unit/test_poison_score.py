@@ -11,7 +11,7 @@ from expunge.data.image_set import ImageSet, TensorImages, make
 from expunge.data.poisoning import GaussianPoison, Poison, noise_of, poison
 from expunge.evaluation.gaussian_poison import gaussian_poison_scores
 from expunge.evaluation.predictions import Subject
-from expunge.metrics.gaussian_poison import GaussianPoisonConfig, measure
+from expunge.metrics.gaussian_poison import measure
 from expunge.training.context import Context
 from tests import problems
 
@@ -86,7 +86,7 @@ def test_a_certain_model_has_scores_too() -> None:
 def test_without_memory_scores_are_standard_normal(sigma: float) -> None:
     scores = gaussian_poison_scores(linear(), images(4000), noise(4000, sigma, seed=1), sigma, CPU)
     assert stats.kstest(scores.numpy(), "norm").pvalue > 0.01
-    found = measure(Subject({}, {}, scores={"gaussian_poison": scores}), GaussianPoisonConfig(), problems.context())
+    found = measure(Subject({}, {}, scores={"gaussian_poison": scores}), problems.context())
     assert abs(found["mean"]) < 4 / 4000**0.5
     assert abs(found["true_positive_rate"] - 1) < 4 * (0.01 * 0.99 / 4000) ** 0.5 * 100
 
@@ -158,7 +158,7 @@ def test_bad_values_are_refused() -> None:
 
 def test_the_metric_by_hand() -> None:
     def judged(scores: dict[str, Tensor]) -> dict[str, float]:
-        return measure(Subject({}, {}, scores=scores), GaussianPoisonConfig(), Context(torch.Generator()))
+        return measure(Subject({}, {}, scores=scores), Context(torch.Generator()))
 
     found = judged({"gaussian_poison": torch.tensor([2.32, 2.33, -3.0, 10.35])})
     assert found == {"mean": pytest.approx(3.0, rel=1e-6), "true_positive_rate": 50.0}

@@ -23,7 +23,7 @@ from expunge.data.poisoning import (
     triggered,
 )
 from expunge.evaluation.predictions import Predictions, Subject
-from expunge.metrics.attack_success_rate import AttackSuccessRateConfig, measure
+from expunge.metrics.attack_success_rate import measure
 from expunge.training.context import Context
 
 TRIGGERS: list[Trigger] = [PatchTrigger(), BlendTrigger(), GaussianPoison()]
@@ -278,11 +278,11 @@ def test_the_attack_success_rate() -> None:
     # Nothing of class 0 is retained: test accuracy leaves it out, the attack may still lead to it.
     retain = Predictions(torch.eye(3)[1:], torch.tensor([1, 2]), torch.arange(2))
     context = Context(torch.Generator())
-    found = measure(Subject({"retain": retain, "triggered": asked}, {}), AttackSuccessRateConfig(), context)
+    found = measure(Subject({"retain": retain, "triggered": asked}, {}), context)
     assert found == {"attack_success_rate": 50.0}
     nothing = asked.select(torch.zeros(4, dtype=torch.bool))
-    assert measure(Subject({"retain": retain}, {}), AttackSuccessRateConfig(), context) == {}
-    assert measure(Subject({"triggered": nothing}, {}), AttackSuccessRateConfig(), context) == {}
+    assert measure(Subject({"retain": retain}, {}), context) == {}
+    assert measure(Subject({"triggered": nothing}, {}), context) == {}
 
 
 # bad values

@@ -46,7 +46,7 @@ def network(seed: int = 0, widths: tuple[int, int] = (3, 5), classes: int = 3) -
 
 def prune(config: object, model: nn.Module, before: Mask | None = None, seed: int = 0) -> Mask:
     plugin = registry.of_config("pruning", config)
-    return plugin.function(model, SHAPE, config, problems.context(seed, sparsity=before))  # type: ignore[return-value]
+    return plugin.call(model, SHAPE, config, problems.context(seed, sparsity=before))  # type: ignore[return-value]
 
 
 def left(mask: Mask, *names: str) -> int:
@@ -271,7 +271,7 @@ def build(name: str, size: int = 8, seed: int = 0) -> nn.Module:
     wanted = configuration.parse("models", name)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return registry.of_config("models", wanted).function(wanted, (3, size, size), 10)  # type: ignore[return-value]
+        return registry.of_config("models", wanted).call(wanted, (3, size, size), 10)  # type: ignore[return-value]
 
 
 def flows(model: nn.Module, shape: tuple[int, ...], batch_norm: str = "absolute") -> tuple[dict[str, float], float]:

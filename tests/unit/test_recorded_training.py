@@ -52,7 +52,7 @@ def network(text: str, shape: tuple[int, ...] = (1, 16, 16)) -> nn.Module:
     wanted = config.parse("models", text)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return with_normalisation(registry.of_config("models", wanted).function(wanted, shape, 3), (0.3,), (0.25,))
+        return with_normalisation(registry.of_config("models", wanted).call(wanted, shape, 3), (0.3,), (0.25,))
 
 
 def plan(**changes: object) -> Training:

@@ -249,7 +249,7 @@ def varied(*cells):
     """A comparison from (scenario, label, seed, relative distance), of recorded trainings."""
     config = {"subject": {"original": {"training": {"record": True}}}}
     rows = [
-        Row(label, seed, "finished", metrics={tables.RELATIVE.name: far}, scenario=name, config=config)
+        Row(label, seed, "finished", metrics={tables.RELATIVE: far}, scenario=name, config=config)
         for name, label, seed, far in cells
     ]
     return tables.summarise(Results(Path("x"), "x", tuple(rows)))

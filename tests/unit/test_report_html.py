@@ -118,7 +118,8 @@ def test_the_glossary_explains_the_attack_and_the_noise_where_they_are_measured(
     path.write_text(json.dumps(record))
     text = "".join(written(tmp_path).text)
     assert "ASR, attack success rate" in text
-    assert "Poison score, poison TPR" in text
+    assert "Poison score, mean Gaussian-poison score" in text
+    assert "Poison TPR" not in text, "it was not measured"
 
 
 def test_names_and_reasons_are_escaped_everywhere(tmp_path):
@@ -297,7 +298,7 @@ def test_the_page_of_recorded_trainings_explains_distances_and_the_edge_of_its_c
             record["metrics"]["weight_distance.relative_to_nothing"] = value
             (path.parent / "run.json").write_text(json.dumps(record))
         text = report.write(tmp_path, tmp_path / "report.html").read_text()
-        assert "methods are ranked by that share" in text
+        assert "methods are ranked by the distance to retraining divided by that of the original." in text
         assert ("What lies at the upper edge is at 2 or more" in text) == (far > 2)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from expunge.core import registry
+from expunge.core.registry import Measure
 from expunge.report import tables
 from expunge.report.results import Results, Row
 
@@ -125,7 +127,9 @@ def test_numbers_are_rounded_as_people_read_them(name, mean, std, expected):
 )
 def test_attacks_and_distances_have_a_name_of_their_own(name):
     found = tables.measure(name)
-    assert found in tables.KNOWN
+    assert found.title != name.replace("_", " ").replace(".", ": ")
+    assert found.short
+    assert found.meaning
     assert found.compared == name.startswith(("lira.", "unlearning_attack.")), "judged by the retrained model's value"
 
 
@@ -176,12 +180,41 @@ def test_a_metric_of_a_plug_in_is_compared_when_it_says_so(monkeypatch):
     from expunge.core import registry
     from expunge.core.registry import Mark, Plugin
 
-    marks = {"leak": "reference", "speed": "lower"}
-    found = {name: Plugin(name, print, int, Mark("metrics", better=better)) for name, better in marks.items()}
+    marks = {"leak.rate": "reference", "speed": "lower"}
+    measures = {name: (Measure(name, better, name=name),) for name, better in marks.items()}
+    found = {name: Plugin(name, print, int, Mark("metrics", measures=measures[name])) for name in marks}
     monkeypatch.setattr(registry, "plugins", lambda kind: found)
     assert tables.measure("leak.rate").compared
     assert not tables.measure("speed").compared
     assert not tables.measure("unknown").compared
+
+
+def test_a_value_that_no_metric_describes_has_its_name_for_a_title():
+    summary = tables.summarise(folder(row("m", 0, someones_own__value=0.25, tow=1.0), row("retrain", 0, tow=1.0)))
+    found = summary.measures[-1]
+    assert (found.name, found.head, found.headline) == ("someones_own.value", "someones own: value", False)
+    assert not found.compared
+    assert "someones_own.value.mean" in tables.csv(summary)
+
+
+def test_the_direction_and_the_limits_in_words():
+    measures = registry.measures()
+    assert measures["test_accuracy"].aim == "best where it equals that of the retrained model"
+    assert measures["test_accuracy"].limits == "from 0 to 100"
+    assert measures["tow"].aim == "higher is better; the retrained model has 1"
+    assert measures["run_time.total"].aim == "lower is better"
+    assert measures["run_time.total"].limits == "at least 0"
+    assert measures["weight_distance.to_original"].aim == ""
+    assert Measure("x", range=(None, 3)).limits == "at most 3"
+    assert Measure("x", retrained=2).aim == "the retrained model has 2"
+    assert Measure("x").limits == ""
+
+
+def test_a_metric_must_describe_itself():
+    with pytest.raises(ValueError, match="describes each value"):
+        registry.metric()
+    with pytest.raises(ValueError, match="better must be higher, lower, reference or empty, got 'up'"):
+        Measure("x", "up")
 
 
 def among(scenario, *rows):
@@ -309,7 +342,7 @@ RECORDED = [
 
 def test_after_recorded_trainings_methods_are_ranked_by_the_distance_of_weights():
     found = tables.summarise(folder(*RECORDED))
-    assert found.judge == tables.RELATIVE
+    assert found.judge.name == tables.RELATIVE
     assert [line.label for line in found.lines] == ["retrain", "original", "b", "a"]
     assert [measure.short for measure in found.headline] == ["Avg. gap", "Relative distance"]
     assert "0.013" in tables.markdown(found)
@@ -326,9 +359,9 @@ def test_after_recorded_trainings_the_terminal_has_room_for_distances():
 
 def test_one_training_that_was_not_recorded_leaves_the_average_gap_as_judge():
     mixed = tables.summarise(folder(*RECORDED, row("c", 0, average_gap=0.5)))
-    assert mixed.judge == tables.RELATIVE  # nothing is known of its training
+    assert mixed.judge.name == tables.RELATIVE  # nothing is known of its training
     other = {"subject": {"original": {"training": {"record": False}}}}
     mixed = tables.summarise(folder(*RECORDED, dataclasses.replace(row("c", 0, average_gap=0.5), config=other)))
-    assert mixed.judge == tables.GAP
+    assert mixed.judge.name == tables.GAP
     assert [line.label for line in mixed.lines] == ["retrain", "original", "c", "a", "b"]
     assert [measure.short for measure in mixed.headline] == ["Avg. gap", "ToW"]

@@ -25,7 +25,7 @@ GENERATOR = np.random.default_rng(0)
 
 def load(text: str) -> Dataset:
     wanted = config.parse("data", text)
-    return registry.of_config("data", wanted).function(wanted)  # type: ignore[return-value]
+    return registry.of_config("data", wanted).call(wanted)  # type: ignore[return-value]
 
 
 def pixels(count: int, *shape: int) -> np.ndarray:

@@ -10,7 +10,6 @@ from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import parse_forget
 from expunge.data.split_data import DataConfig
-from expunge.methods.original import OriginalConfig
 from expunge.runs import prune
 from expunge.runs.evaluate import EvaluateConfig, check_shadows, shadow_models
 from expunge.runs.prune import DENSE, scenario
@@ -130,7 +129,8 @@ def _entries(wanted: Comparison) -> list[Entry]:
 
 def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:
     """Each different unlearning once, by its word, or by its full text where several have the same word."""
-    cells = {config.digest(cell): (word, word, cell) for word, cell in (("retrain", retrain), ("original", _NOTHING))}
+    always = (("retrain", retrain), ("original", presets.named("original")))
+    cells = {config.digest(cell): (word, word, cell) for word, cell in always}
     for text, word in map(labelled, methods):
         cell = presets.named(text)
         cells.setdefault(config.digest(cell), (word or presets.canonical(text.partition(":")[0]), text, cell))
@@ -142,9 +142,6 @@ def labelled(method: str) -> tuple[str, str]:
     """The text of a method, and the label that stands behind ``as``, if any."""
     text, _, label = method.partition(" as ")
     return text.strip(), label.strip()
-
-
-_NOTHING = Unlearning(OriginalConfig())
 
 
 def from_json(data: object) -> Comparison:

@@ -14,11 +14,10 @@ from typing import Any
 from expunge.bench import local
 from expunge.bench.grid import Comparison, labelled
 from expunge.bench.local import Board, Watcher
-from expunge.core import randomness
+from expunge.core import config, randomness
 from expunge.core.errors import RequestError, RunError
 from expunge.data.forgetting import parse_forget
 from expunge.evaluation.predictions import Subject, evaluate
-from expunge.metrics.average_gap import AverageGapConfig
 from expunge.runs.evaluate import subject_of
 from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store.directory import Store
@@ -126,7 +125,7 @@ def _judge(store: Store, wanted: UnlearnConfig, reference: Subject | None, seed:
     if not len(splits["test"]):
         raise RequestError("the search needs a validation split: give the data a validation share above 0")
     judged = dataclasses.replace(found, splits=splits)
-    evaluate(judged, [AverageGapConfig()], Context(randomness.generator(seed, "evaluation")))
+    evaluate(judged, [config.parse("metrics", "average_gap")], Context(randomness.generator(seed, "evaluation")))
     return judged
 
 

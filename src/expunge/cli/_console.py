@@ -218,3 +218,12 @@ def print_list(rows: Sequence[Mapping[str, object]]) -> None:
             out().print(f"    {escape(text)}", style="dim", soft_wrap=True)
         if row.get("reference"):
             out().print(f"    {escape(str(row['reference']))}", style="dim", soft_wrap=True)
+        for measure in cast("list[Mapping[str, object]]", row.get("measures", [])):
+            out().print(f"    {escape(_described(measure))}", style="dim", soft_wrap=True)
+
+
+def _described(measure: Mapping[str, object]) -> str:
+    """The name of a value of a metric, its title, unit and direction in one line."""
+    unit = f" ({measure['unit']})" if measure["unit"] else ""
+    better = {"higher": ", higher is better", "lower": ", lower is better", "reference": ", best as retrained"}
+    return f"{measure['name']}: {measure['title']}{unit}{better.get(str(measure['better']), '')}"

@@ -10,6 +10,7 @@ import tyro
 from expunge.bench import recipes
 from expunge.cli import _console
 from expunge.core import registry
+from expunge.core.registry import Measure
 from expunge.unlearning import presets
 
 
@@ -44,10 +45,17 @@ def _plugins(kind: str) -> list[dict[str, object]]:
             "options": _options(plugin.config) | _added(kind, plugin.name),
             "aliases": list(plugin.mark.aliases),
             "reference": plugin.mark.reference,
+            **({"measures": list(map(_measure, plugin.mark.measures))} if kind == "metrics" else {}),
         }
         for plugin in registry.plugins(kind).values()
     ]
     return rows + (_presets() if kind == "methods" else [])
+
+
+def _measure(measure: Measure) -> dict[str, object]:
+    """What a metric says of one of its values."""
+    described = {field.name: getattr(measure, field.name) for field in dataclasses.fields(measure)}
+    return {name: described[name] for name in ("name", "title", "unit", "better", "range", "retrained", "meaning")}
 
 
 def _presets() -> list[dict[str, object]]:

@@ -1,7 +1,8 @@
 """Plug-ins: marked functions in files of their own, found by scanning and by entry points.
 
 A plug-in is a function; its name is the name of its file, its configuration is the frozen dataclass
-that annotates its ``config`` parameter. Nothing is entered in a list: importing has no side effect,
+that annotates its ``config`` parameter. A plug-in without options leaves that parameter out, and the registry
+makes an empty configuration class for it. Nothing is entered in a list: importing has no side effect,
 and :func:`plugins` scans the package of a kind, then the entry points ``expunge.<kind>``.
 """
 
@@ -11,7 +12,7 @@ import inspect
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType, ModuleType
@@ -27,7 +28,10 @@ _MARK = "__expunge_plugin__"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plug-in: where its files are and which parameters its functions take, in order."""
+    """One kind of plug-in: where its files are and which parameters its functions take, in order.
+
+    A function without options leaves out ``config``.
+    """
 
     package: str
     singular: str
@@ -52,13 +56,81 @@ def _nothing(_: object) -> str:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One value that a metric returns: what it is, and how tables and reports show it."""
+
+    title: str
+    """What it is, in words."""
+    better: str = ""
+    """``higher``, ``lower``, ``reference`` (best where it equals the retrained model's), or empty: no value is best."""
+    name: str = ""
+    """The key under which the metric returns it, by default the metric's own name; the registry makes it the full
+    name, ``metric`` or ``metric.key``."""
+    short: str = ""
+    """The head of its column; by default the title."""
+    unit: str = ""
+    """The unit, such as ``%``, ``points`` or ``s``; none by default."""
+    range: tuple[float | None, float | None] = (None, None)
+    """The least and the largest value that it can have; None where there is no limit."""
+    retrained: float | None = None
+    """The value that the retrained model itself has, where that is always the same."""
+    meaning: str = ""
+    """What it says, in a sentence or two for the glossary of a report."""
+    column: int | None = None
+    """Its place among the columns of the main table; None: it is only in the table of all metrics."""
+    decimals: int | None = None
+    """Digits after the point; by default three digits that count."""
+
+    def __post_init__(self) -> None:
+        """Check the direction."""
+        if self.better not in ("higher", "lower", "reference", ""):
+            raise ValueError(f"better must be higher, lower, reference or empty, got {self.better!r}")
+
+    @property
+    def label(self) -> str:
+        """The short name, or the title where there is none."""
+        return self.short or self.title
+
+    @property
+    def head(self) -> str:
+        """The head of its column with the unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def compared(self) -> bool:
+        """Whether a value is judged by its distance from the retrained model's."""
+        return self.better == "reference"
+
+    @property
+    def headline(self) -> bool:
+        """Whether it stands in the main table."""
+        return self.column is not None
+
+    @property
+    def aim(self) -> str:
+        """Which values are good, in words; empty where none is best."""
+        if self.better == "reference":
+            return "best where it equals that of the retrained model"
+        known = "" if self.retrained is None else f"; the retrained model has {self.retrained:g}"
+        return f"{self.better} is better{known}" if self.better else known.removeprefix("; ")
+
+    @property
+    def limits(self) -> str:
+        """The range in words; empty where there are no limits."""
+        least, most = self.range
+        if least is None or most is None:
+            return "" if least is most else f"at least {least:g}" if most is None else f"at most {most:g}"
+        return f"from {least:g} to {most:g}"
+
+
+@dataclass(frozen=True)
 class Mark:
     """What a decorator leaves on a plug-in function."""
 
     kind: str
     aliases: tuple[str, ...] = ()
     reference: str = ""
-    better: str = ""
+    measures: tuple[Measure, ...] = ()
     needs: tuple[str, ...] = ()
     search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     roles: tuple[str, ...] = ("forget", "retain")
@@ -80,6 +152,18 @@ class Plugin:
     config: type
     mark: Mark
     summary: str = field(default="")
+    has_options: bool = True
+    """Whether the function takes a configuration; if not, the registry made the class, which has no fields."""
+
+    def call(self, *arguments: object) -> object:
+        """The result of the function, given all arguments of its kind in order.
+
+        The configuration among them reaches the function only where it has options.
+        """
+        if not self.has_options:
+            place = KINDS[self.mark.kind].parameters.index("config")
+            arguments = (*arguments[:place], *arguments[place + 1 :])
+        return self.function(*arguments)
 
 
 def method(
@@ -105,16 +189,16 @@ def method(
     return _marker(mark)
 
 
-def metric(*, better: str, needs: Iterable[str] = ()) -> Callable[[Function], Function]:
+def metric(*measures: Measure, needs: Iterable[str] = ()) -> Callable[[Function], Function]:
     """Mark ``f(subject, config, context) -> dict[str, float]`` as a metric.
 
     Args:
-        better: ``"higher"``, ``"lower"`` or ``"reference"`` (best where it equals the retrained model's).
+        measures: A description of each value that it returns.
         needs: Names of the metrics whose values this one reads from the subject.
     """
-    if better not in ("higher", "lower", "reference"):
-        raise ValueError(f"better must be higher, lower or reference, got {better!r}")
-    return _marker(Mark("metrics", better=better, needs=tuple(needs)))
+    if not measures:
+        raise ValueError("a metric describes each value that it returns by a Measure")
+    return _marker(Mark("metrics", measures=measures, needs=tuple(needs)))
 
 
 def source(*, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
@@ -242,14 +326,40 @@ def _marked(kind: str, module: ModuleType) -> Callable[..., object]:
 def _plugin(kind: str, name: str, function: Callable[..., object]) -> Plugin:
     mark: Mark = getattr(function, _MARK)
     parameters = tuple(inspect.signature(function).parameters)
-    if mark.kind != kind or parameters != KINDS[kind].parameters:
-        wanted = ", ".join(KINDS[kind].parameters)
-        raise TypeError(f"{name}: a {KINDS[kind].singular} takes ({wanted}), got ({', '.join(parameters)})")
-    config = cast("type", get_type_hints(function)["config"])
+    all_parameters = KINDS[kind].parameters
+    without_options = tuple(parameter for parameter in all_parameters if parameter != "config")
+    if mark.kind != kind or parameters not in (all_parameters, without_options):
+        wanted = ", ".join(all_parameters)
+        raise TypeError(
+            f"{name}: a {KINDS[kind].singular} takes ({wanted}), without config if it has no options, "
+            f"got ({', '.join(parameters)})"
+        )
+    has_options = "config" in parameters
+    config = cast("type", get_type_hints(function)["config"]) if has_options else _empty_config(name, function)
     if not _is_frozen_dataclass(config):
         raise TypeError(f"{name}: config must be annotated with a frozen dataclass, got {config!r}")
     summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "")
-    return Plugin(name, function, config, mark, summary)
+    described = tuple(replace(measure, name=full_name(name, measure.name or name)) for measure in mark.measures)
+    return Plugin(name, function, config, replace(mark, measures=described), summary, has_options)
+
+
+@cache
+def _empty_config(name: str, function: Callable[..., object]) -> type:
+    """The configuration class of a plug-in without options: one per function, named like a written one.
+
+    No module holds the class, so its values are pickled by the function they belong to.
+    """
+
+    def reduce(_: object) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return _empty_value, (name, function)
+
+    title = "".join(word.capitalize() for word in name.split("_"))
+    namespace = {"__doc__": "No options.", "__module__": function.__module__, "__reduce__": reduce}
+    return make_dataclass(f"{title}Config", [], frozen=True, namespace=namespace)
+
+
+def _empty_value(name: str, function: Callable[..., object]) -> object:
+    return _empty_config(name, function)()
 
 
 def _is_frozen_dataclass(config: type) -> bool:
@@ -289,6 +399,16 @@ def kinds_of_runs() -> Mapping[type, Plugin]:
 def is_run(value: object) -> bool:
     """Whether a value is the configuration of a run."""
     return type(value) in kinds_of_runs()
+
+
+def full_name(metric: str, key: str) -> str:
+    """The name of a value that a metric returns under a key: the metric's own, or ``metric.key``."""
+    return metric if key == metric else f"{metric}.{key}"
+
+
+def measures() -> dict[str, Measure]:
+    """The description of every value of every metric by full name, in the order of metrics and of their values."""
+    return {measure.name: measure for plugin in plugins("metrics").values() for measure in plugin.mark.measures}
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

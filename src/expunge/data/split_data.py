@@ -60,7 +60,7 @@ class Poisoned:
 def load(wanted: DataConfig) -> SplitData:
     """Load and split the data, on the CPU."""
     plugin = registry.of_config("data", wanted.source)
-    dataset = cast("Dataset", plugin.function(wanted.source))
+    dataset = cast("Dataset", plugin.call(wanted.source))
     pool = _limited(dataset.train, wanted.limit, wanted.seed, "train")
     train, validation = splits.class_balanced(
         pool.labels, wanted.validation, randomness.generator(wanted.seed, "split")

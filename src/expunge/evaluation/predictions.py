@@ -200,9 +200,9 @@ def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> d
     for config in _ordered(_completed(metrics, subject)):
         plugin = registry.of_config("metrics", config)
         alone = replace(context, generator=randomness.child(context.generator, plugin.name))
-        found = cast("dict[str, float]", plugin.function(subject, config, alone))
+        found = cast("dict[str, float]", plugin.call(subject, config, alone))
         for key, value in found.items():
-            subject.values[plugin.name if key == plugin.name else f"{plugin.name}.{key}"] = float(value)
+            subject.values[registry.full_name(plugin.name, key)] = float(value)
     return dict(subject.values)
 
 

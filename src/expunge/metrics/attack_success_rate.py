@@ -1,19 +1,24 @@
 """Attack success rate (ASR)."""
 
-from dataclasses import dataclass
-
-from expunge.core.registry import metric
+from expunge.core.registry import Measure, metric
 from expunge.evaluation.predictions import Subject
 from expunge.training.context import Context
 
 
-@dataclass(frozen=True)
-class AttackSuccessRateConfig:
-    """There is nothing to choose."""
-
-
-@metric(better="lower")
-def measure(subject: Subject, config: AttackSuccessRateConfig, context: Context) -> dict[str, float]:
+@metric(
+    Measure(
+        "attack success rate",
+        "lower",
+        short="ASR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the test images of other classes that the model takes for the attacker's target once they "
+        "bear the attacker's trigger.",
+        column=50,
+        decimals=1,
+    )
+)
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Attack success rate, ASR: percent of triggered test images of other classes that are taken for the target class.
 
     Only where the training data had a backdoor.

@@ -1,10 +1,9 @@
 """The average gap to the retrained model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from expunge.core.registry import metric
+from expunge.core.registry import Measure, metric
 from expunge.evaluation.predictions import Subject
 from expunge.training.context import Context
 
@@ -12,13 +11,21 @@ NEEDS = ("unlearning_accuracy", "remaining_accuracy", "test_accuracy", "membersh
 PARTS = ("unlearning_accuracy", "remaining_accuracy", "test_accuracy", "membership_svc.confidence")
 
 
-@dataclass(frozen=True)
-class AverageGapConfig:
-    """There is nothing to choose."""
-
-
-@metric(better="lower", needs=NEEDS)
-def measure(subject: Subject, config: AverageGapConfig, context: Context) -> dict[str, float]:
+@metric(
+    Measure(
+        "average gap to retraining",
+        "lower",
+        short="Avg. gap",
+        unit="points",
+        range=(0, 100),
+        retrained=0,
+        meaning="Mean of the gaps in UA, RA, TA and MIA, in percentage points.",
+        column=60,
+        decimals=2,
+    ),
+    needs=NEEDS,
+)
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Mean over UA, RA, TA and membership (confidence) of the distance to the retrained model, in points."""
     if subject.reference is None:
         return {}

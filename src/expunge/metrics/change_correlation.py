@@ -1,12 +1,10 @@
 """Whether unlearning changes each example's loss as retraining does."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.stats import rankdata
 
 from expunge.core.errors import RequestError
-from expunge.core.registry import metric
+from expunge.core.registry import Measure, metric
 from expunge.evaluation.membership import Floats
 from expunge.evaluation.predictions import Subject
 from expunge.training.context import Context
@@ -14,18 +12,30 @@ from expunge.training.context import Context
 SPLITS = ("forget", "retain", "test")
 
 
-@dataclass(frozen=True)
-class ChangeCorrelationConfig:
-    """There is nothing to choose."""
+def _described(split: str, coefficient: str) -> Measure:
+    """The description of one correlation on one split."""
+    kind = {"pearson": "size", "spearman": "order"}[coefficient]
+    return Measure(
+        f"{coefficient.capitalize()} correlation of the changes of loss by unlearning and by retraining, on {split} "
+        "examples",
+        "higher",
+        name=f"{split}_{coefficient}",
+        short=f"{coefficient.capitalize()}, {split}",
+        range=(-1, 1),
+        retrained=1,
+        meaning=f"Correlation over {split} examples of two changes of loss, by their {kind}: from the original to the "
+        "unlearned model, and from the original to the retrained one. Doing nothing has none.",
+        decimals=3,
+    )
 
 
-@metric(better="higher")
-def measure(subject: Subject, config: ChangeCorrelationConfig, context: Context) -> dict[str, float]:
+@metric(*(_described(split, coefficient) for split in SPLITS for coefficient in ("pearson", "spearman")))
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Correlation of each example's change of loss, from the original to this model and to the retrained one.
 
     The change that an unlearning method predicts beside the one that happens: ``pearson`` for its size, ``spearman``
     for its order, on forgotten, retained and test examples; 1 is best. Not defined for fewer than two examples, or
-    where a model changes all by the same: the original has no correlation.
+    where a model changes all by the same: doing nothing has no correlation.
     """
     if subject.original is None or subject.reference is None:
         return {}

@@ -1,11 +1,10 @@
 """The Gaussian-poison audit."""
 
-from dataclasses import dataclass
 from statistics import NormalDist
 
 from torch import Tensor
 
-from expunge.core.registry import metric
+from expunge.core.registry import Measure, metric
 from expunge.evaluation.predictions import Subject
 from expunge.training.context import Context
 
@@ -13,16 +12,32 @@ THRESHOLD = NormalDist().inv_cdf(0.99)
 """What one in a hundred scores exceeds if nothing is remembered: 2.326."""
 
 
-@dataclass(frozen=True)
-class GaussianPoisonConfig:
-    """There is nothing to choose."""
-
-
-@metric(better="reference")
-def measure(subject: Subject, config: GaussianPoisonConfig, context: Context) -> dict[str, float]:
+@metric(
+    Measure(
+        "mean Gaussian-poison score",
+        "reference",
+        name="mean",
+        short="Poison score",
+        meaning="How well the model remembers noise that was added to training images: the mean score, 0 without "
+        "memory.",
+        decimals=2,
+    ),
+    Measure(
+        "Gaussian-poison detection rate",
+        "reference",
+        name="true_positive_rate",
+        short="Poison TPR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the images with added noise whose score gives them away at a false positive rate of 1%, so 1 "
+        "without memory.",
+        decimals=1,
+    ),
+)
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """How well the model remembers noise added to training images (Pawelczyk et al. 2024, arXiv:2406.17216).
 
-    ``mean`` is the mean score (:func:`expunge.evaluation.gaussian_poison.gaussian_poison_scores`), 0 without memory;
+    ``mean`` is the mean score (:func:`expunge.poison_score.gaussian_poison_scores`), 0 without memory;
     ``true_positive_rate`` is the percent of poisoned examples whose score exceeds 2.326, the threshold of 1% false
     positives: 1 without memory. Only where training images had Gaussian noise.
     """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.errors import RunError
-from expunge.core.registry import metric
+from expunge.core.registry import Measure, metric
 from expunge.evaluation import membership
 from expunge.evaluation.membership import Floats
 from expunge.evaluation.predictions import Predictions, Shadows, Subject
@@ -31,7 +31,59 @@ class LiraConfig:
     its own from 64 shadow models on."""
 
 
-@metric(better="reference")
+@metric(
+    Measure(
+        "likelihood-ratio attack, retained or forgotten: AUC",
+        "reference",
+        name="auc",
+        short="LiRA AUC",
+        range=(0, 1),
+        meaning="How well an attacker with shadow models tells retained from forgotten examples: the area under the "
+        "curve of true over false positives, 0.5 by guessing. A model that remembers what it was to forget has less "
+        "than the retrained one.",
+        decimals=3,
+    ),
+    Measure(
+        "members found by LiRA at 1% false alarms",
+        "reference",
+        name="tpr_at_1_percent",
+        short="LiRA TPR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the retained examples that the attacker with shadow models finds at 1% false alarms.",
+        decimals=1,
+    ),
+    Measure(
+        "members found by LiRA at 0.1% false alarms",
+        "reference",
+        name="tpr_at_0_1_percent",
+        short="LiRA TPR at 0.1%",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the retained examples that the attacker with shadow models finds at 0.1% false alarms.",
+        decimals=1,
+    ),
+    Measure(
+        "offline LiRA, forgotten or unseen: AUC",
+        "reference",
+        name="offline_auc",
+        short="Offline LiRA AUC",
+        range=(0, 1),
+        meaning="How well an attacker with shadow models that never saw them tells forgotten from unseen examples: 0.5 "
+        "after perfect forgetting.",
+        decimals=3,
+    ),
+    Measure(
+        "forgotten examples found by offline LiRA at 1% false alarms",
+        "reference",
+        name="offline_tpr_at_1_percent",
+        short="Offline LiRA TPR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the forgotten examples that the offline attacker finds at 1% false alarms.",
+        decimals=1,
+    ),
+)
 def measure(subject: Subject, config: LiraConfig, context: Context) -> dict[str, float]:
     """How well an attacker with shadow models tells retained (members) from forgotten examples (Carlini et al. 2022).
 
@@ -92,7 +144,7 @@ def gaussian(log_odds: Tensor, counted: Tensor, each: bool) -> tuple[Tensor, Ten
     """Mean and unbiased variance (n,) of what the shadow models that are ``counted`` (shadows, n) say of each example.
 
     A variance for all, unless ``each`` has its own, is pooled: squared deviations from the mean of their own example.
-    NaN where too few are counted: a mean needs one, a variance of each example two.
+    NaN where too few are counted: no mean of none, and no variance of one's own of one.
     """
     count = counted.sum(dim=0)
     mean = torch.where(counted, log_odds, 0.0).sum(dim=0) / count

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from expunge.core.errors import RequestError
-from expunge.core.registry import metric
+from expunge.core.registry import Measure, metric
 from expunge.data import splits
 from expunge.evaluation import membership
 from expunge.evaluation.predictions import Predictions, Subject
@@ -20,7 +20,29 @@ class MembershipSvcConfig:
     """Use the modified entropy of the published code, which ignores each example's own label."""
 
 
-@metric(better="reference")
+def _described(feature: str, words: str, column: int | None = None) -> Measure:
+    """The description of the attack by one feature."""
+    return Measure(
+        f"membership attack on {words}",
+        "reference",
+        name=feature,
+        short="MIA" if column else f"MIA {feature}",
+        unit="%",
+        range=(0, 100),
+        meaning=f"Share of the forget set that an attacker who sees only the model's {words} takes for examples that "
+        "were never trained on.",
+        column=column,
+        decimals=1,
+    )
+
+
+@metric(
+    _described("confidence", "confidence", 40),
+    _described("correctness", "correctness"),
+    _described("entropy", "entropy"),
+    _described("m_entropy", "modified entropy"),
+    _described("prob", "probabilities"),
+)
 def measure(subject: Subject, config: MembershipSvcConfig, context: Context) -> dict[str, float]:
     """Percent of the forget set that an attacker takes for non-members (Fan et al. 2024), by five features.
 

@@ -1,23 +1,39 @@
 """Tug-of-war: forgetting, retaining and generalising as the retrained model does, at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 
-from expunge.core.registry import metric
+from expunge.core.registry import Measure, metric
 from expunge.evaluation.predictions import Subject
 from expunge.training.context import Context
 
 KEEP = ("remaining_accuracy", "test_accuracy")
 
 
-@dataclass(frozen=True)
-class TowConfig:
-    """There is nothing to choose."""
-
-
-@metric(better="higher", needs=("unlearning_accuracy", *KEEP, "membership_svc"))
-def measure(subject: Subject, config: TowConfig, context: Context) -> dict[str, float]:
+@metric(
+    Measure(
+        "tug-of-war",
+        "higher",
+        short="ToW",
+        range=(0, 1),
+        retrained=1,
+        meaning="Product of 1 minus the gap (as a fraction) over UA, RA and TA.",
+        column=90,
+        decimals=3,
+    ),
+    Measure(
+        "tug-of-war with membership attack",
+        "higher",
+        name="tow_mia",
+        short="ToW-MIA",
+        range=(0, 1),
+        retrained=1,
+        meaning="Product of 1 minus the gap (as a fraction) over MIA, RA and TA.",
+        decimals=3,
+    ),
+    needs=("unlearning_accuracy", *KEEP, "membership_svc"),
+)
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Tug-of-war, the product of 1 - absolute gap/100 over UA, RA and TA, in [0, 1]; ``tow_mia`` has membership for UA.
 
     Zhao et al. 2024 (arXiv:2406.01257), with the absolute value of each gap.

@@ -1,4 +1,4 @@
-"""The attack on unlearning: forgotten examples, identified from the models before and after."""
+"""The attack on unlearning itself: who was forgotten, told from the models before and after."""
 
 import warnings
 from collections.abc import Callable
@@ -17,8 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from expunge.core import checks, randomness
-from expunge.core.registry import metric
+from expunge.core import checks as ranges
+from expunge.core import randomness
+from expunge.core.registry import Measure, metric
 from expunge.evaluation import membership
 from expunge.evaluation.membership import Floats
 from expunge.evaluation.predictions import Subject
@@ -27,9 +28,9 @@ from expunge.training.context import Context
 Rows = npt.NDArray[np.int64]
 Answers = npt.NDArray[np.bool_]
 FALSE_ALARMS = (1.0,)
-"""Rates in percent at which the share of forgotten examples found is reported."""
+"""Rates in percent at which the share of forgotten examples found is told."""
 SMALL = 40
-"""From so few rows, none are held back to see when to stop training."""
+"""From so few rows, none are held back to see when the network has learned enough."""
 Feature = Literal["direct_diff", "sorted_diff", "direct_concat", "sorted_concat", "l2_distance"]
 
 
@@ -49,17 +50,38 @@ class UnlearningAttackConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        checks.at_least(2, folds=self.folds)
+        ranges.at_least(2, folds=self.folds)
 
 
-@metric(better="reference")
+@metric(
+    Measure(
+        "attack on the models before and after: AUC",
+        "reference",
+        name="auc",
+        short="MIAU AUC",
+        range=(0, 1),
+        meaning="How well an attacker with the outputs of the models before and after tells forgotten from retained "
+        "examples, tested on examples that the attacker has not learned from: 0.5 by guessing.",
+        decimals=3,
+    ),
+    Measure(
+        "forgotten examples found from the models before and after at 1% false alarms",
+        "reference",
+        name="tpr_at_1_percent",
+        short="MIAU TPR",
+        unit="%",
+        range=(0, 100),
+        meaning="Share of the forgotten examples that the attacker with both models finds at 1% false alarms.",
+        decimals=1,
+    ),
+)
 def measure(subject: Subject, config: UnlearningAttackConfig, context: Context) -> dict[str, float]:
     """How well an attacker with the posteriors before and after tells forgotten from retained examples (MIAU).
 
     Chen et al. 2021 (arXiv:2005.02205), with an attacker who knows the answer for the examples he learns from, so an
-    upper bound of theirs. ``auc`` is 0.5 by guessing; ``tpr_at_1_percent`` is the percent of forgotten examples
+    upper bound of theirs. ``auc`` is 0.5 if nothing shows; ``tpr_at_1_percent`` is the percent of forgotten examples
     found at 1% false alarms. As many retained examples as forgotten are drawn, and both numbers are means over folds.
-    The retrained model gives the values to aim at: what retraining itself reveals.
+    The retrained model gives the values to aim at: what retraining itself gives away.
 
     Cost: ``folds`` fits on up to 2m rows for m forgotten examples.
     """
@@ -115,8 +137,8 @@ def _parts(answers: Answers, config: UnlearningAttackConfig, seed: int) -> list[
 
 
 def _attack(values: Floats, answers: Answers, config: UnlearningAttackConfig, seed: int) -> Callable[[Floats], Floats]:
-    """An attacker fitted to these rows: its scores of others, higher for examples more likely forgotten."""
-    with warnings.catch_warnings():  # an attacker that has not converged is not an error
+    """An attacker who has learned these rows: what he gives others, higher for those that he thinks forgotten."""
+    with warnings.catch_warnings():  # that it could have learned longer is no fault of the request
         warnings.simplefilter("ignore", ConvergenceWarning)
         if config.attacker == "logistic":
             return _logistic(values, answers)

@@ -1,19 +1,22 @@
 """Validation accuracy (VA)."""
 
-from dataclasses import dataclass
-
-from expunge.core.registry import metric
+from expunge.core.registry import Measure, metric
 from expunge.evaluation.predictions import Subject
 from expunge.training.context import Context
 
 
-@dataclass(frozen=True)
-class ValidationAccuracyConfig:
-    """There is nothing to choose."""
-
-
-@metric(better="reference")
-def measure(subject: Subject, config: ValidationAccuracyConfig, context: Context) -> dict[str, float]:
+@metric(
+    Measure(
+        "validation accuracy",
+        "reference",
+        short="VA",
+        unit="%",
+        range=(0, 100),
+        meaning="Accuracy on the validation set, by which hyperparameters may be chosen.",
+        decimals=1,
+    )
+)
+def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Validation accuracy, VA: the accuracy on validation images of retained classes, in percent; absent without any.
 
     It serves to choose hyperparameters, so that the test set need not.

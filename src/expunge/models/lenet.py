@@ -1,20 +1,13 @@
 """LeNet-5 with ReLU and max pooling."""
 
-from dataclasses import dataclass
-
 from torch import nn
 
 from expunge.core.registry import architecture
 from expunge.models._check import Shape, image_shape
 
 
-@dataclass(frozen=True)
-class LenetConfig:
-    """There is nothing to choose."""
-
-
 @architecture(reference="LeCun et al. 1998, doi:10.1109/5.726791", aliases=("lenet5",))
-def build(config: LenetConfig, shape: Shape, num_classes: int) -> nn.Module:
+def build(shape: Shape, num_classes: int) -> nn.Module:
     """LeNet-5 with ReLU and max pooling: two 5x5 convolutions, three linear layers.
 
     The first convolution keeps the size of the image, so that the second leaves 5 x 5 of 28 x 28, as in the paper;

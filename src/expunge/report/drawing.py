@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from expunge.report.tables import RELATIVE, Measure
+from expunge.core.registry import Measure
+from expunge.report.tables import RELATIVE
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#00805E", "#CC79A7", "#56B4E9"
 INK, GREY = "#1F2933", "#5F6B76"
@@ -101,7 +102,7 @@ def gap_scale(judge: Measure, height: float, high: float) -> GapScale:
     Relative distances are unbounded: it shows those up to :data:`MOST_RELATIVE`.
     """
     title = f"{judge.title} ({judge.unit})" if judge.unit else judge.title
-    most = min(high, MOST_RELATIVE) if judge == RELATIVE else high
+    most = min(high, MOST_RELATIVE) if judge.name == RELATIVE else high
     return GapScale(height, max(most, 0.5), title)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
+from expunge.core.registry import Measure
 from expunge.evaluation.predictions import Predictions
 from expunge.report import histograms, losses, scenarios, tables, tradeoff, words
 from expunge.report.drawing import MOST_RELATIVE
 from expunge.report.results import BASELINE, PLAIN, REFERENCE, Losses, Results, Row, history, load, predictions
-from expunge.report.tables import Line, Measure, Summary
+from expunge.report.tables import Line, Summary
 from expunge.store.directory import write_text
 
 
@@ -91,7 +92,7 @@ def page(results: Results, summary: Summary) -> str:
         nearness=f"{summary.judge.title[0].upper()}{summary.judge.title[1:]}",
         beyond=_beyond(summary),
         judged=any(cell.far is not None for _, rows in main.parts for _, cells in rows for cell in cells),
-        known={measure.name.partition(".")[0] for measure in summary.measures},
+        glossary=words.glossary(summary),
         **_charts(summary, outputs, steps),
         failures=[row for row in results.rows if row.status == "failed"],
         plain=PLAIN,
@@ -103,7 +104,7 @@ def page(results: Results, summary: Summary) -> str:
 
 def _beyond(summary: Summary) -> float | None:
     """The value at the upper edge of the charts, where something lies beyond it."""
-    if summary.judge != tables.RELATIVE:
+    if summary.judge.name != tables.RELATIVE:
         return None
     found = [line.cells[summary.judge.name].mean for line in summary.lines if summary.judge.name in line.cells]
     return MOST_RELATIVE if max(found, default=0.0) > MOST_RELATIVE else None
@@ -197,7 +198,7 @@ def _shown(line: Line, measure: Measure) -> Shown:
     text = tables.spread(cell, measure)
     if cell is None or line.label == REFERENCE:
         return Shown(text)
-    if measure.name == tables.GAP.name:
+    if measure.name == tables.GAP:
         return Shown(text, far=distance(cell.mean))
     if cell.gap is None:
         return Shown(text)

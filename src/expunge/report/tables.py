@@ -11,94 +11,21 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Literal
 
 import polars as pl
 
 from expunge.core import registry
+from expunge.core.registry import Measure
 from expunge.report.results import BASELINE, PLAIN, REFERENCE, Results, Row
 
-Unit = Literal["%", "points", "s", ""]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How a metric is shown."""
-
-    name: str
-    """The full name of the metric."""
-    short: str
-    """The head of its column."""
-    title: str
-    """What it is, in words."""
-    unit: Unit = ""
-    """Percent, percentage points, seconds, or none."""
-    compared: bool = False
-    """Whether a value is judged by its distance from the retrained model's."""
-    headline: bool = False
-    """Whether it stands in the main table."""
-    decimals: int | None = None
-    """Digits after the point; three significant digits by default."""
-
-    @property
-    def head(self) -> str:
-        """The head of its column with the unit."""
-        return f"{self.short} ({self.unit})" if self.unit else self.short
-
-
-UA = Measure("unlearning_accuracy", "UA", "unlearning accuracy", "%", True, True, 1)
-RA = Measure("remaining_accuracy", "RA", "remaining accuracy", "%", True, True, 1)
-TA = Measure("test_accuracy", "TA", "test accuracy", "%", True, True, 1)
-MIA = Measure("membership_svc.confidence", "MIA", "membership attack on confidence", "%", True, True, 1)
-GAP = Measure("average_gap", "Avg. gap", "average gap to retraining", "points", False, True, 2)
-ASR = Measure("attack_success_rate", "ASR", "attack success rate", "%", False, True, 1)
-TOW = Measure("tow", "ToW", "tug-of-war", headline=True, decimals=3)
-TIME = Measure("run_time.total", "Time", "run time", "s", False, True)
-SPARSITY = Measure("sparsity", "Sparsity", "sparsity", "%", True, False, 1)
-DISTANCE = Measure("weight_distance.to_reference", "Distance", "distance of the weights to the retrained model's")
-RELATIVE = Measure(
-    "weight_distance.relative_to_nothing",
-    "Relative distance",
-    "distance to retraining divided by that of the original",
-    decimals=3,
-)
-
-KNOWN = (
-    UA, RA, TA, MIA, ASR, GAP, DISTANCE, RELATIVE,
-    TOW,
-    Measure("tow.tow_mia", "ToW-MIA", "tug-of-war with membership attack", decimals=3),
-    TIME,
-    Measure("run_time.precompute", "Precompute", "run time of the precomputation", "s"),
-    Measure("run_time.unlearn", "Unlearn", "run time of the unlearning", "s"),
-    Measure("validation_accuracy", "VA", "validation accuracy", "%", True, False, 1),
-    SPARSITY,
-    Measure("gaussian_poison.mean", "Poison score", "mean Gaussian-poison score", "", True, False, 2),
-    Measure("gaussian_poison.true_positive_rate", "Poison TPR", "Gaussian-poison detection rate", "%", True, False, 1),
-    Measure("lira.auc", "LiRA AUC", "likelihood-ratio attack, retained or forgotten: AUC", "", True, False, 3),
-    Measure("lira.tpr_at_1_percent", "LiRA TPR", "members found by LiRA at 1% false alarms", "%", True, False, 1),
-    Measure("lira.tpr_at_0_1_percent", "LiRA TPR at 0.1%", "members found by LiRA at 0.1% false alarms", "%", True,
-            False, 1),
-    Measure("lira.offline_auc", "Offline LiRA AUC", "offline LiRA, forgotten or unseen: AUC", "", True, False, 3),
-    Measure("lira.offline_tpr_at_1_percent", "Offline LiRA TPR", "forgotten examples found by offline LiRA at 1% false "
-            "alarms", "%", True, False, 1),
-    Measure("unlearning_attack.auc", "MIAU AUC", "attack on the models before and after: AUC", "", True, False, 3),
-    Measure("unlearning_attack.tpr_at_1_percent", "MIAU TPR", "forgotten examples found from the models before and "
-            "after at 1% false alarms", "%", True, False, 1),
-    *(
-        Measure(f"change_correlation.{split}_{word.lower()}", f"{word}, {split}", f"{word} correlation of the changes "
-                f"of loss by unlearning and by retraining, on {split} examples", decimals=3)
-        for split in ("forget", "retain", "test")
-        for word in ("Pearson", "Spearman")
-    ),
-    Measure("weight_distance.nothing_to_reference", "Distance of original", "distance of the original's "
-            "weights to the retrained model's"),
-    Measure("weight_distance.relative_to_reference", "Distance / norm", "distance of the weights to the retrained "
-            "model's, divided by their norm"),
-    Measure("weight_distance.nothing_relative_to_reference", "Distance / norm of original", "distance of the "
-            "original's weights to the retrained model's, divided by their norm"),
-    Measure("weight_distance.to_original", "Moved", "distance of the weights to the original's"),
-)  # fmt: skip
-"""The metrics that have a name of their own in the field, in the order of columns; others follow by name."""
+GAP = "average_gap"
+"""The metric by which methods are ranked."""
+RELATIVE = "weight_distance.relative_to_nothing"
+"""The metric by which they are ranked after recorded trainings."""
+DISTANCE = "weight_distance.to_reference"
+TIME = "run_time.total"
+SPARSITY = "sparsity"
+TOW = "tow"
 
 
 @dataclass(frozen=True)
@@ -153,7 +80,7 @@ class Summary:
     @property
     def judge(self) -> Measure:
         """The metric by which methods are ranked."""
-        return RELATIVE if any(m.name == RELATIVE.name and m.headline for m in self.measures) else GAP
+        return measure(RELATIVE if any(m.name == RELATIVE and m.headline for m in self.measures) else GAP)
 
     def line(self, label: str) -> Line | None:
         """The line of a method, in the first scenario that has it."""
@@ -199,8 +126,7 @@ class Part:
     @property
     def sparsity(self) -> float | None:
         """The mean sparsity, in percent, of its original models; of all its models where those are not there."""
-        name, lines = SPARSITY.name, self.table.lines
-        found = {line.label: line.cells[name].mean for line in lines if name in line.cells}
+        found = {line.label: line.cells[SPARSITY].mean for line in self.table.lines if SPARSITY in line.cells}
         return found.get(BASELINE, fmean(found.values())) if found else None
 
 
@@ -244,7 +170,7 @@ def values(rows: Sequence[Row]) -> pl.DataFrame:
 
     Beside sparse models, those without a sparsity are dense: theirs is 0.
     """
-    dense: dict[str, float | None] = {SPARSITY.name: 0.0} if any(SPARSITY.name in row.metrics for row in rows) else {}
+    dense: dict[str, float | None] = {SPARSITY: 0.0} if any(SPARSITY in row.metrics for row in rows) else {}
     found = [
         (row.scenario, row.label, row.seed, name, value)
         for row in rows
@@ -285,31 +211,17 @@ def _cells(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Cell]]:
 
 
 def _measures(names: set[str], recorded: bool) -> tuple[Measure, ...]:
-    headline = {m.name for m in KNOWN if m.headline}
-    headline = headline - {TOW.name} | {DISTANCE.name, RELATIVE.name} if recorded else headline
-    known = [replace(m, headline=m.name in headline) for m in KNOWN if m.name in names]
-    others = sorted(names - {measure.name for measure in known})
-    return (*known, *map(measure, others))
+    """How to show these metrics: those of the main table in its order, then the others, those of nobody last."""
+    hidden = {TOW} if recorded else {DISTANCE, RELATIVE}
+    described = [found for name, found in registry.measures().items() if name in names]
+    described.sort(key=lambda found: math.inf if found.column is None else found.column)
+    known = [replace(found, column=None) if found.name in hidden else found for found in described]
+    return (*known, *map(measure, sorted(names - {found.name for found in known})))
 
 
 def measure(name: str) -> Measure:
-    """How to show the metric of that name; one of a third party by what its decorator says."""
-    for known in KNOWN:
-        if known.name == name:
-            return known
-    words = name.replace("_", " ").replace(".", ": ")
-    if name.startswith("membership_svc."):
-        return Measure(name, f"MIA {name.partition('.')[2]}", words, "%", compared=True, decimals=1)
-    if name.startswith("run_time."):
-        return Measure(name, words, words, "s")
-    if name.startswith("weight_distance."):
-        return Measure(name, words, words)
-    return Measure(name, words, words, compared=_judged_by_reference(name.partition(".")[0]))
-
-
-def _judged_by_reference(name: str) -> bool:
-    plugin = registry.plugins("metrics").get(name)
-    return plugin is not None and plugin.mark.better == "reference"
+    """How to show the metric of that name, by the decorator of its plug-in; by its name where none describes it."""
+    return registry.measures().get(name) or Measure(name.replace("_", " ").replace(".", ": "), name=name)
 
 
 MISSING = "\N{EN DASH}"
@@ -467,7 +379,7 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
 
     With several scenarios, each begins with rows that hold its name only (with attacks, 80 columns may not do).
     """
-    left_out = {TOW.name, *((RA.name, TA.name, MIA.name) if summary.judge == RELATIVE else ())}
+    left_out = {TOW, *(LEFT_OUT if summary.judge.name == RELATIVE else ())}
     shown = [measure for measure in summary.headline if measure.name not in left_out]
     heads = ["method", *(f"{m.short} {m.unit if m.unit != 'points' else ''}".strip() for m in shown)]
     heads += ["note"] if summary.noted else []
@@ -482,6 +394,8 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
     return f"{summary.name}: {seeds}", heads, rows
 
 
+LEFT_OUT = ("remaining_accuracy", "test_accuracy", "membership_svc.confidence")
+"""The metrics for which a terminal has no room where methods are ranked by the distance of their weights."""
 INDENT = "  "
 """What stands before a method below the name of its scenario."""
 
@@ -497,7 +411,7 @@ def _wrapped(part: Part, summary: Summary) -> list[str]:
 
 def _narrow(cell: Cell | None, measure: Measure) -> str:
     """Mean and spread without blanks and with one decimal of gaps; the mean alone of times, attacks and distances."""
-    if cell is not None and measure.name in (TIME.name, ASR.name, DISTANCE.name):
+    if cell is not None and measure.name in (TIME, DISTANCE, "attack_success_rate"):
         return text(cell.mean, measure)
     shown = replace(measure, decimals=1) if measure.unit == "points" else measure
     return spread(cell, shown).replace(" ", "")

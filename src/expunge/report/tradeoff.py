@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import altair as alt
 
+from expunge.core.registry import Measure
 from expunge.report.drawing import BLUE, GREEN, GREY, INK, GapScale, gap_scale, inline, shortened, svg
 from expunge.report.results import BASELINE, REFERENCE
-from expunge.report.tables import TIME, Cell, Line, Measure, Summary, spread
+from expunge.report.tables import TIME, Cell, Line, Summary, spread
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def points(summary: Summary) -> list[Point]:
 
 
 def _point(line: Line, judge: Measure) -> Point | None:
-    gap, seconds = line.cells.get(judge.name), line.cells.get(TIME.name)
+    gap, seconds = line.cells.get(judge.name), line.cells.get(TIME)
     return Point(line.label, seconds.mean, gap) if gap and seconds and seconds.mean > 0 else None
 
 

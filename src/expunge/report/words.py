@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from expunge.core.registry import Measure
 from expunge.report.results import BASELINE, REFERENCE, Results, Row, flatten, unlearning_of
-from expunge.report.tables import DISTANCE, RELATIVE, TIME, Line, Part, Summary, spread
+from expunge.report.tables import DISTANCE, RELATIVE, TIME, Line, Part, Summary, measure, spread
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _nearest(summary: Summary) -> list[str]:
     baseline = summary.line(BASELINE)
     nothing = baseline.cells.get(judge) if baseline else None
     if not known:
-        what = "a distance to retrained weights" if summary.judge == RELATIVE else "an average gap"
+        what = "a distance to retrained weights" if summary.judge.name == RELATIVE else "an average gap"
         return [f"No method has {what}, so none can be ranked: that takes a finished run and a retrained model."]
     best, gap = known[0], known[0].cells[judge]
     sentence = f"{best.label} came nearest to retraining: {_far(best, summary)}{_cost(best, summary)}."
@@ -94,22 +95,22 @@ def _nearest(summary: Summary) -> list[str]:
 def _far(line: Line, summary: Summary) -> str:
     """The distance or gap of a method from retraining."""
     cell = line.cells[summary.judge.name]
-    if summary.judge == RELATIVE:
+    if summary.judge.name == RELATIVE:
         return f"its relative distance is {spread(cell, summary.judge)} (that of the original is 1)"
     return f"its average gap is {spread(cell, summary.judge)} points"
 
 
 def _left(baseline: Line, summary: Summary) -> str:
     """The distance or gap of the original from retraining."""
-    if summary.judge == RELATIVE:
-        return f"a distance of {spread(baseline.cells.get(DISTANCE.name), DISTANCE)}"
+    if summary.judge.name == RELATIVE:
+        return f"a distance of {spread(baseline.cells.get(DISTANCE), measure(DISTANCE))}"
     return f"an average gap of {spread(baseline.cells[summary.judge.name], summary.judge)} points"
 
 
 def _cost(line: Line, summary: Summary) -> str:
     """The run time as a share or a multiple of retraining's."""
     reference = summary.line(REFERENCE)
-    spent, whole = line.cells.get(TIME.name), reference.cells.get(TIME.name) if reference else None
+    spent, whole = line.cells.get(TIME), reference.cells.get(TIME) if reference else None
     if not spent or not whole or not whole.mean > 0:
         return ""
     share = spent.mean / whole.mean
@@ -125,7 +126,7 @@ def _ties(known: Sequence[Line], summary: Summary) -> list[str]:
         for line in known[1:]
         if (cell := line.cells[judge.name]).mean - best.mean <= (cell.std or 0.0) + (best.std or 0.0)
     ]
-    what = "distance" if judge == RELATIVE else "gap"
+    what = "distance" if judge.name == RELATIVE else "gap"
     return (
         [f"The {what} of {_listed(near)} differs from that by no more than the spread between seeds."] if near else []
     )
@@ -141,6 +142,26 @@ def _outcome(results: Results) -> str:
         names = _listed(list(dict.fromkeys(row.label for row in failed)))
         return f"{len(failed)} of {_count(total, 'run')} failed ({names}).{waiting}"
     return waiting.strip() or ("The only run finished." if total == 1 else f"All {total} runs finished.")
+
+
+def glossary(summary: Summary) -> dict[str, str]:
+    """The meaning of each metric of the table that has one, with its limits and its aim, by short name and title."""
+    return {
+        _term(found): " ".join(filter(None, (found.meaning, _sentence(found.limits, found.aim))))
+        for found in summary.measures
+        if found.meaning
+    }
+
+
+def _term(found: Measure) -> str:
+    """The head of the column and the title; once where they are the same."""
+    return found.title if found.label.lower() == found.title.lower() else f"{found.label}, {found.title}"
+
+
+def _sentence(*parts: str) -> str:
+    """The parts that are not empty as one sentence."""
+    joined = "; ".join(filter(None, parts))
+    return f"{joined[0].upper()}{joined[1:]}." if joined else ""
 
 
 def _count(number: int, noun: str) -> str:

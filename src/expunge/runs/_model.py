@@ -30,7 +30,7 @@ def build(wanted: GivesModel, dataset: Dataset) -> nn.Module:
     """The untrained model of this configuration, with its input step, on the CPU."""
     plugin = registry.of_config("models", wanted.model)
     with randomness.seeded(randomness.generator(wanted.seed, "initialisation")):
-        network = cast("nn.Module", plugin.function(wanted.model, dataset.train.shape, dataset.num_classes))
+        network = cast("nn.Module", plugin.call(wanted.model, dataset.train.shape, dataset.num_classes))
     return with_normalisation(network, dataset.mean, dataset.std)
 
 

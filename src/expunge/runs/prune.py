@@ -111,7 +111,7 @@ def work(config: PruneConfig, parents: Mapping[str, RunDirectory], draft: Draft,
     if not plugin.mark.trained:
         _rewind(model, parents)
     with context.phase("prune"), context.seeded():
-        mask = plugin.function(model, data.train.shape, config.pruner, context)
+        mask = plugin.call(model, data.train.shape, config.pruner, context)
     context.sparsity = cast("Mask", mask)
     _rewind(model, parents)
     with context.phase("train"), context.seeded():

@@ -63,7 +63,7 @@ def work(config: ScoreConfig, parents: Mapping[str, RunDirectory], draft: Draft,
     train, validation, test = (images.to(session.device) for images in (data.train, data.validation, data.test))
     with context.phase("score"):
         seen = ScoreData(train, validation, test, data.dataset.num_classes)
-        scores = cast("dict[str, Tensor]", plugin.function(model.to(session.device), seen, config.score, context))
+        scores = cast("dict[str, Tensor]", plugin.call(model.to(session.device), seen, config.score, context))
     _check_finite(scores, plugin.name)
     draft.tensors("scores", {"ids": data.train.ids, "labels": data.train.labels, **scores})
     return {"seconds": context.seconds, "notes": context.notes}

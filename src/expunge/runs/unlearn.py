@@ -17,7 +17,6 @@ from expunge.data.image_set import ImageSet
 from expunge.data.split_data import DataConfig, SplitData
 from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import FORGOTTEN
-from expunge.methods.original import OriginalConfig
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs._data import check_data, load_data
 from expunge.runs._model import context_of, forgotten_ids, l2_of, load_model, save
@@ -100,7 +99,7 @@ def retrained(wanted: UnlearnConfig, seed: int = 0) -> UnlearnConfig:
     model = first_model(wanted)
     *before, (last, last_seed) = forget_sets(wanted)
     for forget, forget_seed in before:
-        model = UnlearnConfig(model, forget, Unlearning(OriginalConfig()), forget_seed, wanted.precision)
+        model = UnlearnConfig(model, forget, presets.named("original"), forget_seed, wanted.precision)
     return UnlearnConfig(model, last, retraining(wanted.training), last_seed, wanted.precision, seed)
 
 

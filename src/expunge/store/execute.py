@@ -66,7 +66,7 @@ def made(wanted: object, store: Store, session: Session) -> RunDirectory:
     """The directory of a run whose parents are there: found if it exists, else made."""
     plugin = registry.of_config("runs", wanted)
     before = {role: store.directory(config.run_id(parent)) for role, parent in config.parents(wanted).items()}
-    work = lambda draft: cast("Record", plugin.function(wanted, before, draft, session))  # noqa: E731
+    work = lambda draft: cast("Record", plugin.call(wanted, before, draft, session))  # noqa: E731
     return once(wanted, before, store, session, work)
 
 

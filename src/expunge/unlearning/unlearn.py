@@ -52,7 +52,7 @@ def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, cont
                 generator = randomness.child(context.generator, "update mask")
                 context.update_masks = update_masks(model, data, unlearning.update_mask, generator)
         with adapted(model, unlearning.adapters, context):
-            unlearned = cast("nn.Module", plugin.function(model, data, unlearning.method, context))
+            unlearned = cast("nn.Module", plugin.call(model, data, unlearning.method, context))
             for stepper in context.steppers:
                 stepper.check()
     _keep_sparse(unlearned, context.sparsity)

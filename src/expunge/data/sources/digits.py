@@ -1,7 +1,5 @@
 """Handwritten digits, 8 x 8, grey: 1,797 real images that scikit-learn carries (Alpaydin & Kaynak 1998)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -13,13 +11,8 @@ from expunge.data.dataset import Dataset, channel_statistics
 from expunge.data.image_set import make
 
 
-@dataclass(frozen=True)
-class DigitsConfig:
-    """There is nothing to choose."""
-
-
 @source()
-def load(config: DigitsConfig) -> Dataset:
+def load() -> Dataset:
     """Handwritten digits, 8 x 8, grey; needs no file. A fixed fifth of each class is the test set."""
     values, labels = load_digits(return_X_y=True)
     pixels = np.rint(np.asarray(values) * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
