@@ -16,7 +16,7 @@ from expunge.runs.train import TrainConfig
 from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.execute import Session
-from expunge.store.run import open_run, parents, run_id
+from expunge.store.run import open_config, parents, run_id
 from expunge.training.fit import Training
 
 KIND = '''"""How many weights a model has."""
@@ -133,7 +133,7 @@ def test_it_is_made_after_its_parents_and_found_again(tmp_path: Path) -> None:
     written = (directory.path / "run.json").stat().st_mtime_ns
     assert execute.run(wanted, store, Session()) == directory
     assert (directory.path / "run.json").stat().st_mtime_ns == written, "nothing is computed twice"
-    assert open_run(directory) == wanted
+    assert open_config(directory) == wanted
 
 
 @pytest.mark.usefixtures("package")

@@ -20,7 +20,7 @@ from expunge.runs.unlearn import UnlearnConfig, forget_sets, retrained
 from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.execute import Session
-from expunge.store.run import open_config, open_run, run_id, with_parents
+from expunge.store.run import expanded, open_config, run_id, with_parents
 from expunge.training.fit import Training
 from expunge.unlearning import presets
 
@@ -103,7 +103,7 @@ def test_pruning_an_unlearned_model_does_not_train_on_what_it_forgot(store: Stor
     directory = execute.run(pruned, store, Session())
     forgotten = directory.tensors("predictions")["forgotten.ids"]
     assert torch.equal(forgotten, execute.run(first, store, Session()).tensors("predictions")["forgotten.ids"])
-    assert open_run(directory) == pruned
+    assert open_config(directory) == pruned
     second = execute.run(step(pruned, SECOND), store, Session()).tensors("predictions")
     assert len(second["forgotten.ids"]) == len(forgotten) + 9
     last = directory.path / "history.jsonl"
@@ -150,3 +150,14 @@ def test_a_chain_of_200_steps_costs_less_than_a_second(tmp_path: Path) -> None:
     assert run_id(open_config(store.directory(run_id(chain)))) == run_id(chain)
     assert len(forget_sets(chain)) == 200  # type: ignore[arg-type]
     assert time.process_time() - begin < 1.0
+
+
+def test_a_configuration_that_refers_to_itself_is_an_error(tmp_path: Path) -> None:
+    wanted = step(trained(), FIRST)
+    directory = Store(tmp_path).directory(run_id(wanted))
+    data = config.run_to_data(wanted) | {"original": {"run": directory.id, "digest": config.run_digest(wanted)}}
+    directory.path.mkdir()
+    (directory.path / "config.json").write_text(json.dumps(data))
+    with pytest.raises(RequestError, match="refers to itself"):
+        open_config(directory)
+    assert expanded(directory)["kind"] == "unlearn"

@@ -79,11 +79,14 @@ def run_from_data(data: Mapping[str, object], store: Store) -> object:
         RequestError: A configuration is missing, damaged, or not the one that was referred to.
     """
     texts: dict[str, Mapping[str, object]] = {"": data}
-    waiting, found = [""], cast("dict[str, object]", {})
+    waiting, begun, found = [""], set[str](), cast("dict[str, object]", {})
     while waiting:
         name = waiting[-1]
         missing = [other for other in dict.fromkeys(config.references(texts[name]).values()) if other not in found]
         if missing:
+            if name in begun:  # what it refers to should have been read by now
+                raise RequestError(f"the configuration of {name} refers to itself by {missing[0]}: make it again")
+            begun.add(name)
             texts |= {other: store.directory(other).config() for other in missing if other not in texts}
             waiting += missing
         else:
@@ -91,24 +94,10 @@ def run_from_data(data: Mapping[str, object], store: Store) -> object:
     return found[""]
 
 
-def open_run(directory: RunDirectory) -> object:
-    """The configuration of a finished run.
-
-    Raises:
-        RequestError: There is no such run, or it failed.
-    """
-    if not directory.exists:
-        raise RequestError(f"{directory.path} is no run: give a folder that a command of expunge has printed")
-    record = directory.record()
-    if record["status"] != "finished":
-        raise RequestError(f"{directory.path} is a failed run: {record['reason']}")
-    return open_config(directory)
-
-
-def expanded(directory: RunDirectory, known: Mapping[str, dict[str, object]] | None = None) -> dict[str, object]:
+def expanded(directory: RunDirectory) -> dict[str, object]:
     """What ``config.json`` says, with the configurations of the runs it refers to in their places."""
     store = Store(directory.path.parent)
-    seen = dict(known or {})
+    seen: dict[str, dict[str, object]] = {}
 
     def fill(value: object) -> object:
         if isinstance(value, Mapping):
@@ -117,6 +106,7 @@ def expanded(directory: RunDirectory, known: Mapping[str, dict[str, object]] | N
             if name is None:
                 return {key: fill(part) for key, part in items.items()}
             if name not in seen:
+                seen[name] = {}  # a damaged configuration may refer to itself
                 path = store.directory(name).path / "config.json"
                 seen[name] = cast("dict[str, object]", fill(store.directory(name).config())) if path.is_file() else {}
             return seen[name]
