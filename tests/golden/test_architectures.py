@@ -67,7 +67,7 @@ def network(case: Case, folder: Path) -> nn.Module:
     text = MODELS[case.name] + (f":final_pooling={options['final_pooling']}" if "final_pooling" in options else "")
     wanted = config.parse("models", text)
     shape = tuple(inputs(case)[""].shape[1:])
-    model = registry.of_config("models", wanted).function(wanted, shape, options["num_classes"])
+    model = registry.of_config("models", wanted).call(wanted, shape, options["num_classes"])
     given, norm = state(case), case.hyperparameters.get("normalisation")
     if norm is None:
         names = model.state_dict()  # type: ignore[attr-defined]
