@@ -11,7 +11,9 @@ import torch
 from expunge.cli import main
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
-from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
+from expunge.data.forget_sets.class_ import ClassForget
+from expunge.data.forget_sets.ids import ListedForget
+from expunge.data.forget_sets.random import RandomForget
 from expunge.data.split_data import DataConfig
 from expunge.runs.evaluate import EvaluateConfig
 from expunge.runs.prune import PruneConfig
@@ -25,7 +27,7 @@ from expunge.training.fit import Training
 from expunge.unlearning import presets
 
 FIRST, SECOND = ClassForget((3,)), RandomForget(count=9)
-TEN = RandomForget(percent=10.0)
+TEN = RandomForget(share=0.1)
 
 
 def trained(model: str = "small_cnn:width=4,blocks=2", **training: object) -> TrainConfig:
@@ -33,7 +35,7 @@ def trained(model: str = "small_cnn:width=4,blocks=2", **training: object) -> Tr
     return TrainConfig(data, config.parse("models", model), Training(2, 32, **training))  # type: ignore[arg-type]
 
 
-def step(model: object, forget: Forget, text: str = "finetune:epochs=1", **options: object) -> UnlearnConfig:
+def step(model: object, forget: object, text: str = "finetune:epochs=1", **options: object) -> UnlearnConfig:
     return UnlearnConfig(model, forget, presets.named(text, options))  # type: ignore[arg-type]
 
 

@@ -188,8 +188,8 @@ def test_wrong_requests_exit_with_two_and_one_message(
     ("arguments", "message"),
     [
         (["--forget", "random:10%", "scrubb"], "did you mean scrub"),
-        (["--forget", "all", "scrub"], "kind of forget set"),
-        (["--forget", "random:9999", "finetune"], "cannot forget 9999 of"),
+        (["--forget", "all", "scrub"], "no forget set 'all'"),
+        (["--forget", "random:9999", "finetune"], "cannot take 9999 of"),
         (["--forget", "class:12", "finetune"], "no class 12"),
         (["--forget", "random:10%", "neggrad-plus", "--alpha", "2"], r"alpha must be in \[0, 1\]"),
         (["--forget", "random:10%", "finetune", "--lr", "-1"], "lr must be"),

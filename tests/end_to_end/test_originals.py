@@ -13,9 +13,8 @@ import torch
 from expunge.bench.grid import entries
 from expunge.cli import main
 from expunge.core import config, masks
+from expunge.core.config import parse
 from expunge.core.errors import RequestError
-from expunge.data.forgetting import PoisonedForget
-from expunge.data.poisoning import parse_poison
 from expunge.evaluation.predictions import predict
 from expunge.runs import prune
 from expunge.runs._data import load_data
@@ -267,12 +266,12 @@ def test_a_hostile_checkpoint_executes_nothing(
 @pytest.mark.parametrize("text", ["patch:size=2,margin=0,value=1.0,share=15%", "blend:alpha=0.5,share=15%"])
 def test_a_backdoor_is_learned_and_retraining_without_it_removes_it(text: str, tmp_path: Path) -> None:
     store, session = Store(tmp_path), Session()
-    data = dataclasses.replace(original().data, limit=700, poison=parse_poison(text))
+    data = dataclasses.replace(original().data, limit=700, poison=parse("poisons", text))
     plan = Training(epochs=20, rule=Rule(lr=0.1))
     trained = original(data=data, training=plan)
     rates = []
     for method in ("original", "retrain:epochs=20"):
-        wanted = forgetting(method, original=trained, forget=PoisonedForget())
+        wanted = forgetting(method, original=trained, forget=parse("forget_sets", "poisoned"))
         record = execute.run(EvaluateConfig(wanted), store, session).record()
         rates.append(record["metrics"]["attack_success_rate"])  # type: ignore[index]
     before, after = rates
@@ -286,11 +285,11 @@ def test_a_backdoor_is_learned_and_retraining_without_it_removes_it(text: str, t
 
 def test_gaussian_poisons_show_until_they_are_retrained_away(tmp_path: Path) -> None:
     store, session = Store(tmp_path), Session()
-    data = dataclasses.replace(original().data, limit=700, poison=parse_poison("gaussian:sigma=0.3,share=30%"))
+    data = dataclasses.replace(original().data, limit=700, poison=parse("poisons", "gaussian:sigma=0.3,share=30%"))
     trained = original(data=data, training=Training(epochs=40, rule=Rule(lr=0.1)))
     means = []
     for method in ("original", "retrain:epochs=40"):
-        run = EvaluateConfig(forgetting(method, original=trained, forget=PoisonedForget()))
+        run = EvaluateConfig(forgetting(method, original=trained, forget=parse("forget_sets", "poisoned")))
         means.append(execute.run(run, store, session).record()["metrics"]["gaussian_poison.mean"])  # type: ignore[index]
     assert means[0] > means[1] + 0.3
     assert abs(means[1]) < 4 / 189**0.5, "without memory the mean of 189 scores is normal around 0"

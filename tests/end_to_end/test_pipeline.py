@@ -18,7 +18,8 @@ from expunge.bench.grid import Comparison, entries
 from expunge.core import config, masks, registry
 from expunge.core.errors import RequestError, RunError
 from expunge.data import split_data
-from expunge.data.forgetting import ClassForget, RandomForget
+from expunge.data.forget_sets.class_ import ClassForget
+from expunge.data.forget_sets.random import RandomForget
 from expunge.data.split_data import DataConfig
 from expunge.methods import _attacker
 from expunge.runs._data import load_data
@@ -43,7 +44,7 @@ def original(**changes: object) -> TrainConfig:
 
 
 def forgetting(text: str = "finetune:epochs=2", **changes: object) -> UnlearnConfig:
-    wanted = UnlearnConfig(original(), RandomForget(percent=10.0), presets.named(text))
+    wanted = UnlearnConfig(original(), RandomForget(share=0.1), presets.named(text))
     return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
 
 
@@ -432,7 +433,7 @@ def test_shadow_models_are_shared_runs_and_attack_the_model(tmp_path: Path) -> N
         data=DataConfig(config.parse("data", "digits"), limit=100, test_limit=20),
         training=Training(40, 64, Rule(lr=0.2)),
     )
-    retrained = UnlearnConfig(first, RandomForget(percent=30.0), retraining(first.training))
+    retrained = UnlearnConfig(first, RandomForget(share=0.3), retraining(first.training))
     wanted = EvaluateConfig(retrained, shadows=shadow_models(first, 8))
     found = execute.run(wanted, store, session).record()
     assert 0.5 < found["metrics"]["lira.auc"] <= 1  # type: ignore[index]

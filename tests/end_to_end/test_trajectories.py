@@ -19,7 +19,8 @@ from expunge.cli import main
 from expunge.core import config
 from expunge.core.errors import RequestError, RunError
 from expunge.core.weights import trainable
-from expunge.data.forgetting import ListedForget, RandomForget
+from expunge.data.forget_sets.ids import ListedForget
+from expunge.data.forget_sets.random import RandomForget
 from expunge.data.split_data import DataConfig
 from expunge.runs import prune
 from expunge.runs._data import load_data
@@ -50,7 +51,7 @@ def recorded(**changes: object) -> TrainConfig:
 
 
 def forgetting(text: str, **changes: object) -> UnlearnConfig:
-    wanted = UnlearnConfig(recorded(), RandomForget(percent=10.0), presets.named(text))
+    wanted = UnlearnConfig(recorded(), RandomForget(share=0.1), presets.named(text))
     return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
 
 

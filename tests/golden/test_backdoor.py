@@ -1,11 +1,14 @@
 """The backdoor trigger against the golden case."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from expunge.data.image_set import make
-from expunge.data.poisoning import PatchTrigger, Poison, poison, stamp, triggered
+from expunge.data.poisoning import poison, stamp, triggered
+from expunge.data.poisons.patch import PatchTrigger
 from tests.golden import cases
 
 
@@ -29,7 +32,7 @@ def test_a_poisoned_training_set_and_a_triggered_test_set() -> None:
     trigger = PatchTrigger(size=case.hyperparameters["size"], margin=case.hyperparameters["margin"])
     images, expected = (channels_first(case.tensors[name]) for name in ("images", "poisoned"))
     data = make(images, torch.arange(len(images)))
-    config = Poison(trigger, share=1.0, target=1)
+    config = replace(trigger, share=1.0, target=1)
     got, ids = poison(data, config, num_classes=len(images))
     assert torch.equal(got.inputs, expected)
     assert torch.equal(got.labels, torch.ones(len(images), dtype=torch.int64))

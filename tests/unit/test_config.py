@@ -13,7 +13,9 @@ import pytest
 
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
-from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
+from expunge.data.forget_sets.class_ import ClassForget
+from expunge.data.forget_sets.ids import ListedForget
+from expunge.data.forget_sets.random import RandomForget
 from expunge.data.split_data import DataConfig
 from expunge.methods.finetune import FinetuneConfig
 from expunge.methods.scrub import ScrubConfig
@@ -25,11 +27,12 @@ from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
 from expunge.unlearning.unlearn import Unlearning
 from expunge.unlearning.update_masks import UpdateMask
+from tests.contracts.examples import example
 
 
 def everything() -> EvaluateConfig:
     data = DataConfig(config.parse("data", "digits"), limit=100)
-    train = TrainConfig(data, config.parse("models", "mlp:hidden=(8,4)"))
+    train = TrainConfig(data, config.parse("models", "mlp:hidden=8+4"))
     dual = ScrubConfig(rule=PerRole(Rule(optimizer="adamw"), Rule(lr=0.5, milestones=(0.1,))))
     adapters, mask = LowRank(2), UpdateMask("ratio", threshold=0.5, layers=("a", "b.*"), roles="split")
     subject = UnlearnConfig(train, ListedForget((3, 1)), Unlearning(dual, mask, adapters))
@@ -53,9 +56,11 @@ def test_nested_configurations_survive_json() -> None:
 
 
 @pytest.mark.parametrize("forget", [RandomForget(count=3), ClassForget((1, 2)), ListedForget((5,))])
-def test_unions_are_told_apart_by_their_tag(forget: Forget) -> None:
-    data = config.to_data(forget, Forget)
-    assert config.from_data(Forget, data) == forget  # type: ignore[arg-type]
+def test_plug_ins_are_told_apart_by_their_name(forget: object) -> None:
+    run = UnlearnConfig(TrainConfig(DataConfig("digits"), "mlp"), forget, presets.named("finetune"))
+    data = config.to_data(run)["forget"]
+    assert config.plugin_from_data("forget_sets", data) == forget
+    assert config.plugin_from_data("forget_sets", config.text("forget_sets", forget)) == forget
 
 
 def test_digest_depends_on_values_alone() -> None:
@@ -69,15 +74,13 @@ def test_digest_depends_on_values_alone() -> None:
     assert config.digest_data({"b": "x", "a": [1, 2.5, None, True]}) == hashlib.sha256(canonical).hexdigest()
 
 
-def test_every_plugin_configuration_survives_json() -> None:
+def test_every_plugin_configuration_survives_json_and_text() -> None:
     for kind in registry.KINDS.keys() - {"runs"}:  # these need a run before them
         for plugin in registry.plugins(kind).values():
-            try:
-                default = plugin.config()
-            except TypeError:  # some data sources need a path
-                default = plugin.config("here")
-            assert config.from_data(plugin.config, config.to_data(default)) == default
-            assert registry.of_config(kind, default) is plugin
+            value = example(plugin)
+            assert config.from_data(plugin.config, config.to_data(value)) == value
+            assert config.parse(kind, config.text(kind, value)) == value
+            assert registry.of_config(kind, value) is plugin
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_every_plugin_configuration_survives_json() -> None:
         ("scrubb", "did you mean scrub"),
         ("nothing_like_it_at_all", "there are: adversarial"),
         ("scrub:epoch=3", "did you mean epochs"),
-        ("scrub:epochs=1.5", "expected int, got 1.5"),
+        ("scrub:epochs=1.5", "expected int, got '1.5'"),
         ("scrub:epochs=many", "expected int, got 'many'"),
         ("scrub:alpha=-1", "alpha must be a finite number, at least 0"),
         ("scrub:lr=-1", "lr must be a finite number"),
@@ -147,8 +150,10 @@ def test_unknown_and_missing_keys_are_refused() -> None:
         config.from_data(PerRole, {"forget": {}})
     with pytest.raises(RequestError, match="expected bool"):
         config.from_data(Rule, {"adaptive": "no"})
-    with pytest.raises(RequestError, match="kind is one of"):
-        config.from_data(Forget, {"kind": "all"})  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="an object with the name of a forget set"):
+        config.plugin_from_data("forget_sets", {"kind": "all"})
+    with pytest.raises(RequestError, match="kind is one of rule, per_role"):
+        config.from_data(FinetuneConfig, {"rule": {"kind": "all"}})
 
 
 def test_a_configuration_class_of_nobody_is_refused() -> None:

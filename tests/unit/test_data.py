@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from expunge.core.config import parse
 from expunge.core.errors import RequestError
 from expunge.data import forgetting, splits
 from expunge.data.augment import Augmentation
-from expunge.data.forgetting import ClassForget, ListedForget, RandomForget, parse_forget
+from expunge.data.forget_sets.class_ import ClassForget
+from expunge.data.forget_sets.ids import ListedForget
+from expunge.data.forget_sets.random import RandomForget
 from expunge.data.image_set import ImageSet, TensorImages, make
 
 
@@ -149,22 +152,28 @@ def test_bad_shares_are_refused() -> None:
 
 
 def test_forget_sets_from_text(tmp_path: Path) -> None:
-    assert parse_forget("random:45") == RandomForget(count=45)
-    assert parse_forget("random:12.5%") == RandomForget(percent=12.5)
-    assert parse_forget("class:3,5") == ClassForget((3, 5))
+    assert parse("forget_sets", "random:45") == RandomForget(count=45)
+    assert parse("forget_sets", "random:12.5%") == RandomForget(share=0.125)
+    assert parse("forget_sets", "class:3+5") == ClassForget((3, 5))
+    assert parse("forget_sets", "class:3,count=50") == ClassForget((3,), count=50)
+    assert parse("forget_sets", "class:50%,classes=3") == ClassForget((3,), share=0.5)
     text = tmp_path / "ids.txt"
     text.write_text("# asked to be deleted\n7\n\n 3  # again\n")
     np.save(tmp_path / "ids.npy", np.array([7, 3]))
     (tmp_path / "ids.json").write_text("[7, 3]")
     for name in ("ids.txt", "ids.npy", "ids.json"):
-        assert parse_forget(f"ids:{tmp_path / name}") == ListedForget((7, 3))
+        assert parse("forget_sets", f"ids:{tmp_path / name}") == ListedForget((7, 3))
 
 
 def test_forget_ids() -> None:
     data = images(30).select(torch.arange(5, 30))
     assert forgetting.forget_ids(ClassForget((1,)), data, seeded(), 3).tolist() == list(range(7, 30, 3))
     assert forgetting.forget_ids(ListedForget((9, 6)), data, seeded(), 3).tolist() == [6, 9]
-    drawn = forgetting.forget_ids(RandomForget(percent=20.0), data, seeded(), 3)
+    part = forgetting.forget_ids(ClassForget((1,), count=3), data, seeded(), 3).tolist()
+    assert len(set(part)) == 3
+    assert set(part) <= set(range(7, 30, 3))
+    assert len(forgetting.forget_ids(ClassForget((0, 1), share=0.5), data, seeded(), 3)) == 8
+    drawn = forgetting.forget_ids(RandomForget(share=0.2), data, seeded(), 3)
     assert len(set(drawn.tolist())) == 5
     assert set(drawn.tolist()) <= set(range(5, 30))
     assert torch.equal(drawn, forgetting.forget_ids(RandomForget(count=5), data, seeded(), 3))
@@ -178,25 +187,25 @@ def test_forget_ids() -> None:
     ("text", "message"),
     [
         ("randm:3", "did you mean random"),
-        ("random:0", "would be empty"),
-        ("random:", "whole number or a percentage"),
-        ("random:ten", "whole number or a percentage"),
-        ("random:0%", "above 0 and below 100"),
-        ("random:100%", "above 0 and below 100"),
-        ("random:1%", "less than one: the forget set is empty"),
-        ("random:31", "cannot forget 31 of 30"),
+        ("random:0", "count must be a finite number, at least 1"),
+        ("random:ten", "expected int, got 'ten'"),
+        ("random:0%", "share must be a finite number, above 0"),
+        ("random:100%", "nothing would be retained"),
+        ("random:1%", "1% of 30 training examples is less than one"),
+        ("random:31", "cannot take 31 of 30"),
         ("random:30", "nothing would be retained"),
         ("class:3", r"no class 3: classes are 0\.\.2"),
         ("class:-1", "no class -1"),
-        ("class:1,1", "once"),
-        ("class:x", "class numbers"),
-        ("class:0,1,2", "nothing would be retained"),
+        ("class:1+1", "once"),
+        ("class:x", "expected int, got 'x'"),
+        ("class:0,1", "classes is given twice.*joined by"),
+        ("class:0+1+2", "nothing would be retained"),
         ("ids:/nowhere/ids.txt", "cannot read ids"),
     ],
 )
 def test_bad_forget_sets_say_the_cure(text: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        forgetting.forget_ids(parse_forget(text), images(30), seeded(), 3)
+        forgetting.forget_ids(parse("forget_sets", text), images(30), seeded(), 3)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +221,7 @@ def test_bad_lists_of_ids_say_the_cure(tmp_path: Path, content: str, message: st
     path = tmp_path / "ids.txt"
     path.write_text(content)
     with pytest.raises(RequestError, match=message):
-        forgetting.forget_ids(parse_forget(f"ids:{path}"), images(30), seeded(), 3)
+        forgetting.forget_ids(parse("forget_sets", f"ids:{path}"), images(30), seeded(), 3)
 
 
 def test_a_list_of_all_ids_is_refused() -> None:
@@ -224,4 +233,4 @@ def test_object_arrays_are_not_unpickled(tmp_path: Path) -> None:
     path = tmp_path / "ids.npy"
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(RequestError, match="cannot read ids"):
-        parse_forget(f"ids:{path}")
+        parse("forget_sets", f"ids:{path}")

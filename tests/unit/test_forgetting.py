@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from expunge.core.config import parse
 from expunge.core.errors import RequestError
-from expunge.data.forgetting import ListedForget, forget_ids, parse_forget
+from expunge.data.forget_sets.ids import ListedForget
+from expunge.data.forgetting import forget_ids
 from expunge.data.image_set import make
 
 
@@ -15,7 +17,7 @@ def test_an_id_beyond_64_bits_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text(f"[{2**63}]" if name.endswith("json") else f"1\n{2**63}\n")
     with pytest.raises(RequestError, match="must fit 64 bits"):
-        parse_forget(f"ids:{path}")
+        parse("forget_sets", f"ids:{path}")
 
 
 def test_the_largest_id_of_64_bits_is_an_id() -> None:
@@ -28,4 +30,4 @@ def test_an_empty_npy_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ids.npy"
     path.write_bytes(b"")
     with pytest.raises(RequestError, match=r"cannot read ids from .*ids.npy"):
-        parse_forget(f"ids:{path}")
+        parse("forget_sets", f"ids:{path}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ import expunge
 from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import Batch, Change, ImageSet, TensorImages, bounds
-from expunge.data.poisoning import BlendTrigger, GaussianPoison, PatchTrigger, Poison, poison, triggered
+from expunge.data.poisoning import poison, triggered
+from expunge.data.poisons.blend import BlendTrigger
+from expunge.data.poisons.gaussian import GaussianPoison
+from expunge.data.poisons.patch import PatchTrigger
 from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import predict
 from expunge.methods.adversarial import AdversarialConfig
@@ -224,9 +228,9 @@ def test_the_python_interface_takes_any_set() -> None:
     assert same(*found)
 
 
-@pytest.mark.parametrize("trigger", [PatchTrigger(2, margin=1), BlendTrigger(), GaussianPoison()])
+@pytest.mark.parametrize("trigger", [PatchTrigger(size=2, margin=1), BlendTrigger(), GaussianPoison()])
 def test_images_are_poisoned_when_they_are_computed(trigger: PatchTrigger | BlendTrigger | GaussianPoison) -> None:
-    config, images = Poison(trigger, count=11, seed=4), computed(30, 2)
+    config, images = replace(trigger, count=11, seed=4), computed(30, 2)
     (got, ids), (wanted, wanted_ids) = (poison(given, config, CLASSES) for given in (images, in_memory(images)))
     assert torch.equal(ids, wanted_ids)
     assert got.fingerprint() == wanted.fingerprint() != images.fingerprint()

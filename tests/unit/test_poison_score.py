@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from expunge.core.errors import RequestError, RunError
 from expunge.data.image_set import ImageSet, TensorImages, make
-from expunge.data.poisoning import GaussianPoison, Poison, noise_of, poison
+from expunge.data.poisoning import poison
+from expunge.data.poisons.gaussian import GaussianPoison, noise_of
 from expunge.evaluation.gaussian_poison import gaussian_poison_scores
 from expunge.evaluation.predictions import Subject
 from expunge.metrics.gaussian_poison import measure
@@ -32,7 +33,7 @@ def images(count: int, classes: int = 3, seed: int = 0) -> ImageSet:
 
 
 def noise(count: int, sigma: float = 1.0, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Tensor:
-    return noise_of(torch.arange(count), shape, Poison(GaussianPoison(sigma), count=1, seed=seed))
+    return noise_of(torch.arange(count), shape, GaussianPoison(sigma=sigma, count=1, seed=seed))
 
 
 def test_closed_form_of_two_classes() -> None:
@@ -102,7 +103,7 @@ def trained(data: ImageSet, steps: int = 100) -> nn.Module:
 
 
 def test_a_model_that_saw_the_noise_remembers_and_one_that_did_not_does_not() -> None:
-    clean, config = images(60, seed=3), Poison(GaussianPoison(0.3), count=30, seed=2)
+    clean, config = images(60, seed=3), GaussianPoison(sigma=0.3, count=30, seed=2)
     poisoned, ids = poison(clean, config, 3)
     asked = clean.select(clean.contains(ids))
     drawn = noise_of(asked.ids, asked.shape, config)

@@ -1,27 +1,23 @@
 """Triggers, poisoned training sets, and noise that can be drawn again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from expunge.core import config as configuration
+from expunge.core.config import parse
 from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
-from expunge.data.forgetting import Forget, PoisonedForget, forget_ids, parse_forget
+from expunge.data.forgetting import forget_ids
 from expunge.data.image_set import ImageSet, TensorImages
-from expunge.data.poisoning import (
-    BlendTrigger,
-    GaussianPoison,
-    PatchTrigger,
-    Poison,
-    Trigger,
-    noise_of,
-    parse_poison,
-    poison,
-    stamp,
-    triggered,
-)
+from expunge.data.poisoning import Poison, Trigger, poison, stamp, triggered
+from expunge.data.poisons.blend import BlendTrigger
+from expunge.data.poisons.gaussian import GaussianPoison, noise_of
+from expunge.data.poisons.patch import PatchTrigger
+from expunge.data.split_data import DataConfig
 from expunge.evaluation.predictions import Predictions, Subject
 from expunge.metrics.attack_success_rate import measure
 from expunge.training.context import Context
@@ -56,7 +52,7 @@ def same(first: ImageSet, second: ImageSet) -> bool:
 @pytest.mark.parametrize("as_float", [False, True])
 def test_a_patch_pixel_by_pixel(place: str, rows: range, columns: range, as_float: bool) -> None:
     data = images(2, as_float)
-    got = stamp(data, PatchTrigger(3, place, 1, 0.7)).inputs  # type: ignore[arg-type]
+    got = stamp(data, PatchTrigger(size=3, place=place, margin=1, value=0.7)).inputs  # type: ignore[arg-type]
     value = torch.tensor(0.7) if as_float else torch.tensor(178, dtype=torch.uint8)  # 0.7 * 255 = 178.5, to even
     for row in range(9):
         for column in range(8):
@@ -66,40 +62,42 @@ def test_a_patch_pixel_by_pixel(place: str, rows: range, columns: range, as_floa
 
 
 def test_a_patch_may_fill_the_image() -> None:
-    assert not stamp(images(2), PatchTrigger(8, margin=0, value=0.0)).inputs[:, :, 1:].any()
-    assert bool((stamp(images(2, shape=(1, 4, 4)), PatchTrigger(4, "centre", value=1.0)).inputs == 255).all())
+    assert not stamp(images(2), PatchTrigger(size=8, margin=0, value=0.0)).inputs[:, :, 1:].any()
+    assert bool(
+        (stamp(images(2, shape=(1, 4, 4)), PatchTrigger(size=4, place="centre", value=1.0)).inputs == 255).all()
+    )
 
 
 def test_a_blend_mixes_the_same_pattern_into_every_image() -> None:
     data = images(5, as_float=True)
     black = TensorImages(torch.zeros(1, 3, 9, 8), torch.zeros(1, dtype=torch.int64), torch.tensor([77]))
-    pattern = stamp(black, BlendTrigger(1.0), seed=4).inputs
+    pattern = stamp(black, replace(BlendTrigger(alpha=1.0), seed=4)).inputs
     assert 0 < float(pattern.min()) < 0.1
     assert 0.9 < float(pattern.max()) < 1
     expected = 0.75 * data.inputs + 0.25 * pattern
-    torch.testing.assert_close(stamp(data, BlendTrigger(0.25), seed=4).inputs, expected)
-    assert not torch.equal(stamp(black, BlendTrigger(1.0), seed=5).inputs, pattern)
+    torch.testing.assert_close(stamp(data, replace(BlendTrigger(alpha=0.25), seed=4)).inputs, expected)
+    assert not torch.equal(stamp(black, replace(BlendTrigger(alpha=1.0), seed=5)).inputs, pattern)
 
 
 def test_the_pattern_of_a_blend_is_uniform() -> None:
     black = TensorImages(torch.zeros(1, 3, 64, 64), torch.zeros(1, dtype=torch.int64), torch.tensor([0]))
-    pattern = stamp(black, BlendTrigger(1.0)).inputs.flatten().numpy()
+    pattern = stamp(black, BlendTrigger(alpha=1.0)).inputs.flatten().numpy()
     assert stats.kstest(pattern, "uniform").pvalue > 0.01
 
 
-@pytest.mark.parametrize("trigger", [BlendTrigger(0.3), GaussianPoison(0.2)])
+@pytest.mark.parametrize("trigger", [BlendTrigger(alpha=0.3), GaussianPoison(sigma=0.2)])
 def test_uint8_is_the_float_image_rounded(trigger: Trigger) -> None:
     data = images()
-    exact = stamp(TensorImages(data.inputs / 255, data.labels, data.ids), trigger, seed=1).inputs
-    assert torch.equal(stamp(data, trigger, seed=1).inputs, (exact * 255).round().to(torch.uint8))
+    exact = stamp(TensorImages(data.inputs / 255, data.labels, data.ids), replace(trigger, seed=1)).inputs
+    assert torch.equal(stamp(data, replace(trigger, seed=1)).inputs, (exact * 255).round().to(torch.uint8))
     assert 0 <= float(exact.min()) <= float(exact.max()) <= 1
 
 
 def test_gaussian_poison_adds_the_noise_and_clips() -> None:
     data = images(as_float=True)
-    config = Poison(GaussianPoison(0.5), count=1, seed=3)
+    config = GaussianPoison(sigma=0.5, count=1, seed=3)
     expected = (data.inputs + noise_of(data.ids, data.shape, config)).clamp(0, 1)
-    assert torch.equal(stamp(data, config.trigger, config.seed).inputs, expected)
+    assert torch.equal(stamp(data, config).inputs, expected)
     assert bool((expected == 0).any())
     assert bool((expected == 1).any())
 
@@ -130,7 +128,7 @@ def test_nothing_can_be_stamped(trigger: Trigger) -> None:
 
 
 def test_noise_depends_on_id_and_seed_alone() -> None:
-    config = Poison(GaussianPoison(0.1), count=1, seed=5)
+    config = GaussianPoison(sigma=0.1, count=1, seed=5)
     ids = torch.arange(700) * 3 - 20
     noise = noise_of(ids, (1, 5, 4), config)
     assert noise.dtype == torch.float32
@@ -138,8 +136,8 @@ def test_noise_depends_on_id_and_seed_alone() -> None:
     chosen = torch.tensor([600, 2, 255, 256, 257])
     assert torch.equal(noise_of(ids[chosen], (1, 5, 4), config), noise[chosen])
     assert len(torch.unique(noise)) > 0.99 * noise.numel()
-    assert not torch.equal(noise_of(ids, (1, 5, 4), Poison(GaussianPoison(0.1), count=1, seed=6)), noise)
-    doubled = noise_of(ids, (1, 5, 4), Poison(GaussianPoison(0.2), count=1, seed=5))
+    assert not torch.equal(noise_of(ids, (1, 5, 4), GaussianPoison(sigma=0.1, count=1, seed=6)), noise)
+    doubled = noise_of(ids, (1, 5, 4), GaussianPoison(sigma=0.2, count=1, seed=5))
     torch.testing.assert_close(doubled, 2 * noise)
 
 
@@ -158,14 +156,14 @@ def test_noise_never_changes() -> None:
     key = int.from_bytes(hashlib.sha256(b"5/noise").digest()[:8], "little")
     state = mix((key + 42 * golden) & mask)
     uniform = [((mix((state + j * golden) & mask) >> 12) + 0.5) / 2**52 for j in (1, 2, 3)]
-    got = noise_of(torch.tensor([42]), (3,), Poison(GaussianPoison(2.0), count=1, seed=5))
+    got = noise_of(torch.tensor([42]), (3,), GaussianPoison(sigma=2.0, count=1, seed=5))
     np.testing.assert_allclose(got[0].numpy(), 2 * stats.norm.ppf(uniform), rtol=1e-6)
     # The published first outputs of SplitMix64 from state 1234567, which "mix" above must give too.
     assert [mix((1234567 + j * golden) & mask) for j in (1, 2)] == [6457827717110365317, 3203168211198807973]
 
 
 def test_noise_is_standard_normal_and_independent() -> None:
-    noise = noise_of(torch.arange(400), (3, 4, 4), Poison(GaussianPoison(3.0), count=1)).flatten(1) / 3
+    noise = noise_of(torch.arange(400), (3, 4, 4), GaussianPoison(sigma=3.0, count=1)).flatten(1) / 3
     assert stats.kstest(noise.flatten().numpy(), "norm").pvalue > 0.01
     pixels, examples = np.corrcoef(noise.T.numpy()), np.corrcoef(noise.numpy())
     for correlations, length in ((pixels, 400), (examples, 48)):
@@ -174,24 +172,19 @@ def test_noise_is_standard_normal_and_independent() -> None:
         assert z.std() == pytest.approx(1, abs=0.1)
 
 
-def test_only_gaussian_noise_is_drawn_again() -> None:
-    with pytest.raises(RequestError, match="gaussian:sigma"):
-        noise_of(torch.arange(3), (1, 2, 2), Poison(count=1))
-
-
 # poison
 
 
 def test_dirty_labels() -> None:
     data = images(90)
     before = data.inputs.clone()
-    config = Poison(PatchTrigger(3, margin=1), share=0.5, target=1, seed=2)
+    config = PatchTrigger(size=3, margin=1, share=0.5, target=1, seed=2)
     got, ids = poison(data, config, 3)
     chosen = data.contains(ids)
     assert len(ids) == int(chosen.sum()) == 45
     assert ids.tolist() == sorted(ids.tolist())
     assert set(data.labels[chosen].tolist()) == {0, 1, 2}  # those of the target class too
-    assert torch.equal(got.inputs[chosen], stamp(data, config.trigger).inputs[chosen])
+    assert torch.equal(got.inputs[chosen], stamp(data, config).inputs[chosen])
     assert torch.equal(got.inputs[~chosen], data.inputs[~chosen])
     assert torch.equal(got.labels, torch.where(chosen, 1, data.labels))
     assert torch.equal(got.ids, data.ids)
@@ -202,7 +195,7 @@ def test_dirty_labels() -> None:
 
 def test_clean_labels() -> None:
     data = images(90)
-    got, ids = poison(data, Poison(PatchTrigger(3, margin=1), count=20, target=1, clean_label=True), 3)
+    got, ids = poison(data, PatchTrigger(size=3, margin=1, count=20, target=1, clean_label=True), 3)
     chosen = data.contains(ids)
     assert len(ids) == 20
     assert data.labels[chosen].tolist() == [1] * 20
@@ -213,7 +206,7 @@ def test_clean_labels() -> None:
 
 def test_gaussian_noise_leaves_labels() -> None:
     data = images(90, as_float=True)
-    config = Poison(GaussianPoison(0.1), share=0.2, seed=1)
+    config = GaussianPoison(sigma=0.1, share=0.2, seed=1)
     got, ids = poison(data, config, 3)
     chosen = data.contains(ids)
     assert len(ids) == 18
@@ -227,14 +220,14 @@ def test_gaussian_noise_leaves_labels() -> None:
 
 def test_the_seed_draws_the_poisoned_examples_and_shares_round_down() -> None:
     data = images(50)
-    drawn = {seed: poison(data, Poison(share=0.1 * 3, seed=seed), 3)[1].tolist() for seed in range(5)}
+    drawn = {seed: poison(data, PatchTrigger(share=0.1 * 3, seed=seed), 3)[1].tolist() for seed in range(5)}
     assert {len(ids) for ids in drawn.values()} == {15}
     assert len({tuple(ids) for ids in drawn.values()}) == 5
-    assert drawn[0] == poison(data, Poison(share=0.3), 3)[1].tolist()
-    assert len(poison(data, Poison(share=0.39 / 2), 3)[1]) == 9
+    assert drawn[0] == poison(data, PatchTrigger(share=0.3), 3)[1].tolist()
+    assert len(poison(data, PatchTrigger(share=0.39 / 2), 3)[1]) == 9
     assert 0.29 * 100 < 29  # the share of a hundred is 29 all the same
-    assert len(poison(images(100), Poison(share=0.29), 3)[1]) == 29
-    everything = poison(data, Poison(share=1.0, target=2), 3)
+    assert len(poison(images(100), PatchTrigger(share=0.29), 3)[1]) == 29
+    everything = poison(data, PatchTrigger(share=1.0, target=2), 3)
     assert len(everything[1]) == 50
     assert set(everything[0].labels.tolist()) == {2}
 
@@ -243,7 +236,7 @@ def test_every_example_is_drawn_as_often() -> None:
     data = images(20)
     times = torch.zeros(20)
     for seed in range(300):
-        times += data.contains(poison(data, Poison(PatchTrigger(1), count=5, seed=seed), 3)[1])
+        times += data.contains(poison(data, PatchTrigger(size=1, count=5, seed=seed), 3)[1])
     assert stats.chisquare(times.numpy()).pvalue > 0.001
 
 
@@ -254,22 +247,22 @@ def test_every_example_is_drawn_as_often() -> None:
 @pytest.mark.parametrize("clean_label", [False, True])
 def test_triggered_are_the_other_classes_labelled_as_the_target(trigger: Trigger, clean_label: bool) -> None:
     test = images(31)
-    config = Poison(trigger, count=3, target=2, clean_label=clean_label, seed=8)
+    config = replace(trigger, count=3, target=2, clean_label=clean_label, seed=8)
     asked = triggered(test, config)
     others = test.labels != 2
     assert torch.equal(asked.ids, test.ids[others])
     assert asked.labels.tolist() == [2] * int(others.sum())
-    assert torch.equal(asked.inputs, stamp(test, trigger, 8).inputs[others])
+    assert torch.equal(asked.inputs, stamp(test, config).inputs[others])
 
 
 def test_training_and_test_images_carry_the_same_pattern() -> None:
     data = images(as_float=True)
-    config = Poison(BlendTrigger(1.0), share=1.0, target=0, seed=9)
+    config = BlendTrigger(alpha=1.0, share=1.0, target=0, seed=9)
     assert torch.equal(poison(data, config, 3)[0].inputs[0], triggered(data, config).inputs[0])
 
 
 def test_gaussian_noise_has_no_trigger() -> None:
-    assert len(triggered(images(), Poison(GaussianPoison(), count=1))) == 0
+    assert len(triggered(images(), GaussianPoison(count=1))) == 0
 
 
 def test_the_attack_success_rate() -> None:
@@ -291,28 +284,25 @@ def test_the_attack_success_rate() -> None:
 @pytest.mark.parametrize(
     ("make", "cure"),
     [
-        (lambda: PatchTrigger(0), "size must be .* at least 1"),
+        (lambda: PatchTrigger(size=0), "size must be .* at least 1"),
         (lambda: PatchTrigger(margin=-1), "margin must be .* at least 0"),
         (lambda: PatchTrigger(value=1.1), r"value must be in \[0, 1\]"),
-        (lambda: BlendTrigger(0.0), "alpha must be .* above 0"),
-        (lambda: BlendTrigger(1.5), r"alpha must be in \[0, 1\]"),
-        (lambda: BlendTrigger(float("nan")), "alpha must be"),
-        (lambda: GaussianPoison(0.0), "sigma must be .* above 0"),
-        (lambda: GaussianPoison(float("inf")), "sigma must be .* above 0"),
-        (Poison, "share=10% or count=500"),
-        (lambda: Poison(share=0.1, count=3), "not both"),
-        (lambda: Poison(share=0.0), "share must be .* above 0"),
-        (lambda: Poison(share=1.1), r"share must be in \[0, 1\]"),
-        (lambda: Poison(count=0), "count must be .* at least 1"),
-        (lambda: Poison(count=1, target=-1), "target must be .* at least 0"),
-        (lambda: Poison(GaussianPoison(), count=1, target=2), "leave out target"),
-        (lambda: Poison(GaussianPoison(), count=1, clean_label=True), "leave out target"),
-        (lambda: poison(images(), Poison(count=1, target=3), 3), r"class 3: classes are 0\.\.2"),
-        (lambda: poison(images(12), Poison(count=13), 3), "cannot poison 13 of 12 training examples: give a smaller"),
-        (lambda: poison(images(12), Poison(count=5, clean_label=True), 3), "5 of 4 training examples of class 0"),
-        (lambda: poison(images(12), Poison(share=0.01), 3), "less than one: give a larger share"),
-        (lambda: stamp(images(), PatchTrigger(7, margin=2)), "does not fit images of 9 x 8: .* may be 8 together"),
-        (lambda: stamp(images(), PatchTrigger(9, "centre")), "does not fit images of 9 x 8"),
+        (lambda: BlendTrigger(alpha=0.0), "alpha must be .* above 0"),
+        (lambda: BlendTrigger(alpha=1.5), r"alpha must be in \[0, 1\]"),
+        (lambda: BlendTrigger(alpha=float("nan")), "alpha must be"),
+        (lambda: GaussianPoison(sigma=0.0), "sigma must be .* above 0"),
+        (lambda: GaussianPoison(sigma=float("inf")), "sigma must be .* above 0"),
+        (lambda: PatchTrigger(share=0.1, count=3), "not both"),
+        (lambda: PatchTrigger(share=0.0), "share must be .* above 0"),
+        (lambda: PatchTrigger(share=1.1), r"share must be in \[0, 1\]"),
+        (lambda: PatchTrigger(count=0), "count must be .* at least 1"),
+        (lambda: PatchTrigger(count=1, target=-1), "target must be .* at least 0"),
+        (lambda: poison(images(), PatchTrigger(count=1, target=3), 3), r"class 3: classes are 0\.\.2"),
+        (lambda: poison(images(12), PatchTrigger(count=13), 3), "cannot take 13 of 12 training examples: give a sm"),
+        (lambda: poison(images(12), PatchTrigger(count=5, clean_label=True), 3), "5 of 4 training examples of class 0"),
+        (lambda: poison(images(12), PatchTrigger(share=0.01), 3), "less than one: give a larger share"),
+        (lambda: stamp(images(), PatchTrigger(size=7, margin=2)), "does not fit images of 9 x 8: .* may be 8 together"),
+        (lambda: stamp(images(), PatchTrigger(size=9, place="centre")), "does not fit images of 9 x 8"),
         (lambda: stamp(images(shape=(20,)), PatchTrigger()), "channels, height, width"),
         (
             lambda: stamp(
@@ -333,45 +323,51 @@ def test_bad_values_are_refused_with_the_cure(make, cure: str) -> None:  # type:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("patch", Poison(PatchTrigger(), share=0.1)),
-        ("patch:size=4,target=0,share=10%", Poison(PatchTrigger(4), share=0.1)),
-        ("patch:3,margin=0,place=top_left,value=1", Poison(PatchTrigger(3, "top_left", 0, 1.0), share=0.1)),
+        ("patch", PatchTrigger()),
+        ("patch:size=4,target=0,share=10%", PatchTrigger(size=4, share=0.1)),
+        (
+            "patch:10%,size=3,margin=0,place=top_left,value=1",
+            PatchTrigger(size=3, place="top_left", margin=0, value=1.0, share=0.1),
+        ),
         (
             "blend:alpha=0.5,count=20,target=7,clean-label=true,seed=3",
-            Poison(BlendTrigger(0.5), None, 20, 7, True, 3),
+            BlendTrigger(alpha=0.5, count=20, target=7, clean_label=True, seed=3),
         ),
-        ("gaussian:sigma=0.3,count=500", Poison(GaussianPoison(0.3), count=500)),
-        ("gaussian:0.3,share=0.25", Poison(GaussianPoison(0.3), share=0.25)),
+        ("gaussian:sigma=0.3,count=500", GaussianPoison(sigma=0.3, count=500)),
+        ("gaussian:25%,sigma=0.3", GaussianPoison(sigma=0.3, share=0.25)),
     ],
 )
 def test_text(text: str, expected: Poison) -> None:
-    assert parse_poison(text) == expected
+    assert parse("poisons", text) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "cure"),
     [
         ("pach", "did you mean patch"),
-        ("", "write patch:size=4"),
+        ("", "there are: blend, gaussian, patch"),
         ("patch:sise=3", "no option 'sise'; did you mean size"),
         ("patch:trigger=3", "no option 'trigger'"),
-        ("patch:share=x%", "write share=10% or share=0.1"),
+        ("patch:share=x%", "expected float, got 'x%'"),
         ("patch:share=120%", r"share must be in \[0, 1\]"),
         ("patch:share=10%,count=3", "not both"),
         ("patch:place=top", "expected one of bottom_right"),
         ("patch:count=2.5", "expected int"),
         ("gaussian:alpha=0.1", "no option 'alpha'"),
+        ("gaussian:target=2", "no option 'target'"),
     ],
 )
 def test_bad_text_is_refused_with_the_cure(text: str, cure: str) -> None:
     with pytest.raises(RequestError, match=cure):
-        parse_poison(text)
+        parse("poisons", text)
 
 
 @pytest.mark.parametrize("trigger", TRIGGERS)
 def test_poison_survives_json(trigger: Trigger) -> None:
-    config = Poison(trigger, count=3, seed=2)
-    assert configuration.from_data(Poison, configuration.to_data(config)) == config
+    config = replace(trigger, count=3, seed=2)
+    assert (
+        configuration.from_data(DataConfig, configuration.to_data(DataConfig("digits", poison=config))).poison == config
+    )
 
 
 # the forget set
@@ -379,32 +375,31 @@ def test_poison_survives_json(trigger: Trigger) -> None:
 
 def test_the_poisoned_examples_are_forgotten() -> None:
     data = images(30)
-    _, ids = poison(data, Poison(PatchTrigger(3), count=7), 3)
-    wanted = parse_forget("poisoned")
-    assert wanted == PoisonedForget()
+    _, ids = poison(data, PatchTrigger(size=3, count=7), 3)
+    wanted = parse("forget_sets", "poisoned")
     generator = torch.Generator().manual_seed(0)
     assert torch.equal(forget_ids(wanted, data, generator, 3, poisoned=ids.flip(0)), ids)
-    assert configuration.from_data(Forget, configuration.to_data(wanted, Forget)) == wanted  # type: ignore[arg-type]
+    assert configuration.plugin_from_data("forget_sets", {"name": "poisoned"}) == wanted
 
 
 @pytest.mark.parametrize("poisoned", [None, torch.empty(0, dtype=torch.int64)])
 def test_without_poison_there_is_nothing_to_forget(poisoned: torch.Tensor | None) -> None:
     with pytest.raises(RequestError, match="was not trained on poisoned data; begin with expunge train --poison"):
-        forget_ids(PoisonedForget(), images(), torch.Generator(), 3, poisoned)
+        forget_ids(parse("forget_sets", "poisoned"), images(), torch.Generator(), 3, poisoned)
 
 
 def test_other_forget_sets_do_not_look_at_the_poison() -> None:
     data = images(30)
     generator = torch.Generator().manual_seed(0)
-    got = forget_ids(parse_forget("class:1"), data, generator, 3, poisoned=torch.tensor([5]))
+    got = forget_ids(parse("forget_sets", "class:1"), data, generator, 3, poisoned=torch.tensor([5]))
     assert torch.equal(got, data.ids[data.labels == 1].sort().values)
 
 
 def test_poisoned_examples_must_be_there_and_not_all() -> None:
     data = images(6)
     with pytest.raises(RequestError, match="not in the training set: 1000"):
-        forget_ids(PoisonedForget(), data, torch.Generator(), 3, torch.tensor([1000]))
+        forget_ids(parse("forget_sets", "poisoned"), data, torch.Generator(), 3, torch.tensor([1000]))
     with pytest.raises(RequestError, match="nothing would be retained"):
-        forget_ids(PoisonedForget(), data, torch.Generator(), 3, data.ids)
-    with pytest.raises(RequestError, match="write poisoned"):
-        parse_forget("poisoned:3")
+        forget_ids(parse("forget_sets", "poisoned"), data, torch.Generator(), 3, data.ids)
+    with pytest.raises(RequestError, match="should be key=value"):
+        parse("forget_sets", "poisoned:3")

@@ -8,9 +8,9 @@ import pytest
 from expunge.bench import grid, recipes
 from expunge.bench.grid import Comparison, entries
 from expunge.core import config
+from expunge.core.config import parse
 from expunge.core.errors import RequestError
 from expunge.data import split_data
-from expunge.data.forgetting import parse_forget
 from expunge.data.split_data import DataConfig
 from expunge.runs.train import TrainConfig
 from expunge.runs.unlearn import retraining
@@ -61,7 +61,7 @@ def test_settings_are_the_published_ones(name: str) -> None:
     rule = Rule(lr=rate, momentum=0.0, weight_decay=l2, schedule="exponential", decay=decay, clip=clip)
     assert wanted.training == Training(epochs, batch, rule, record=True, fixed_order=True)
     assert (wanted.data.limit, wanted.data.validation) == (examples, 0.0)
-    assert parse_forget(wanted.forget) == parse_forget(f"random:{forgotten}")
+    assert wanted.forget == parse("forget_sets", f"random:{forgotten}")
     cells = {cell.label: cell.run.subject.unlearning.method for cell in entries(wanted)}
     assert {"hessian_free", "additive", "released", "finetune"} < cells.keys()
     assert getattr(cells["retrain"], "recorded") is True  # noqa: B009
@@ -83,7 +83,7 @@ def test_an_ablation_changes_the_quick_start_in_one_thing_and_holds_it_as_one_po
     assert len({cell.scenario for cell in cells}) == scenarios == len(wanted.variations)
     plans_of = {(cell.run.subject.original, cell.run.subject.forget) for cell in cells}
     assert len(plans_of) == scenarios
-    assert (quick.original(0), parse_forget(quick.forget)) in plans_of
+    assert (quick.original(0), quick.forget) in plans_of
     methods = {cell.run.subject.unlearning for cell in entries(quick) if cell.label != "finetune"}
     published = {cell.run.subject.unlearning for cell in cells if cell.label not in ("retrain", "original")}
     assert published < methods
@@ -128,7 +128,7 @@ def test_a_variation_changes_the_training_of_originals_and_references_or_the_for
         assert original == TrainConfig(wanted.data, wanted.model, training, seed=cell.seed)
         assert reference is not None
         assert reference.unlearning == retraining(training)
-        assert cell.run.subject.forget == reference.forget == parse_forget(forget)
+        assert cell.run.subject.forget == reference.forget == parse("forget_sets", forget)
 
 
 def test_variations_and_prunings_make_a_scenario_together() -> None:

@@ -323,10 +323,10 @@ def test_the_headline_counts_failures_and_what_is_pending():
 @pytest.mark.parametrize(
     ("forget", "expected"),
     [
-        ({"kind": "random_forget", "count": 4, "percent": None}, "chosen at random"),
-        ({"kind": "class_forget", "classes": [3, 5]}, "class 3, 5"),
-        ({"kind": "listed_forget", "ids": [1, 2]}, "a list of ids"),
-        ({"kind": "score", "run": "x"}, "kind score, run x"),
+        ({"name": "random", "count": 4}, "chosen at random"),
+        ({"name": "class", "classes": [3, 5]}, "class 3, 5"),
+        ({"name": "ids", "ids": [1, 2]}, "a list of ids"),
+        ({"name": "of_another_package", "run": "x"}, "of_another_package"),
     ],
 )
 def test_the_forget_set_in_words(forget, expected):

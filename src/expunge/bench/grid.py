@@ -8,7 +8,7 @@ from typing import Annotated
 from expunge.core import config
 from expunge.core.config import Choice
 from expunge.core.errors import RequestError
-from expunge.data.forgetting import parse_forget
+from expunge.core.text import assignments, opened
 from expunge.data.split_data import DataConfig
 from expunge.runs import prune
 from expunge.runs.evaluate import EvaluateConfig, check_shadows, shadow_models
@@ -33,8 +33,8 @@ class Comparison:
     """The architecture."""
     training: Training
     """How the original model and the retrained one are trained."""
-    forget: str
-    """The forget set, as on the command line: ``random:10%``, ``class:3``."""
+    forget: Annotated[object, Choice("forget_sets")]
+    """The forget set."""
     methods: tuple[str, ...]
     """The methods, as ``NAME[:key=value,...]``, with a label of one's own if wanted: ``salun:epochs=5 as mine``;
     retraining and the original model are added."""
@@ -48,15 +48,16 @@ class Comparison:
     """How many shadow models of every original are trained for the attack ``lira``; none by default."""
     variations: tuple[str, ...] = ()
     """Everything is done for each of these changes of the training or the forget set: ``lr=0.1``,
-    ``epochs=60,batch_size=64``, ``forget=random:200``; what a method has of its own, such as an l2, stays."""
+    ``epochs=60,batch_size=64``, ``forget=random:200``, ``forget=(class:3,count=50)``;
+    what a method has of its own, such as an l2, stays."""
 
     def __post_init__(self) -> None:
         """Check the ranges and every name, before any work."""
+        config.read_texts(self)
         if self.seeds < 1:
             raise RequestError(f"seeds must be at least 1, got {self.seeds}")
         if not self.methods:
             raise RequestError("a comparison needs at least one method")
-        parse_forget(self.forget)
         for method in self.methods:
             presets.named(labelled(method)[0])
         for pruning in self.prunings:
@@ -102,10 +103,11 @@ def varied(wanted: Comparison, variation: str) -> Comparison:
     Raises:
         RequestError: An option is unknown or a value wrong.
     """
-    given = config.assignments(variation, "", "variation")
+    given = assignments(variation, (), "variation")
     if not given:
         raise RequestError("a variation is text such as lr=0.1 or forget=random:200, got none")
-    forget = str(given.pop("forget", wanted.forget))
+    chosen = given.pop("forget", None)
+    forget = wanted.forget if chosen is None else config.parse("forget_sets", opened(str(chosen)))
     training = config.override(Training, config.to_data(wanted.training), given, f"variation {variation}")
     return dataclasses.replace(wanted, forget=forget, training=training, variations=())
 
@@ -114,12 +116,11 @@ def _entries(wanted: Comparison) -> list[Entry]:
     """The evaluations of one variation."""
     retrain = retraining(wanted.training)
     cells = _labelled(retrain, wanted.methods)
-    forget = parse_forget(wanted.forget)
     found: list[Entry] = []
     for pruning in dict.fromkeys(wanted.prunings):
         for seed in range(wanted.seeds):
             original = prune.pruned(wanted.original(seed), pruning)
-            reference = UnlearnConfig(original, forget, retrain, seed, wanted.precision, seed)
+            reference = UnlearnConfig(original, wanted.forget, retrain, seed, wanted.precision, seed)
             shadows = shadow_models(original, wanted.shadows)
             for label, cell in cells:
                 subject = dataclasses.replace(reference, unlearning=cell)

@@ -16,7 +16,6 @@ from expunge.bench.grid import Comparison, labelled
 from expunge.bench.local import Board, Watcher
 from expunge.core import config, randomness
 from expunge.core.errors import RequestError, RunError
-from expunge.data.forgetting import parse_forget
 from expunge.evaluation.predictions import Subject, evaluate
 from expunge.runs.evaluate import subject_of
 from expunge.runs.unlearn import UnlearnConfig, retraining
@@ -108,7 +107,7 @@ def _check_reference(store: Store, reference: UnlearnConfig) -> None:
 def _run_of(wanted: Comparison, text: str | None, seed: int) -> UnlearnConfig:
     """The unlearning by this text at the seed of the search; without a text, retraining."""
     chosen = retraining(wanted.training) if text is None else presets.named(text)
-    return UnlearnConfig(wanted.original(seed), parse_forget(wanted.forget), chosen, seed, wanted.precision, seed)
+    return UnlearnConfig(wanted.original(seed), wanted.forget, chosen, seed, wanted.precision, seed)
 
 
 def _gap(store: Store, subject: UnlearnConfig, reference: Subject, seed: int) -> float | None:

@@ -1,4 +1,4 @@
-"""List methods, metrics, scores, pruners, data sources, models, kinds of runs or recipes, with their options."""
+"""List plug-ins of a kind (methods, metrics, data sources, ...) or recipes, with their options."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,10 @@ class Arguments:
     """Options of `expunge list`."""
 
     what: Annotated[
-        Literal["methods", "metrics", "scores", "pruning", "data", "models", "runs", "recipes"], tyro.conf.Positional
+        Literal[
+            "methods", "metrics", "scores", "pruning", "data", "models", "forget-sets", "poisons", "runs", "recipes"
+        ],
+        tyro.conf.Positional,
     ]
     """What to list."""
     json: bool = False
@@ -29,7 +32,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> int:
     """List plug-ins or recipes."""
     given = _console.parse(Arguments, "list", __doc__, arguments)
-    rows = _recipes() if given.what == "recipes" else _plugins(given.what)
+    rows = _recipes() if given.what == "recipes" else _plugins(given.what.replace("-", "_"))
     if given.json:
         _console.print_json(rows)
         return 0

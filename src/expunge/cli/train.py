@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import tyro
 
 from expunge.cli import _console
 from expunge.core import config
-from expunge.data.poisoning import parse_poison
+from expunge.data.poisoning import Poison
 from expunge.runs.train import TrainConfig
 from expunge.store import execute
 from expunge.training.fit import Training
@@ -38,7 +39,7 @@ class Arguments(_console.ModelOfImages):
 def run(arguments: Sequence[str]) -> int:
     """Train, or find the run that exists already."""
     given = _console.parse(Arguments, "train", __doc__, arguments)
-    poison = None if given.poison is None else parse_poison(given.poison)
+    poison = None if given.poison is None else cast("Poison", config.parse("poisons", given.poison))
     model = config.parse("models", given.model)
     wanted = TrainConfig(given.images(poison), model, given.training, given.precision, given.seed)
     with _console.session(given) as session:

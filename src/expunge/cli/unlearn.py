@@ -10,7 +10,6 @@ import tyro
 
 from expunge.cli import _console
 from expunge.core import config, registry
-from expunge.data.forgetting import parse_forget
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store import execute
@@ -30,7 +29,8 @@ class Arguments(_console.Common):
     run: _console.RunPath
     """The run whose model is to forget: of `expunge train`, `prune`, `import`, or `unlearn`."""
     forget: str
-    """What to forget: random:4500, random:10%, class:3, class:3,5, ids:FILE (one id a line) or poisoned."""
+    """What to forget: random:4500, random:10%, class:3, class:3+5,count=50, ids:FILE (one id a line),
+    poisoned; see `expunge list forget-sets`."""
     forget_seed: int = 0
     """Seed of the choice of a random forget set."""
     seed: int = 0
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     presets.check_roles(method, _options(given))
     chosen = Unlearning(method, choice.update_mask, choice.adapters)
     wanted = UnlearnConfig(
-        original, parse_forget(parsed.forget), chosen, parsed.forget_seed, parsed.precision, parsed.seed
+        original, config.parse("forget_sets", parsed.forget), chosen, parsed.forget_seed, parsed.precision, parsed.seed
     )
     with _console.session(parsed) as session:
         directory = execute.run(wanted, store, session)

@@ -1,11 +1,10 @@
 """Configurations: frozen dataclasses <-> JSON, their digest, and the short text form of a plug-in.
 
 A field annotated ``Annotated[object, Choice("methods")]`` holds the configuration of any plug-in of
-that kind. In JSON it is an object with the plug-in's ``name`` beside its fields; on the command line
-it is text such as ``resnet18:width=16`` (:func:`parse`).
+that kind. In JSON it is an object with the plug-in's ``name`` beside its fields, or, there as everywhere, text
+such as ``resnet18:width=16`` (:func:`parse`).
 """
 
-import ast
 import dataclasses
 import hashlib
 import json
@@ -24,6 +23,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from expunge.core import registry
 from expunge.core.errors import RequestError
+from expunge.core.text import Text, assignments, opened, quoted, split
 
 T = TypeVar("T")
 
@@ -40,6 +40,13 @@ class Choice:
     """Of kinds of runs: only those that give a model."""
     only: str = ""
     """Of kinds of runs: this one alone."""
+
+
+@dataclass(frozen=True)
+class ReadBy:
+    """Annotation of a field whose text is read by a function, such as the name of a file of ids."""
+
+    function: Callable[[str], object]
 
 
 def to_data(value: object, declared: object = None, *, runs: bool = False) -> dict[str, object]:
@@ -94,48 +101,92 @@ def digest_data(data: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def parse(kind: str, text: str) -> object:
-    """The plug-in configuration written ``NAME[:VALUE][:]key=value,...``.
+def plugin_from_data(kind: str, data: object) -> object:
+    """The plug-in configuration that a tagged object or a text describes.
 
-    A part without ``=`` is the value of the first field: ``idx:/data/mnist``, ``resnet18:width=16``,
-    ``npz:/data/own.npz,mean=0.5``.
+    Raises:
+        RequestError: It describes none.
+    """
+    return from_data(cast("type[object]", Annotated[object, Choice(kind)]), data)
+
+
+def parse(kind: str, text: str) -> object:
+    """The plug-in configuration written ``NAME:key=value,...``.
+
+    One value may stand without its key, that of the first field: ``idx:/data/mnist``, ``class:3+5,count=50``; a
+    percentage is the field ``share``: ``random:10%``.
 
     Raises:
         RequestError: The name, a key or a value is wrong.
     """
     name, _, rest = text.partition(":")
     plugin = registry.find(kind, name)
-    return options(plugin.config, rest, what=f"{registry.KINDS[kind].singular} {plugin.name}")
+    what = f"{registry.KINDS[kind].singular} {plugin.name}"
+    return override(plugin.config, {}, assignments(rest, field_names(plugin.config), what), what)
+
+
+def read_texts(value: object) -> None:
+    """Put plug-in configurations in the place of texts in the fields of a frozen dataclass that is being made."""
+    for name, hint in _hints(type(value)).items():
+        given, kinds = getattr(value, name), [_choice(each) for each in (hint, *get_args(hint)) if _is_choice(each)]
+        if isinstance(given, str) and kinds:
+            object.__setattr__(value, name, parse(kinds[0].kind, given))
+        elif isinstance(given, tuple) and kinds:
+            parts = cast("tuple[object, ...]", given)
+            read = tuple(parse(kinds[0].kind, part) if isinstance(part, str) else part for part in parts)
+            object.__setattr__(value, name, read)
+
+
+@cache
+def _hints(kind: type) -> dict[str, object]:
+    return get_type_hints(kind, include_extras=True)
 
 
 def text(kind: str, value: object) -> str:
-    """The short text form of a plug-in configuration: its name, and the fields that differ from their defaults."""
+    """The text of a plug-in configuration: its name, and the fields that differ from their defaults.
+
+    A first field that has no default stands without its name, and a share is a percentage.
+    """
     plugin = registry.of_config(kind, value)
-    fields = dataclasses.fields(plugin.config)
-    changed = [
-        f"{field.name}={getattr(value, field.name)}"
-        for field in fields
-        if getattr(value, field.name) != _default(plugin.config, field.name)
-    ]
-    return f"{plugin.name}:{','.join(changed)}" if changed else plugin.name
+    first = dataclasses.fields(plugin.config)[:1]
+    leading = [field.name for field in first if _default(plugin.config, field.name) is None]
+    written: list[str] = []
+    for name, part in _changed(value):
+        if name == "share" and isinstance(part, float) and float(f"{100 * part:.12g}") / 100 == part:
+            written.append(f"{100 * part:.12g}%")
+        else:
+            written.append(_text(part) if name in leading else f"{name}={_text(part)}")
+    return f"{plugin.name}:{','.join(written)}" if written else plugin.name
 
 
-def options(kind: type[T], text: str, what: str) -> T:
-    """A dataclass from ``value,key=value,...``; the first part may leave out its key."""
-    return override(kind, {}, assignments(text, next(iter(field_names(kind)), ""), what), what)
+def _changed(value: object) -> list[tuple[str, object]]:
+    """The fields of a dataclass that differ from their defaults, those of dataclasses in it by dotted names."""
+    found: list[tuple[str, object]] = []
+    for name in field_names(type(value)):
+        part, default = getattr(value, name), _default(type(value), name)
+        if part == default:
+            continue
+        if _plain_dataclass(part) and type(part) is type(default):
+            found += [(f"{name}.{key}", inner) for key, inner in _changed(part)]
+        else:
+            found.append((name, part))
+    return found
 
 
-def assignments(text: str, first: str, what: str) -> dict[str, object]:
-    """The values in ``value,key=value,...`` by key; a first part without ``=`` has the key ``first``."""
-    values: dict[str, object] = {}
-    for position, part in enumerate(filter(None, _commas(text))):
-        key, equals, raw = part.partition("=")
-        if not equals:
-            if position or not first:
-                raise RequestError(f"{what}: {part!r} should be key=value")
-            key, raw = first, part
-        values[key.strip().replace("-", "_")] = _literal(raw.strip())
-    return values
+def _plain_dataclass(value: object) -> bool:
+    return dataclasses.is_dataclass(value) and not registry.kind_of(value)
+
+
+def _text(value: object) -> str:
+    """One value in the text language."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "+".join(quoted(_text(part), "+,:") for part in cast("tuple[object, ...]", value))
+    kind = registry.kind_of(value)
+    if kind == "runs":
+        return run_id(value)
+    return quoted(text(kind, value), ",:") if kind else quoted(str(value), ",+()")
 
 
 def field_names(kind: type) -> list[str]:
@@ -203,42 +254,16 @@ def _set(kind: type, data: dict[str, object], path: list[str], value: object, wh
     data[path[-1]] = value
 
 
-def _commas(text: str) -> list[str]:
-    """Split at the commas that are outside brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "([") - (character in ")]")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def _literal(raw: str) -> object:
-    if raw.lower() in ("true", "false"):
-        return raw.lower() == "true"
-    if raw.lower() == "none":
-        return None
-    try:
-        return ast.literal_eval(raw)
-    except (ValueError, SyntaxError):
-        return raw
-
-
 @cache
 def _converter(runs: bool = False) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
-    for plain, accepted in (
-        (float, (numbers.Real,)),
-        (int, (numbers.Integral,)),
-        (bool, (bool,)),
-        (str, (str,)),
-    ):
+    for plain, accepted in ((float, numbers.Real), (int, numbers.Integral), (bool, bool), (str, str)):
         converter.register_structure_hook(plain, _strict(plain, accepted))
+    converter.register_structure_hook_func(_is_optional, _structure_optional)
     converter.register_structure_hook_func(_is_literal, _structure_literal)
     converter.register_structure_hook_func(_is_list, lambda value, kind: _structure_list(value, get_args(kind)[0]))
-    converter.register_structure_hook(Path, lambda value, _: Path(str(value)))
+    converter.register_structure_hook(Path, lambda value, _: Path(opened(value) if isinstance(value, Text) else value))
+    converter.register_structure_hook_func(_is_read, _structure_read)
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook_func(_is_choice, lambda value, kind: _structure_choice(value, _choice(kind)))
     converter.register_unstructure_hook_factory(
@@ -249,17 +274,53 @@ def _converter(runs: bool = False) -> cattrs.Converter:
     return converter
 
 
-def _strict(kind: type, accepted: tuple[type, ...]) -> Callable[[object, object], object]:
-    """No silent conversion: 0.5 is no int, "no" is no bool, true is no number."""
+def _strict(kind: type, accepted: type) -> Callable[[object, object], object]:
+    """No silent conversion: 0.5 is no int, "no" is no bool, true is no number; only text becomes what is wanted."""
 
-    def structure(value: object, _: object) -> object:
+    def structure(given: object, _: object) -> object:
+        value = _of_text(given, kind) if isinstance(given, Text) else given
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"expected {kind.__name__}, got {value!r}")
+            raise TypeError(f"expected {kind.__name__}, got {given!r}")
         if isinstance(value, numbers.Real) and not math.isfinite(value):
             raise TypeError(f"expected a finite number, got {value}")
         return kind(value)
 
     return structure
+
+
+def _of_text(text: Text, kind: type) -> object:
+    """A value of a plain type from text; the text itself where it is none."""
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kind is str:
+        return str(opened(text))
+    try:
+        return float(text[:-1]) / 100 if kind is float and text.endswith("%") else kind(text)
+    except ValueError:
+        return text
+
+
+def _is_optional(kind: object) -> bool:
+    return get_origin(kind) in (Union, UnionType) and type(None) in get_args(kind) and not _is_union(kind)
+
+
+def _structure_optional(value: object, kind: object) -> object:
+    if value is None or (isinstance(value, Text) and value.lower() == "none"):
+        return None
+    rest = tuple(each for each in get_args(kind) if each is not type(None))
+    return _converter().structure(value, rest[0] if len(rest) == 1 else Union[rest])  # pyright: ignore  # noqa: UP007
+
+
+def _is_read(kind: object) -> bool:
+    return get_origin(kind) is Annotated and any(isinstance(note, ReadBy) for note in get_args(kind)[1:])
+
+
+def _structure_read(value: object, kind: object) -> object:
+    plain, reader = get_args(kind)[0], next(note for note in get_args(kind)[1:] if isinstance(note, ReadBy))
+    if not isinstance(value, str):
+        return _converter().structure(value, plain)
+    read = reader.function(str(opened(value)))
+    return _converter().structure(read, plain) if get_origin(plain) is tuple else read
 
 
 def _is_list(kind: object) -> bool:
@@ -268,13 +329,14 @@ def _is_list(kind: object) -> bool:
 
 
 def _structure_list(value: object, kind: type) -> tuple[object, ...]:
-    return tuple(_converter().structure(part, kind) for part in _several(value, kind))
+    return tuple(_converter().structure(part, kind) for part in _several(value))
 
 
-def _several(value: object, kind: object) -> list[object]:
-    """The parts of a list; one value alone is a list of one, and text may join several by +: ``a+b``, ``3+17``."""
+def _several(value: object) -> list[object]:
+    """The parts of a list; one value alone is a list of one, and text joins several: ``a+b``, ``3+17``, ``(8,4)``."""
     if isinstance(value, str):
-        return [int(part) if kind is int and part.isdecimal() else part for part in value.split("+")]
+        inner = opened(value)
+        return list[object](split(inner, "," if inner != value and "," in inner else "+"))
     if isinstance(value, Iterable):
         return list(cast("Iterable[object]", value))
     return [value]
@@ -285,9 +347,10 @@ def _is_literal(kind: object) -> bool:
 
 
 def _structure_literal(value: object, kind: object) -> object:
-    if value not in get_args(kind):
-        raise TypeError(f"expected one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
-    return value
+    for known in get_args(kind):
+        if value == known or (isinstance(value, Text) and value == str(known)):
+            return known
+    raise TypeError(f"expected one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
 
 
 def _is_choice(kind: object) -> bool:
@@ -303,8 +366,7 @@ def _structure_choice(value: object, choice: Choice) -> object:
     if kind == "runs" and (isinstance(value, Own) or registry.is_run(value)):
         return _checked(value, choice)
     if isinstance(value, str):
-        nested = value[1:-1] if value.startswith("(") and value.endswith(")") else value
-        return _checked(parse(kind, nested), choice)
+        return _checked(parse(kind, opened(value)), choice)
     if not isinstance(value, Mapping) or "name" not in value:
         raise TypeError(f"expected an object with the name of a {registry.KINDS[kind].singular}, got {value!r}")
     data = dict(cast("Mapping[str, object]", value))
@@ -478,8 +540,7 @@ def _held(value: object, role: str = "") -> dict[str, object]:
 
 def run_fields(kind: type) -> list[str]:
     """The fields of a configuration that hold a run."""
-    hints = get_type_hints(kind, include_extras=True)
-    return [name for name, hint in hints.items() if any(_holds_run(each) for each in (hint, *get_args(hint)))]
+    return [name for name, hint in _hints(kind).items() if any(_holds_run(each) for each in (hint, *get_args(hint)))]
 
 
 def _holds_run(kind: object) -> bool:

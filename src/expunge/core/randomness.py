@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 
@@ -38,3 +40,28 @@ def seeded(parent: torch.Generator) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(draw_seed(parent))
         yield
+
+
+def uniform(ids: npt.NDArray[np.int64], size: int, seed: int, purpose: str) -> npt.NDArray[np.float64]:
+    """``size`` numbers for each id, uniform on (0, 1): float64 (n, size).
+
+    Number j of an id is the j-th output of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195) from a state
+    that is itself such a hash of the id, the seed and the purpose. A generator of torch cannot do it: which
+    numbers an id gets would depend on how many are drawn before it.
+    """
+    key = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8]
+    states = _mix(np.frombuffer(key, "<u8") + ids.astype(np.uint64) * _STEP)
+    counters = np.arange(1, size + 1, dtype=np.uint64) * _STEP
+    bits = _mix(states[:, None] + counters) >> np.uint64(12)
+    return (bits.astype(np.float64) + 0.5) * 2.0**-52  # 52 bits and a half are exact: neither 0 nor 1 can come out
+
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finalizer of SplitMix64, a permutation of the 64-bit numbers."""
+    for shift, factor in _FACTORS:
+        values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
+    return values ^ (values >> np.uint64(31))

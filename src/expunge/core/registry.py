@@ -30,12 +30,14 @@ _MARK = "__expunge_plugin__"
 class Kind:
     """One kind of plug-in: where its files are and which parameters its functions take, in order.
 
-    A function without options leaves out ``config``.
+    A function without options leaves out ``config``. What else it needs it takes as keyword-only parameters, any of
+    ``extras``, which the caller provides.
     """
 
     package: str
     singular: str
     parameters: tuple[str, ...]
+    extras: tuple[str, ...] = ()
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -43,6 +45,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "methods": Kind("expunge.methods", "method", ("model", "data", "config", "context")),
         "metrics": Kind("expunge.metrics", "metric", ("subject", "config", "context")),
         "data": Kind("expunge.data.sources", "data source", ("config",)),
+        "forget_sets": Kind(
+            "expunge.data.forget_sets", "forget set", ("train", "config", "generator"), ("num_classes", "poisoned")
+        ),
+        "poisons": Kind("expunge.data.poisons", "poison", ("shape", "config")),
         "pruning": Kind("expunge.pruning", "pruner", ("model", "shape", "config", "context")),
         "scores": Kind("expunge.scores", "score", ("model", "data", "config", "context")),
         "models": Kind("expunge.models", "model", ("config", "shape", "num_classes")),
@@ -154,16 +160,19 @@ class Plugin:
     summary: str = field(default="")
     has_options: bool = True
     """Whether the function takes a configuration; if not, the registry made the class, which has no fields."""
+    extras: tuple[str, ...] = ()
+    """The keyword-only parameters that it takes."""
 
-    def call(self, *arguments: object) -> object:
+    def call(self, *arguments: object, **extras: object) -> object:
         """The result of the function, given all arguments of its kind in order.
 
-        The configuration among them reaches the function only where it has options.
+        The configuration among them reaches the function only where it has options, and of ``extras`` only what it
+        takes.
         """
         if not self.has_options:
             place = KINDS[self.mark.kind].parameters.index("config")
             arguments = (*arguments[:place], *arguments[place + 1 :])
-        return self.function(*arguments)
+        return self.function(*arguments, **{name: extras[name] for name in self.extras})
 
 
 def method(
@@ -204,6 +213,31 @@ def metric(*measures: Measure, needs: Iterable[str] = ()) -> Callable[[Function]
 def source(*, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
     """Mark ``f(config) -> Dataset`` as a data source."""
     return _marker(Mark("data", aliases=tuple(aliases)))
+
+
+def forget_set(
+    *, words: Callable[[Config], str] | None = None, aliases: Iterable[str] = ()
+) -> Callable[[Function], Function]:
+    """Mark ``f(train, config, generator) -> Tensor`` as a choice of the examples to forget.
+
+    It returns their ids, int64 (n,), in any order. ``train`` are the training examples that were not forgotten before.
+    Keyword-only, it may take ``num_classes`` and ``poisoned``, the ids of the poisoned examples.
+
+    Args:
+        words: What it chooses, in words for a report; by default its text.
+        aliases: Further names.
+    """
+    described = cast("Callable[[object], str]", words or _nothing)
+    return _marker(Mark("forget_sets", aliases=tuple(aliases), words=described))
+
+
+def poison(*, reference: str, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
+    """Mark ``f(shape, config) -> Change`` as a poison: what it does to images of this shape, given their ids.
+
+    Its configuration extends :class:`expunge.data.poisoning.Poison`, or :class:`expunge.data.poisoning.Trigger`
+    where it can be put into test images, which should then be classified as a target class.
+    """
+    return _marker(Mark("poisons", aliases=tuple(aliases), reference=reference))
 
 
 def architecture(*, reference: str = "", aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
@@ -289,7 +323,8 @@ def plugins(kind: str) -> Mapping[str, Plugin]:
     for info in pkgutil.iter_modules(package.__path__):
         if not info.name.startswith("_"):
             module = importlib.import_module(f"{package.__name__}.{info.name}")
-            found[info.name] = _plugin(kind, info.name, _marked(kind, module))
+            name = info.name.rstrip("_")  # class_.py: a word of Python cannot be the name of a module
+            found[name] = _plugin(kind, name, _marked(kind, module))
     for entry in entry_points(group=f"expunge.{kind}"):
         if entry.name in found:
             warnings.warn(f"{entry.value}: the {KINDS[kind].singular} {entry.name!r} exists already", stacklevel=2)
@@ -325,22 +360,24 @@ def _marked(kind: str, module: ModuleType) -> Callable[..., object]:
 
 def _plugin(kind: str, name: str, function: Callable[..., object]) -> Plugin:
     mark: Mark = getattr(function, _MARK)
-    parameters = tuple(inspect.signature(function).parameters)
-    all_parameters = KINDS[kind].parameters
-    without_options = tuple(parameter for parameter in all_parameters if parameter != "config")
-    if mark.kind != kind or parameters not in (all_parameters, without_options):
-        wanted = ", ".join(all_parameters)
+    parameters = inspect.signature(function).parameters
+    extras = tuple(each for each, found in parameters.items() if found.kind is found.KEYWORD_ONLY)
+    positional = tuple(each for each in parameters if each not in extras)
+    all_parameters, all_extras = KINDS[kind].parameters, KINDS[kind].extras
+    has_options = "config" in positional
+    wanted = tuple(each for each in all_parameters if each != "config" or has_options)
+    if mark.kind != kind or positional != wanted or not set(extras) <= set(all_extras):
+        also = f", and keyword-only any of ({', '.join(all_extras)})" if all_extras else ""
         raise TypeError(
-            f"{name}: a {KINDS[kind].singular} takes ({wanted}), without config if it has no options, "
-            f"got ({', '.join(parameters)})"
+            f"{name}: a {KINDS[kind].singular} takes ({', '.join(all_parameters)}), without config if it has no "
+            f"options{also}; got ({', '.join(parameters)})"
         )
-    has_options = "config" in parameters
     config = cast("type", get_type_hints(function)["config"]) if has_options else _empty_config(name, function)
     if not _is_frozen_dataclass(config):
         raise TypeError(f"{name}: config must be annotated with a frozen dataclass, got {config!r}")
     summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "")
     described = tuple(replace(measure, name=full_name(name, measure.name or name)) for measure in mark.measures)
-    return Plugin(name, function, config, replace(mark, measures=described), summary, has_options)
+    return Plugin(name, function, config, replace(mark, measures=described), summary, has_options, extras)
 
 
 @cache
@@ -399,6 +436,12 @@ def kinds_of_runs() -> Mapping[type, Plugin]:
 def is_run(value: object) -> bool:
     """Whether a value is the configuration of a run."""
     return type(value) in kinds_of_runs()
+
+
+def kind_of(value: object) -> str:
+    """The kind of plug-in whose configuration this value is; empty if it is none."""
+    known = (kind for kind in KINDS if any(type(value) is plugin.config for plugin in plugins(kind).values()))
+    return next(known, "")
 
 
 def full_name(metric: str, key: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from expunge.core import randomness, registry
-from expunge.core.config import Choice
+from expunge.core.config import Choice, read_texts
 from expunge.data import splits
 from expunge.data.dataset import Dataset
 from expunge.data.image_set import ImageSet
@@ -28,8 +28,12 @@ class DataConfig:
     """Share of each class that is set aside for validation."""
     seed: int = 0
     """Seed of these choices."""
-    poison: Poison | None = None
-    """A backdoor in the training images; none by default."""
+    poison: Annotated[Poison, Choice("poisons")] | None = None
+    """What some training images are poisoned with; none by default."""
+
+    def __post_init__(self) -> None:
+        """Read what is given as text."""
+        read_texts(self)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from expunge.core import config, registry
+from expunge.core.errors import RequestError
 from expunge.core.registry import Measure
 from expunge.report.results import BASELINE, REFERENCE, Results, Row, flatten, unlearning_of
 from expunge.report.tables import DISTANCE, RELATIVE, TIME, Line, Part, Summary, measure, spread
@@ -49,24 +51,19 @@ def _task(results: Results, summary: Summary, sizes: Sizes | None) -> str:
 def forget_words(results: Results) -> str:
     """How the forget set was chosen, from the first configuration that says so."""
     found = (_mapping(_mapping(row.config.get("subject")).get("forget")) for row in results.rows)
-    forget = next(filter(None, found), None)
-    return _forget(forget) if forget else ""
+    data = next(filter(None, found), None)
+    if data is None:
+        return ""
+    try:
+        forget = config.plugin_from_data("forget_sets", data)
+    except RequestError:  # of a third-party package that is not installed here
+        return str(data.get("name", ""))
+    return registry.of_config("forget_sets", forget).mark.words(forget) or config.text("forget_sets", forget)
 
 
 def _mapping(value: object) -> Mapping[str, object]:
     """A JSON object, or an empty one in place of anything else."""
     return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
-
-
-def _forget(forget: Mapping[str, object]) -> str:
-    kind = str(forget.get("kind", ""))
-    if kind == "random_forget":
-        return "chosen at random"
-    if kind == "class_forget":
-        return f"class {', '.join(map(str, cast('Sequence[int]', forget.get('classes', []))))}"
-    if kind == "listed_forget":
-        return "a list of ids"
-    return ", ".join(f"{name} {text}" for name, text in flatten(forget).items())
 
 
 def _nearest_of(part: Part) -> str:

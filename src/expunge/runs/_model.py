@@ -12,7 +12,7 @@ from expunge.core.masks import Mask
 from expunge.data.dataset import Dataset
 from expunge.data.image_set import ImageSet
 from expunge.data.normalisation import with_normalisation
-from expunge.data.poisoning import GaussianPoison, noise_of
+from expunge.data.poisons.gaussian import GaussianPoison, noise_of
 from expunge.data.split_data import SplitData
 from expunge.evaluation.gaussian_poison import gaussian_poison_scores
 from expunge.evaluation.predictions import FORGOTTEN, predict
@@ -95,8 +95,8 @@ def save(
 
 def _poison_scores(model: nn.Module, data: SplitData, device: torch.device) -> dict[str, Tensor]:
     """How much each Gaussian poison still shows in the model, where there are any."""
-    if data.poison is None or not isinstance(data.poison.config.trigger, GaussianPoison):
+    if data.poison is None or not isinstance(data.poison.config, GaussianPoison):
         return {}
-    clean, poisoning, sigma = data.poison.clean, data.poison.config, data.poison.config.trigger.sigma
-    noise = noise_of(clean.ids, clean.shape, poisoning)
-    return {"scores.gaussian_poison": gaussian_poison_scores(model, clean, noise, sigma, device)}
+    clean, poison = data.poison.clean, data.poison.config
+    noise = noise_of(clean.ids, clean.shape, poison)
+    return {"scores.gaussian_poison": gaussian_poison_scores(model, clean, noise, poison.sigma, device)}

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from expunge.core import randomness, registry
-from expunge.core.config import Choice
+from expunge.core.config import Choice, read_texts
 from expunge.core.errors import RequestError
-from expunge.data.forgetting import RandomForget
+from expunge.data.forget_sets.random import RandomForget
 from expunge.evaluation.predictions import FORGOTTEN, Shadows, Subject, evaluate, parted, stored_predictions
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs.prune import scenario
@@ -45,6 +45,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """A model is compared with one of its architecture that was retrained without the same examples."""
+        read_texts(self)
         for each in (self.subject, self.reference, *self.shadows):
             if each is not None and run.kind(each) != "unlearn":
                 raise RequestError(f"a run of `expunge unlearn` is needed, this is one of {run.kind(each)}")
@@ -88,7 +89,7 @@ def shadow_models(original: GivesModel, count: int) -> tuple[UnlearnConfig, ...]
         RequestError: There are too few.
     """
     check_shadows(count)
-    half, again = RandomForget(percent=50.0), retraining(original.training)
+    half, again = RandomForget(share=0.5), retraining(original.training)
     seeds = range(SHADOW_SEED, SHADOW_SEED + count)
     return tuple(UnlearnConfig(original, half, again, seed, original.precision, seed) for seed in seeds)
 

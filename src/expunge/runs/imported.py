@@ -10,7 +10,7 @@ from torch import nn
 from expunge.core import checkpoints, randomness, registry
 from expunge.core import weights as model_weights
 from expunge.core.checkpoints import Checkpoint
-from expunge.core.config import Choice
+from expunge.core.config import Choice, read_texts
 from expunge.core.errors import RequestError
 from expunge.data.dataset import Dataset
 from expunge.data.split_data import DataConfig
@@ -41,6 +41,10 @@ class ImportConfig:
     """Precision of forward passes."""
     seed: int = 0
     """A number to tell imports apart."""
+
+    def __post_init__(self) -> None:
+        """Read what is given as text."""
+        read_texts(self)
 
 
 @registry.run(name=data_and_model, model=True)

@@ -12,6 +12,7 @@ from expunge.core import weights as model_weights
 from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
+from expunge.core.text import assignments
 from expunge.data.split_data import DataConfig
 from expunge.evaluation.predictions import FORGOTTEN
 from expunge.runs._data import check_data, load_data
@@ -49,6 +50,7 @@ class PruneConfig:
 
     def __post_init__(self) -> None:
         """Check that the epoch to rewind to exists."""
+        configurations.read_texts(self)
         if self.rewind is None:
             return
         trained = trained_model(self.original)
@@ -145,13 +147,9 @@ def pruned(original: GivesModel, text: str) -> GivesModel:
     if text == DENSE:
         return original
     name, _, rest = text.partition(":")
-    given = configurations.assignments(rest, "rate", name)
-    rewind = given.pop("rewind", None)
-    if not (rewind is None or type(rewind) is int):
-        raise RequestError(f"{name}: rewind must be an epoch, got {rewind!r}")
-    plugin = registry.find("pruning", name)
-    pruner = configurations.override(plugin.config, {}, given, f"pruner {plugin.name}")
-    return PruneConfig(original, pruner, rewind, precision=original.precision, seed=original.seed)
+    given = assignments(rest, ("rate",), name)
+    data = {"original": original, "rewind": given.pop("rewind", None), "pruner": {"name": name, **given}}
+    return configurations.from_data(PruneConfig, data | {"precision": original.precision, "seed": original.seed})
 
 
 def scenario(original: GivesModel) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 from torch import Tensor
 
 from expunge.core import randomness, registry
-from expunge.core.config import Choice
+from expunge.core.config import Choice, read_texts
 from expunge.core.errors import RunError
 from expunge.data.split_data import DataConfig
 from expunge.runs._data import check_data, load_data
@@ -31,6 +31,10 @@ class ScoreConfig:
     """What is computed of each example."""
     seed: int = 0
     """Seed of random choices within the score."""
+
+    def __post_init__(self) -> None:
+        """Read what is given as text."""
+        read_texts(self)
 
     @property
     def data(self) -> DataConfig:

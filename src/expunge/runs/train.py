@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from expunge.core import registry
-from expunge.core.config import Choice
+from expunge.core.config import Choice, read_texts
 from expunge.data.split_data import DataConfig
 from expunge.runs._data import load_data
 from expunge.runs._model import build, context_of, fit_plan, save
@@ -33,6 +33,10 @@ class TrainConfig:
     """Precision of the forward passes: bfloat16 where it pays, or as said."""
     seed: int = 0
     """Seed of the initial weights, the order of examples and the augmentation."""
+
+    def __post_init__(self) -> None:
+        """Read what is given as text."""
+        read_texts(self)
 
 
 def data_and_model(config: GivesModel) -> str:

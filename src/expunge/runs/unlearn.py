@@ -12,7 +12,7 @@ from expunge.core import masks, randomness, registry
 from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
-from expunge.data.forgetting import Forget, forget_ids, partition
+from expunge.data.forgetting import forget_ids, partition
 from expunge.data.image_set import ImageSet
 from expunge.data.split_data import DataConfig, SplitData
 from expunge.data.unlearning_data import UnlearningData
@@ -40,7 +40,7 @@ class UnlearnConfig:
 
     original: Annotated[GivesModel, Choice("runs", model=True)]
     """The model to unlearn from."""
-    forget: Forget
+    forget: Annotated[object, Choice("forget_sets")]
     """The examples to forget."""
     unlearning: Unlearning
     """How."""
@@ -53,6 +53,7 @@ class UnlearnConfig:
 
     def __post_init__(self) -> None:
         """Give the runs that a method depends on the model to unlearn from, where the text left it open."""
+        configurations.read_texts(self)
         object.__setattr__(self, "unlearning", configurations.bind(self.unlearning, self.original))
         for each in configurations.held(self.unlearning):
             wanted = configurations.run_id(self.original)
@@ -82,9 +83,9 @@ def first_model(wanted: GivesModel) -> GivesModel:
     return wanted
 
 
-def forget_sets(wanted: GivesModel) -> tuple[tuple[Forget, int], ...]:
+def forget_sets(wanted: GivesModel) -> tuple[tuple[object, int], ...]:
     """The forget set and its seed of every unlearning of a chain, the first one first."""
-    found: list[tuple[Forget, int]] = []
+    found: list[tuple[object, int]] = []
     while isinstance(wanted, UnlearnConfig):
         found.append((wanted.forget, wanted.forget_seed))
         wanted = wanted.original

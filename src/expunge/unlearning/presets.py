@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
+from expunge.core.text import assignments
 from expunge.training.rules import PerRole, Rule
 from expunge.unlearning.adapters import LowRank
 from expunge.unlearning.unlearn import Unlearning
@@ -82,7 +83,7 @@ def named(text: str, values: Mapping[str, object] | None = None) -> Unlearning:
     """
     name, _, rest = text.partition(":")
     name = canonical(name)
-    given = config.assignments(rest, "", name) | dict(values or {})
+    given = assignments(rest, (), name) | dict(values or {})
     preset = PRESETS.get(name, Preset("", name))
     method, mask, adapters = _parsed(preset.method), preset.update_mask, preset.adapters
     mask = _chosen(given, ("mask", "update_mask"), mask, UpdateMask, name)
@@ -93,7 +94,7 @@ def named(text: str, values: Mapping[str, object] | None = None) -> Unlearning:
 def _parsed(text: str) -> object:
     """The configuration of the method in a preset."""
     name, _, rest = text.partition(":")
-    return _with_options(config.parse("methods", name), config.assignments(rest, "", name), name)
+    return _with_options(config.parse("methods", name), assignments(rest, (), name), name)
 
 
 Part = TypeVar("Part", UpdateMask, LowRank)
@@ -108,7 +109,8 @@ def _chosen(
     """
     for word in words:
         if word in given:
-            value = given.pop(word)
+            value = None if given[word] == "none" else given[word]
+            del given[word]
             if not (value is None or isinstance(value, kind)):
                 raise RequestError(f"{name}: {word} must be none or a {kind.__name__}; its options are {word}.KEY")
             default = value

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from expunge.bench.grid import Comparison
-from expunge.core import config
 from expunge.data.split_data import DataConfig
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
@@ -44,13 +43,13 @@ def network(name: str, data: DataConfig, model: str, plan: Training, forget: str
     """
     steps = newton(l2=plan.rule.weight_decay, damping=0.02)
     methods = (*VARIANTS, *steps, finetune(plan))
-    return Comparison(name, data, config.parse("models", model), plan, forget, methods)
+    return Comparison(name, data, model, plan, forget, methods)
 
 
 def fashion(name: str, model: str) -> Comparison:
     """Two hundred of 4,000 images of Fashion-MNIST forgotten, nearly every gradient being clipped to a half."""
     plan = training(30, 256, lr=0.5, l2=1e-6, clip=0.5)
-    data = DataConfig(config.parse("data", "fashion_mnist"), limit=4_000, test_limit=1_600, validation=0.0)
+    data = DataConfig("fashion_mnist", limit=4_000, test_limit=1_600, validation=0.0)
     return network(name, data, model, plan, "random:200")
 
 
@@ -60,7 +59,7 @@ def residual(name: str, data: DataConfig, plan: Training) -> Comparison:
     return Comparison(
         name=name,
         data=data,
-        model=config.parse("models", "resnet18"),
+        model="resnet18",
         training=plan,
         forget="random:50",
         methods=(*VARIANTS, finetune(plan), ascent),

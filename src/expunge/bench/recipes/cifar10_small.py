@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from expunge.bench.grid import Comparison
-from expunge.core import config
 from expunge.data.split_data import DataConfig
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
@@ -19,8 +18,8 @@ def recipe() -> Comparison:
     found: dict[str, Any] = json.loads(TUNED.read_text(encoding="utf-8"))
     return Comparison(
         name="cifar10-small",
-        data=DataConfig(config.parse("data", "cifar10"), limit=10_000, test_limit=5_000),
-        model=config.parse("models", "resnet18:width=8"),
+        data=DataConfig("cifar10", limit=10_000, test_limit=5_000),
+        model="resnet18:width=8",
         training=Training(epochs=40, batch_size=128, rule=Rule(lr=0.1, schedule="cosine", warmup=0.1)),
         forget="random:10%",
         methods=tuple(f"{method['method']} as {method['label']}" for method in found["methods"]),

@@ -1,7 +1,6 @@
 """Every method on scikit-learn's handwritten digits, twice, in about a minute."""
 
 from expunge.bench.grid import Comparison
-from expunge.core import config
 from expunge.data.split_data import DataConfig
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
@@ -14,8 +13,8 @@ def recipe() -> Comparison:
     """
     return Comparison(
         name="demo",
-        data=DataConfig(config.parse("data", "digits"), limit=600),
-        model=config.parse("models", "small_cnn"),
+        data=DataConfig("digits", limit=600),
+        model="small_cnn",
         training=Training(epochs=60, batch_size=64, rule=Rule(lr=0.1, schedule="cosine", warmup=0.05)),
         forget="random:10%",
         methods=(

@@ -2,7 +2,6 @@
 
 from expunge.bench.grid import Comparison
 from expunge.bench.recipes import _hessian_free
-from expunge.core import config
 from expunge.data.split_data import DataConfig
 
 
@@ -12,6 +11,6 @@ def recipe() -> Comparison:
     The published network has the stem of torchvision and begins from weights of ImageNet; this one has a 3x3 stem, and
     begins from random weights: with statistics of nothing, its normalisation only scales and shifts.
     """
-    data = DataConfig(config.parse("data", "cifar10:augment=false"), validation=0.0)
+    data = DataConfig("cifar10:augment=false", validation=0.0)
     plan = _hessian_free.training(40, 256, lr=0.001, l2=1e-2, clip=10.0, decay=0.99995)
     return _hessian_free.residual("hessian-free-cifar", data, plan)

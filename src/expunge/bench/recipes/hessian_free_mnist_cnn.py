@@ -4,7 +4,6 @@ import dataclasses
 
 from expunge.bench.grid import Comparison
 from expunge.bench.recipes import _hessian_free
-from expunge.core import config
 from expunge.data.split_data import DataConfig
 
 
@@ -13,7 +12,7 @@ def recipe() -> Comparison:
 
     As published, but for the choice of the images, which is balanced over classes here, and for four seeds of seven.
     """
-    data = DataConfig(config.parse("data", "mnist"), limit=1_000, test_limit=400, validation=0.0)
+    data = DataConfig("mnist", limit=1_000, test_limit=400, validation=0.0)
     plan = _hessian_free.training(20, 64, lr=0.05, l2=1e-6, clip=10.0)
     found = _hessian_free.network("hessian-free-mnist-cnn", data, "cnn", plan, "random:50")
     return dataclasses.replace(found, seeds=4)

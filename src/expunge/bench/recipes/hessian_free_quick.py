@@ -6,7 +6,6 @@ from functools import partial
 
 from expunge.bench.grid import Comparison
 from expunge.bench.recipes import _hessian_free
-from expunge.core import config
 from expunge.data.split_data import DataConfig
 
 ABLATIONS: Mapping[str, tuple[str, str, tuple[float, ...]]] = {
@@ -31,8 +30,8 @@ def recipe() -> Comparison:
     plan = _hessian_free.training(15, 32, lr=0.05, l2=0.5, clip=5.0)
     return Comparison(
         name="hessian-free-quick",
-        data=DataConfig(config.parse("data", "mnist"), limit=1_000, test_limit=400, validation=0.0),
-        model=config.parse("models", "logistic"),
+        data=DataConfig("mnist", limit=1_000, test_limit=400, validation=0.0),
+        model="logistic",
         training=plan,
         forget="random:50",
         methods=(*_hessian_free.VARIANTS, *_hessian_free.newton(l2=0.5, damping=1e-3), _hessian_free.finetune(plan)),

@@ -1,7 +1,6 @@
 """Is a sparse model easier to unlearn? Five methods at four sparsities, on 4,000 images of CIFAR-10."""
 
 from expunge.bench.grid import Comparison
-from expunge.core import config
 from expunge.data.split_data import DataConfig
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
@@ -11,8 +10,8 @@ def recipe() -> Comparison:
     """The claim of Jia et al. 2023 (arXiv:2304.04934): one-shot magnitude pruning, rewound to an early epoch."""
     return Comparison(
         name="sparse-vs-dense",
-        data=DataConfig(config.parse("data", "cifar10"), limit=4_000, test_limit=2_000),
-        model=config.parse("models", "resnet18:width=8"),
+        data=DataConfig("cifar10", limit=4_000, test_limit=2_000),
+        model="resnet18:width=8",
         training=Training(epochs=20, batch_size=64, rule=Rule(lr=0.05, schedule="cosine", warmup=0.1)),
         forget="random:10%",
         methods=(

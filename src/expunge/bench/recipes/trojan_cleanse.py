@@ -1,8 +1,7 @@
 """Remove a backdoor by unlearning the poisoned images, from a dense and from sparse models: small CIFAR-10."""
 
 from expunge.bench.grid import Comparison
-from expunge.core import config
-from expunge.data.poisoning import PatchTrigger, Poison
+from expunge.data.poisons.patch import PatchTrigger
 from expunge.data.split_data import DataConfig
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
@@ -10,11 +9,11 @@ from expunge.training.rules import Rule
 
 def recipe() -> Comparison:
     """The trojan cleanse of Jia et al. 2023 (arXiv:2304.04934, section 5): a black patch on a tenth of the images."""
-    poison = Poison(PatchTrigger(size=4, margin=2), share=0.1, target=0)
+    poison = PatchTrigger(share=0.1, target=0, size=4, margin=2)
     return Comparison(
         name="trojan-cleanse",
-        data=DataConfig(config.parse("data", "cifar10"), limit=4_000, test_limit=2_000, poison=poison),
-        model=config.parse("models", "resnet18:width=8"),
+        data=DataConfig("cifar10", limit=4_000, test_limit=2_000, poison=poison),
+        model="resnet18:width=8",
         training=Training(epochs=20, batch_size=64, rule=Rule(lr=0.05, schedule="cosine", warmup=0.1)),
         forget="poisoned",
         methods=(

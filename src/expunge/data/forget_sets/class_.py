@@ -1,0 +1,46 @@
+"""A forget set of whole classes, or of some of their examples."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.core import registry
+from expunge.core.errors import RequestError
+from expunge.data.image_set import ImageSet
+from expunge.data.subsets import check_amount, draw, some
+
+
+@dataclass(frozen=True)
+class ClassForget:
+    """Which classes: ``class:3``, ``class:3+5``, ``class:3,count=50``."""
+
+    classes: tuple[int, ...]
+    """Class numbers, from 0."""
+    count: int | None = None
+    """Only so many of their examples, drawn at random; all by default."""
+    share: float | None = None
+    """Or only this share of their examples, rounded down: 10% or 0.1."""
+
+    def __post_init__(self) -> None:
+        """At least one class, none twice; an amount in its range."""
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise RequestError(f"give each class to forget once: class:3 or class:3+5; got {list(self.classes)}")
+        check_amount(self.count, self.share)
+
+
+def _words(config: ClassForget) -> str:
+    part = "" if config.count is None and config.share is None else "part of "
+    return f"{part}class {', '.join(map(str, config.classes))}"
+
+
+@registry.forget_set(words=_words, aliases=["classes"])
+def forget(train: ImageSet, config: ClassForget, generator: torch.Generator, *, num_classes: int) -> Tensor:
+    """The training examples of some classes, or a random part of them."""
+    wrong = [label for label in config.classes if not 0 <= label < num_classes]
+    if wrong:
+        raise RequestError(f"there is no class {wrong[0]}: classes are 0..{num_classes - 1}")
+    ids = train.ids[torch.isin(train.labels, torch.tensor(config.classes, device=train.device))]
+    if not len(ids):
+        raise RequestError(f"no training example has the class {some(config.classes)}: the forget set is empty")
+    return draw(ids, config.count, config.share, generator)

@@ -1,0 +1,19 @@
+"""A forget set of the poisoned examples."""
+
+import torch
+from torch import Tensor
+
+from expunge.core import registry
+from expunge.core.errors import RequestError
+from expunge.data.image_set import ImageSet
+
+
+@registry.forget_set(words=lambda _: "the poisoned ones")
+def forget(train: ImageSet, generator: torch.Generator, *, poisoned: Tensor | None) -> Tensor:
+    """The training examples that were poisoned (``expunge train --poison``)."""
+    if poisoned is None or not len(poisoned):
+        raise RequestError(
+            "nothing is poisoned to be forgotten: the model was not trained on poisoned data; begin with "
+            "expunge train --poison patch:share=10%"
+        )
+    return poisoned

@@ -1,0 +1,50 @@
+"""Parts of a set of examples: a count or a share drawn at random."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from expunge.core import checks
+from expunge.core.errors import RequestError
+
+
+def check_amount(count: int | None, share: float | None) -> None:
+    """Raise a RequestError unless at most one is given, the count at least 1, the share above 0 and at most 1."""
+    if count is not None and share is not None:
+        raise RequestError("give a count or a share, not both: count=500 or share=10%")
+    checks.at_least(1, count=count)
+    checks.above(0, share=share)
+    checks.between(0, 1, share=share)
+
+
+def amount(
+    total: int, count: int | None, share: float | None, *, default: float = 1.0, what: str = "training examples"
+) -> int:
+    """How many of ``total`` examples a count or a share means, the latter rounded down; by default ``default``.
+
+    Raises:
+        RequestError: Less than one, or more than there are.
+    """
+    if count is None:
+        share = default if share is None else share
+        count = int(total * share + 1e-9)
+        if count < 1:
+            raise RequestError(f"{100 * share:g}% of {total} {what} is less than one: give a larger share")
+    if count > total:
+        raise RequestError(f"cannot take {count} of {total} {what}: give a smaller count")
+    return count
+
+
+def draw(
+    ids: Tensor, count: int | None, share: float | None, generator: torch.Generator, *, default: float = 1.0
+) -> Tensor:
+    """So many of these ids, or such a share of them, uniformly at random: all by default."""
+    chosen = torch.randperm(len(ids), generator=generator, device=generator.device)
+    return ids[chosen[: amount(len(ids), count, share, default=default)].to(ids.device)]
+
+
+def some(values: Sequence[int]) -> str:
+    """At most five of these numbers, in words."""
+    more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+    return ", ".join(map(str, values[:5])) + more
