@@ -24,13 +24,17 @@ from expunge.store.directory import Store
 from expunge.store.execute import Session
 from expunge.store.run import expanded, open_config, run_id, with_parents
 from expunge.training.fit import Training
+from expunge.training.rules import Rule
 from expunge.unlearning import presets
 
 FIRST, SECOND = ClassForget((3,)), RandomForget(count=9)
 TEN = RandomForget(share=0.1)
 
 
-def trained(model: str = "small_cnn:width=4,blocks=2", **training: object) -> TrainConfig:
+SMALL = "small_cnn:width=4,blocks=2"
+
+
+def trained(model: str = SMALL, **training: object) -> TrainConfig:
     data = DataConfig(config.parse("data", "digits"), limit=100, test_limit=40)
     return TrainConfig(data, config.parse("models", model), Training(2, 32, **training))  # type: ignore[arg-type]
 
@@ -45,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def needs_record(name: str) -> bool:
-    return registry.find("methods", name).mark.trajectory
+    return registry.find("methods", name).extras.get("trajectory", False)
 
 
 QUICK = {"epochs": 1, "pretrain_steps": 1, "samples": 20, "l2": 0.01, "repeatable": True}
@@ -56,10 +60,11 @@ def options_of(name: str) -> dict[str, object]:
     return {key: value for key, value in QUICK.items() if key in names}
 
 
-@pytest.mark.parametrize("name", [name for name in registry.plugins("methods") if not needs_record(name)])
+@pytest.mark.parametrize("name", registry.plugins("methods"))
 def test_two_deletions_in_a_row_with_every_method(name: str, store: Store) -> None:
     given = options_of(name) | ({"backbone_is_public": True, "budget": 1e6} if name == "certified_removal" else {})
-    start = trained("logistic") if name == "certified_removal" else trained()
+    plan = {"record": True, "rule": Rule(momentum=0.0)} if needs_record(name) else {}
+    start = trained("logistic" if plan or name == "certified_removal" else SMALL, **plan)
     first = step(start, FIRST, name, **given)
     second = step(first, SECOND, name, **given)
     directory = execute.run(second, store, Session())
@@ -74,11 +79,29 @@ def test_two_deletions_in_a_row_with_every_method(name: str, store: Store) -> No
     assert record["metrics"]["average_gap"] is not None  # type: ignore[index]
 
 
-def test_a_recorded_training_is_deleted_from_once(store: Store) -> None:
-    first = step(trained("logistic", record=True), FIRST, "hessian_free")
-    execute.run(first, store, Session())
-    with pytest.raises(RequestError, match="recorded training of the model"):
-        execute.run(step(first, SECOND, "hessian_free"), store, Session())
+@pytest.mark.parametrize("text", ["hessian_free", "hessian_free:variant=additive", "hessian_free:vectors=precompute"])
+def test_deleting_in_two_requests_is_deleting_at_once(text: str, store: Store) -> None:
+    """From the command line's runs as from Python: the change of the union, by replay or by adding up vectors."""
+    text = text.replace("vectors", "variant=additive,vectors")
+    start = trained("logistic", record=True, rule=Rule(lr=0.05, momentum=0.0))
+    second = step(step(start, FIRST, text), SECOND, text)
+    stored = execute.run(second, store, Session())
+    union = ListedForget(tuple(stored.tensors("predictions")["forgotten.ids"].tolist()))
+    once = execute.run(step(start, union, text), store, Session())
+    found, expected, before = (run.weights() for run in (stored, once, execute.run(start, store, Session())))
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=2e-6)
+        assert not torch.allclose(weight, before[name], rtol=0, atol=1e-4)
+
+
+def test_the_reference_of_a_recorded_training_follows_its_batches_without_the_union(store: Store) -> None:
+    start = trained("logistic", record=True, rule=Rule(lr=0.05, momentum=0.0))
+    reference = retrained(step(step(start, FIRST, "hessian_free"), SECOND, "hessian_free"))
+    directory = execute.run(reference, store, Session())
+    assert directory.record()["parents"]["trajectory"] == run_id(start)  # type: ignore[index]
+    union = ListedForget(tuple(directory.tensors("predictions")["forgotten.ids"].tolist()))
+    once = execute.run(step(start, union, "retrain:recorded=true"), store, Session())
+    assert all(torch.equal(directory.weights()[name], weight) for name, weight in once.weights().items())
 
 
 def test_retraining_at_the_end_of_a_chain_never_sees_what_was_forgotten(store: Store) -> None:

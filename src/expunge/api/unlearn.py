@@ -139,9 +139,10 @@ def unlearn(
     classes = num_classes(student, kept, place)
     for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
         check_images(name, images, kept.shape, classes)
-    context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, trajectory=trajectory)
+    l2 = None if trajectory is None else trajectory.plan.l2
+    context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2)
     data = UnlearningData(forgotten.to(place), kept.to(place), None if held is None else held.to(place), classes)
-    unlearned = run_unlearning(student, data, wanted, context)
+    unlearned = run_unlearning(student, data, wanted, context, {"trajectory": trajectory})
     return Result(unlearned, dict(context.seconds), context.history(), context.steps(), dict(context.notes))
 
 

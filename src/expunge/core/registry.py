@@ -12,11 +12,11 @@ import inspect
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType, ModuleType
-from typing import TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from expunge.core.errors import RequestError
 
@@ -30,27 +30,39 @@ _MARK = "__expunge_plugin__"
 class Kind:
     """One kind of plug-in: where its files are and which parameters its functions take, in order.
 
-    A function without options leaves out ``config``. What else it needs it takes as keyword-only parameters, any of
-    ``extras``, which the caller provides.
+    A function without options leaves out ``config``. What else it needs it takes as keyword-only parameters, which
+    the caller provides: any of ``extras``, which says what each is and how it is come by.
     """
 
     package: str
     singular: str
     parameters: tuple[str, ...]
-    extras: tuple[str, ...] = ()
+    extras: Mapping[str, str] = field(default_factory=dict[str, str])
 
+
+_RECORDED = (
+    "the recorded training of the model: train it with `expunge train --record` (in Python: expunge.train_recorded)"
+)
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "methods": Kind("expunge.methods", "method", ("model", "data", "config", "context")),
+        "methods": Kind(
+            "expunge.methods",
+            "method",
+            ("model", "data", "config", "context"),
+            {"trajectory": _RECORDED, "forgotten": "the images that the model has forgotten before"},
+        ),
         "metrics": Kind("expunge.metrics", "metric", ("subject", "config", "context")),
         "data": Kind("expunge.data.sources", "data source", ("config",)),
         "forget_sets": Kind(
-            "expunge.data.forget_sets", "forget set", ("train", "config", "generator"), ("num_classes", "poisoned")
+            "expunge.data.forget_sets",
+            "forget set",
+            ("train", "config", "generator"),
+            {"num_classes": "the number of classes", "poisoned": "the ids of the poisoned examples"},
         ),
         "poisons": Kind("expunge.data.poisons", "poison", ("shape", "config")),
         "pruning": Kind("expunge.pruning", "pruner", ("model", "shape", "config", "context")),
-        "scores": Kind("expunge.scores", "score", ("model", "data", "config", "context")),
+        "scores": Kind("expunge.scores", "score", ("model", "data", "config", "context"), {"trajectory": _RECORDED}),
         "models": Kind("expunge.models", "model", ("config", "shape", "num_classes")),
         "runs": Kind("expunge.runs", "kind of run", ("config", "parents", "draft", "session")),
     }
@@ -130,6 +142,21 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """An expensive part of a method that does not depend on the forget set: made once for a model and kept."""
+
+    make: Callable[..., Mapping[str, object]]
+    """``make(model, data, config, generator)``: tensors by name, from all training images and the validation set."""
+    fields: tuple[str, ...]
+    """The options of the method that it depends on."""
+
+    def only(self, config: object) -> object:
+        """The configuration with the default in all other fields."""
+        kind = type(config)
+        return kind(**{name: getattr(config, name) for name in self.fields})
+
+
+@dataclass(frozen=True)
 class Mark:
     """What a decorator leaves on a plug-in function."""
 
@@ -140,9 +167,10 @@ class Mark:
     needs: tuple[str, ...] = ()
     search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     roles: tuple[str, ...] = ("forget", "retain")
+    stages: Mapping[str, Stage] = field(default_factory=dict[str, Stage])
     trained: bool = True
-    trajectory: bool = False
     model: bool = False
+    read: Callable[[Any], object] | None = None
     label: Callable[[object], str] = _nothing
     words: Callable[[object], str] = _nothing
     scenario: Callable[[object], str] = _nothing
@@ -160,19 +188,29 @@ class Plugin:
     summary: str = field(default="")
     has_options: bool = True
     """Whether the function takes a configuration; if not, the registry made the class, which has no fields."""
-    extras: tuple[str, ...] = ()
-    """The keyword-only parameters that it takes."""
+    extras: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    """The keyword-only parameters that it takes, and whether each must be there: its type has no None."""
 
     def call(self, *arguments: object, **extras: object) -> object:
         """The result of the function, given all arguments of its kind in order.
 
         The configuration among them reaches the function only where it has options, and of ``extras`` only what it
         takes.
+
+        Raises:
+            RequestError: Something that it needs is not among the extras.
         """
+        self.check(extras)
         if not self.has_options:
             place = KINDS[self.mark.kind].parameters.index("config")
             arguments = (*arguments[:place], *arguments[place + 1 :])
-        return self.function(*arguments, **{name: extras[name] for name in self.extras})
+        return self.function(*arguments, **{name: extras.get(name) for name in self.extras})
+
+    def check(self, extras: Mapping[str, object]) -> None:
+        """Raise a RequestError unless everything that it must have is among these extras."""
+        for name, needed in self.extras.items():
+            if needed and extras.get(name) is None:
+                raise RequestError(f"{self.name} needs {KINDS[self.mark.kind].extras.get(name, name)}")
 
 
 def method(
@@ -181,9 +219,12 @@ def method(
     aliases: Iterable[str] = (),
     search: Mapping[str, tuple[float, float]] | None = None,
     roles: Iterable[str] = ("forget", "retain"),
-    trajectory: bool = False,
+    stages: Mapping[str, Stage] | None = None,
 ) -> Callable[[Function], Function]:
     """Mark ``f(model, data, config, context) -> nn.Module`` as an unlearning method.
+
+    Keyword-only, it may take ``trajectory``, the recorded training; ``forgotten``, the images that were forgotten
+    before; what a run in a field of its configuration holds, by the name of the field; and its stages by their names.
 
     Args:
         reference: Where the method was published, as it should be cited.
@@ -191,10 +232,10 @@ def method(
         search: The options that ``expunge tune`` searches, as on the command line (``lr``, ``forget.lr``), each
             with its least and largest value; the search is even in the logarithm.
         roles: The roles that it steps on: ``forget``, ``retain``, or both.
-        trajectory: Whether it needs the recorded training of the model (``context.trajectory``).
+        stages: Its parts that do not depend on the forget set, by the names of the parameters that take them.
     """
     searched = dict(search or {})
-    mark = Mark("methods", tuple(aliases), reference, search=searched, roles=tuple(roles), trajectory=trajectory)
+    mark = Mark("methods", tuple(aliases), reference, search=searched, roles=tuple(roles), stages=dict(stages or {}))
     return _marker(mark)
 
 
@@ -245,17 +286,17 @@ def architecture(*, reference: str = "", aliases: Iterable[str] = ()) -> Callabl
     return _marker(Mark("models", aliases=tuple(aliases), reference=reference))
 
 
-def score(*, reference: str, aliases: Iterable[str] = (), trajectory: bool = False) -> Callable[[Function], Function]:
+def score(*, reference: str, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
     """Mark ``f(model, data, config, context) -> dict[str, Tensor]`` as a score of every training example.
 
     ``data`` is a :class:`expunge.scores.ScoreData`; each tensor (n,) has a number for each of its training images.
+    Keyword-only, it may take ``trajectory``, the recorded training of the model.
 
     Args:
         reference: Where it was published, as it should be cited.
         aliases: Names that other code bases give to it.
-        trajectory: Whether it needs the recorded training of the model (``context.trajectory``).
     """
-    return _marker(Mark("scores", aliases=tuple(aliases), reference=reference, trajectory=trajectory))
+    return _marker(Mark("scores", aliases=tuple(aliases), reference=reference))
 
 
 def pruner(*, reference: str, aliases: Iterable[str] = (), trained: bool = True) -> Callable[[Function], Function]:
@@ -280,6 +321,7 @@ def run(
     scenario: Callable[[Config], str] | None = None,
     parents: Callable[[Config], Mapping[str, object]] | None = None,
     model: bool = False,
+    read: Callable[[Any], object] | None = None,
 ) -> Callable[[Function], Function]:
     """Mark ``f(config, parents, draft, session) -> Record`` as a kind of run.
 
@@ -292,6 +334,7 @@ def run(
         scenario: What sets an evaluation apart from others of the same method, for tables; nothing by default.
         parents: Further runs that it depends on, by role, which the kind computes; they may replace those of fields.
         model: Whether it gives a model: whatever does can be unlearned from.
+        read: What a method gets of it whose configuration has such a run in a field, given its directory.
     """
     labelled = cast("Callable[[object], str]", label or _nothing)
     words = name or (lambda config: f"{labelled(config)}-s{getattr(config, 'seed', 0)}")
@@ -299,6 +342,7 @@ def run(
         Mark(
             "runs",
             model=model,
+            read=read,
             label=labelled,
             words=cast("Callable[[object], str]", words),
             scenario=cast("Callable[[object], str]", scenario or _nothing),
@@ -361,20 +405,22 @@ def _marked(kind: str, module: ModuleType) -> Callable[..., object]:
 def _plugin(kind: str, name: str, function: Callable[..., object]) -> Plugin:
     mark: Mark = getattr(function, _MARK)
     parameters = inspect.signature(function).parameters
-    extras = tuple(each for each, found in parameters.items() if found.kind is found.KEYWORD_ONLY)
-    positional = tuple(each for each in parameters if each not in extras)
-    all_parameters, all_extras = KINDS[kind].parameters, KINDS[kind].extras
-    has_options = "config" in positional
+    positional = tuple(each for each, found in parameters.items() if found.kind is not found.KEYWORD_ONLY)
+    all_parameters, has_options = KINDS[kind].parameters, "config" in positional
+    hints = get_type_hints(function)
+    config = cast("type", hints["config"]) if has_options else _empty_config(name, function)
+    if not _is_frozen_dataclass(config):
+        raise TypeError(f"{name}: config must be annotated with a frozen dataclass, got {config!r}")
+    all_extras = (*KINDS[kind].extras, *mark.stages, *(each.name for each in fields(config)))
+    extras = {each: type(None) not in get_args(hints.get(each)) for each in parameters if each not in positional}
     wanted = tuple(each for each in all_parameters if each != "config" or has_options)
     if mark.kind != kind or positional != wanted or not set(extras) <= set(all_extras):
-        also = f", and keyword-only any of ({', '.join(all_extras)})" if all_extras else ""
+        known = ", ".join(KINDS[kind].extras)
+        also = f", and keyword-only any of ({known})" if known else ""
         raise TypeError(
             f"{name}: a {KINDS[kind].singular} takes ({', '.join(all_parameters)}), without config if it has no "
             f"options{also}; got ({', '.join(parameters)})"
         )
-    config = cast("type", get_type_hints(function)["config"]) if has_options else _empty_config(name, function)
-    if not _is_frozen_dataclass(config):
-        raise TypeError(f"{name}: config must be annotated with a frozen dataclass, got {config!r}")
     summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "")
     described = tuple(replace(measure, name=full_name(name, measure.name or name)) for measure in mark.measures)
     return Plugin(name, function, config, replace(mark, measures=described), summary, has_options, extras)

@@ -14,6 +14,10 @@ class UnlearningData:
     validation: ImageSet | None
     num_classes: int
 
-    def everything(self) -> ImageSet:
-        """All training images in the order of their ids, which does not tell which are to be forgotten."""
-        return self.retain.merged(self.forget)
+    def everything(self, forgotten: ImageSet | None = None) -> ImageSet:
+        """All training images in the order of their ids, which does not tell which are to be forgotten.
+
+        ``forgotten`` are those that were forgotten before, if they should be among them.
+        """
+        images = self.retain.merged(self.forget)
+        return images if forgotten is None or not len(forgotten) else images.merged(forgotten)

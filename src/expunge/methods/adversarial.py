@@ -1,7 +1,7 @@
 """Discriminative adversarial unlearning: an attacker should not distinguish the forget set from unseen images."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from expunge.core import checks
 from expunge.core.errors import RequestError
-from expunge.core.registry import method
+from expunge.core.registry import Stage, method
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods._attacker import (
@@ -88,12 +88,36 @@ class AdversarialConfig:
         return Probe(self.sensitivity, self.directions, self.noise)
 
 
+def attacker_before(
+    model: nn.Module, data: UnlearningData, config: AdversarialConfig, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The state of the attacker after it has learned to tell all training images from all validation images."""
+    model.train()
+    steps = config.pretrain_steps
+    if steps is None:
+        steps = 3 * math.ceil((len(data.forget) + len(data.retain)) / config.batch_size)
+    classifier, images = classifier_of(model, data.retain), data.everything()
+    plan = Pretraining(steps, config.batch_size, config.attacker_lr, config.probe)
+    return pretrained(model, classifier, images, _validation(data), plan, generator)
+
+
+ATTACKER = Stage(attacker_before, ("batch_size", "pretrain_steps", "attacker_lr", "sensitivity", "directions", "noise"))
+
+
 @method(
     reference="Sharma et al. 2024, arXiv:2402.06864",
     aliases=("Gan", "DAU"),
     search={"lr": (1e-3, 1e-1), "adversarial_weight": (0.1, 10.0)},
+    stages={"attacker": ATTACKER},
 )
-def unlearn(model: nn.Module, data: UnlearningData, config: AdversarialConfig, context: Context) -> nn.Module:
+def unlearn(
+    model: nn.Module,
+    data: UnlearningData,
+    config: AdversarialConfig,
+    context: Context,
+    *,
+    attacker: Mapping[str, Tensor],
+) -> nn.Module:
     """``min E_retain[CE]`` and mislead an attacker, who learns meanwhile to tell the forget set from unseen images.
 
     The attacker starts from having told all training images from the validation images. In each step it learns to
@@ -104,10 +128,11 @@ def unlearn(model: nn.Module, data: UnlearningData, config: AdversarialConfig, c
     unseen = _unseen(data, config)
     model.train()
     classifier = classifier_of(model, data.retain)
-    attacker = _attacker(model, classifier, data, config, context)
+    opponent = Attacker(classifier.out_features).to(context.device)
+    opponent.load_state_dict(attacker)
     total = config.epochs * data.retain.steps(config.batch_size)
     attacks = total if config.stop_after is None else min(config.stop_after, total)
-    learn = learner(attacker, config.attacker_lr, attacks, context.device)
+    learn = learner(opponent, config.attacker_lr, attacks, context.device)
     step = context.stepper(model, config.rule, total)
     pairs = _pairs(data.forget, unseen, config, context.generator)
     with tapped(model, classifier) as forward:
@@ -116,7 +141,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: AdversarialConfig, c
             for batch in data.retain.batches(config.batch_size, context.generator):
                 objectives: dict[str, Objective] = {}
                 if step.taken < attacks:
-                    objectives["forget"] = duel(show, *next(pairs), attacker, learn, config)
+                    objectives["forget"] = duel(show, *next(pairs), opponent, learn, config)
                 step(**objectives, retain=lambda b=batch: cross_entropy(forward(b.inputs)[0], b.labels))
     return model
 
@@ -141,23 +166,6 @@ def _validation(data: UnlearningData) -> ImageSet:
     """The validation set under the augmentation of the training set, lest the attacker learn to tell augmentation."""
     empty = data.retain.select(torch.arange(0))
     return (data.validation or empty).with_augmentation(data.retain.augmentation)
-
-
-def _attacker(
-    model: nn.Module, classifier: nn.Linear, data: UnlearningData, config: AdversarialConfig, context: Context
-) -> Attacker:
-    """The attacker after it has learned to tell all training images from all validation images."""
-    steps = config.pretrain_steps
-    if steps is None:
-        steps = 3 * math.ceil((len(data.forget) + len(data.retain)) / config.batch_size)
-    plan = Pretraining(steps, config.batch_size, config.attacker_lr, config.probe)
-    attacker = Attacker(classifier.out_features).to(context.device)
-
-    def make(generator: torch.Generator) -> dict[str, Tensor]:
-        return pretrained(model, classifier, data.everything(), _validation(data), plan, generator)
-
-    attacker.load_state_dict(context.stage("attacker", plan, make))
-    return attacker
 
 
 def _pairs(

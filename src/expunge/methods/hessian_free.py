@@ -13,11 +13,13 @@ from expunge.core.registry import method
 from expunge.core.weights import check_plain, trainable
 from expunge.curvature import moving
 from expunge.curvature.network import flat, shaped
+from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
 from expunge.trajectory.blocked import additive
 from expunge.trajectory.flat_loss import FlatLoss, flat_loss
 from expunge.trajectory.plan import Trajectory
+from expunge.trajectory.store import VectorStore
 from expunge.trajectory.tangents import AsReleased, SetAware, Tangent, carry, check_end
 
 Variant = Literal["set_aware", "additive"]
@@ -47,9 +49,17 @@ class HessianFreeConfig:
     reference="Qiao et al. 2024, arXiv:2404.01712",
     aliases=("hf", "recollecting"),
     roles=(),
-    trajectory=True,
 )
-def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, context: Context) -> nn.Module:
+def unlearn(
+    model: nn.Module,
+    data: UnlearningData,
+    config: HessianFreeConfig,
+    context: Context,
+    *,
+    trajectory: Trajectory,
+    forgotten: ImageSet | None,
+    vectors: VectorStore | None,
+) -> nn.Module:
     """``w_T <- w_T + a``, a the first-order change of the trained weights when the forget set is left out.
 
     The tangents are those of :mod:`expunge.trajectory.tangents`. What is approached is the model retrained on the
@@ -58,20 +68,31 @@ def unlearn(model: nn.Module, data: UnlearningData, config: HessianFreeConfig, c
     Cost: training once more with a gradient and a product of the kept examples beside each step, 4 to 8 times the
     training for networks and 2.5 times for softmax regression; with ``vectors`` m p additions for m examples.
     Memory: about 10 p, and the graph of one batch.
+
+    Where examples were forgotten before, the result is ``w_T + a`` for all of them together, whatever the model was;
+    with ``vectors``, those of the forget set are added to the model.
     """
-    trajectory = context.recorded("hessian_free")
     check_plain(model, "hessian_free")
-    forget = trajectory.plan.positions(data.forget.ids)
     allowed = moving.movable(model, context)
+    again = forgotten is not None and len(forgotten) > 0
     if config.vectors is not None:
-        change = _stored(model, data, trajectory, config, context)
+        if vectors is None:
+            raise RequestError("there are no runs to find vectors in: expunge.trajectory.online deletes from a store")
+        if not again:
+            trajectory.check_model(flat(trainable(model)))
+        change = _stored(model, data, trajectory, config, vectors, context)
     else:
-        images = data.everything()
+        images = data.everything(forgotten)
         trajectory.check_images(images)
+        ids = torch.cat([data.forget.ids, forgotten.ids]) if forgotten is not None else data.forget.ids
         with flat_loss(model, images) as loss:
-            tangent = _tangent(loss, trajectory, forget, config)
-            check_end(loss, carry(loss, trajectory, [tangent], context.on_step))
-            change = loss.named(tangent.vectors[0])
+            tangent = _tangent(loss, trajectory, trajectory.plan.positions(ids), config)
+            end = carry(loss, trajectory, [tangent], context.on_step)
+            if again:
+                change = loss.named(tangent.vectors[0] + (end - loss.weights))
+            else:
+                check_end(loss, end)
+                change = loss.named(tangent.vectors[0])
     context.notes["trajectory"] = {"steps": trajectory.plan.steps, "clipped": trajectory.clipped}
     moving.move(model, change, allowed)
     return model
@@ -89,18 +110,19 @@ def _tangent(loss: FlatLoss, trajectory: Trajectory, forget: Tensor, config: Hes
 
 
 def _stored(
-    model: nn.Module, data: UnlearningData, trajectory: Trajectory, config: HessianFreeConfig, context: Context
+    model: nn.Module,
+    data: UnlearningData,
+    trajectory: Trajectory,
+    config: HessianFreeConfig,
+    store: VectorStore,
+    context: Context,
 ) -> dict[str, Tensor]:
     """The sum of stored vectors, by the names of the weights."""
-    if context.vectors is None:
-        raise RequestError("there are no runs to find vectors in: expunge.trajectory.online deletes from a store")
-    store = context.vectors
     if store.layout.as_released != config.as_released:
         raise RequestError(
             f"the vectors are{'' if store.layout.as_released else ' not'} of the released "
             f"recursion: set as_released={str(store.layout.as_released).lower()}"
         )
     store.check_trajectory(trajectory.digest())
-    weights = trainable(model)
-    trajectory.check_model(flat(weights))
-    return shaped(store.change(data.forget.ids).to(context.device), weights)
+    trajectory.plan.positions(data.forget.ids)
+    return shaped(store.change(data.forget.ids).to(context.device), trainable(model))

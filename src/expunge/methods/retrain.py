@@ -8,11 +8,13 @@ from torch import nn
 from expunge.core.errors import RequestError
 from expunge.core.registry import method
 from expunge.core.weights import assign, reinitialise
+from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
 from expunge.training.fit import check_schedule, fit
 from expunge.training.rules import PerRole, Rule
 from expunge.trajectory.flat_loss import flat_loss
+from expunge.trajectory.plan import Trajectory, needed
 from expunge.trajectory.steps import Replay, beginning
 
 
@@ -40,14 +42,22 @@ class RetrainConfig:
 
 
 @method(reference="exact unlearning by definition", aliases=("retrained",), roles=("retain",))
-def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, context: Context) -> nn.Module:
+def unlearn(
+    model: nn.Module,
+    data: UnlearningData,
+    config: RetrainConfig,
+    context: Context,
+    *,
+    trajectory: Trajectory | None,
+    forgotten: ImageSet | None,
+) -> nn.Module:
     """Draw all weights anew and train on the retain set alone; the forget set is never learned from.
 
     With ``recorded``, the mean of a batch is over the examples that are left in it; a batch that loses all of them
     takes the step of the L2 term alone. The forget set is read to see that the images are those of the record.
     """
     if config.recorded:
-        return _along(model, data, context)
+        return _along(model, data, needed(trajectory, "retrain:recorded=true"), forgotten, context)
     reinitialise(model)
     return fit(
         model,
@@ -60,10 +70,11 @@ def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, conte
     )
 
 
-def _along(model: nn.Module, data: UnlearningData, context: Context) -> nn.Module:
+def _along(
+    model: nn.Module, data: UnlearningData, trajectory: Trajectory, forgotten: ImageSet | None, context: Context
+) -> nn.Module:
     """The recorded training without the forgotten examples."""
-    trajectory = context.recorded("retrain:recorded=true")
-    trajectory.check_images(data.everything())
+    trajectory.check_images(data.everything(forgotten))
     plan = trajectory.plan
     kept = torch.zeros(len(plan.ids), dtype=torch.bool)
     kept[plan.positions(data.retain.ids)] = True

@@ -16,6 +16,7 @@ from expunge.data.split_data import DataConfig
 from expunge.runs._data import check_data, load_data
 from expunge.runs._model import load_model
 from expunge.runs.train import load_trajectory
+from expunge.runs.unlearn import UnlearnConfig, first_model
 from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory, Store
 from expunge.store.execute import Session
@@ -25,7 +26,7 @@ from expunge.trajectory.plan import Plan, Trajectory
 from expunge.trajectory.precompute import Estimate, fill
 from expunge.trajectory.precompute import estimate as estimate_of
 from expunge.trajectory.precompute import layout as layout_of
-from expunge.trajectory.store import StoreType, VectorStore, begin
+from expunge.trajectory.store import StoreType, VectorStore, begin, open_store
 
 FILES = ("vectors.bin", "vectors.json")
 
@@ -45,6 +46,8 @@ class PrecomputeConfig:
 
     def __post_init__(self) -> None:
         """Check that there is a trajectory, and that no example is in two groups."""
+        if isinstance(self.original, UnlearnConfig):  # the training lies before all deletions
+            object.__setattr__(self, "original", first_model(self.original))
         if not isinstance(self.original, Own) and not self.original.training.record:
             raise RequestError("the training was not recorded: train with `expunge train --record`")
         ids = [example for group in self.groups for example in group]
@@ -68,7 +71,11 @@ def _name(config: PrecomputeConfig) -> str:
     return f"{'groups' if config.groups else 'examples'}-{config.dtype}"
 
 
-@registry.run(name=_name)
+def _open(directory: RunDirectory) -> VectorStore:
+    return open_store(directory.path)
+
+
+@registry.run(name=_name, read=_open)
 def work(config: PrecomputeConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Compute the vectors that are missing; until all are there, they are kept beside the runs."""
     with _begun(config, parents["original"], draft.store, session) as (opened, loss, trajectory):

@@ -61,13 +61,13 @@ def work(config: ScoreConfig, parents: Mapping[str, RunDirectory], draft: Draft,
     generator = randomness.generator(config.seed, "score", device=session.device)
     report = session.reporter(run.run_id(config))
     trajectory = load_trajectory(config.original, original)
-    context = Context(generator, session.device, sparsity=sparsity, trajectory=trajectory, on_step=report)
-    if plugin.mark.trajectory:
-        context.recorded(plugin.name)
+    context = Context(generator, session.device, sparsity=sparsity, on_step=report)
+    plugin.check({"trajectory": trajectory})
     train, validation, test = (images.to(session.device) for images in (data.train, data.validation, data.test))
     with context.phase("score"):
         seen = ScoreData(train, validation, test, data.dataset.num_classes)
-        scores = cast("dict[str, Tensor]", plugin.call(model.to(session.device), seen, config.score, context))
+        made = plugin.call(model.to(session.device), seen, config.score, context, trajectory=trajectory)
+    scores = cast("dict[str, Tensor]", made)
     _check_finite(scores, plugin.name)
     draft.tensors("scores", {"ids": data.train.ids, "labels": data.train.labels, **scores})
     return {"seconds": context.seconds, "notes": context.notes}

@@ -1,21 +1,22 @@
-"""An expensive stage of a method that does not depend on the forget set: a run of its own, which others share."""
+"""An expensive stage of a method that does not depend on the forget set: a run, which all forget sets share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, cast
 
+import torch
 from torch import Tensor
 
-from expunge.core import config as configurations
 from expunge.core import randomness, registry
 from expunge.core.config import Choice
-from expunge.core.errors import RequestError
-from expunge.store import run
-from expunge.store.directory import Draft, Record, RunDirectory, Store
-from expunge.store.execute import Session, once
+from expunge.core.registry import Stage
+from expunge.data.unlearning_data import UnlearningData
+from expunge.runs._data import check_data, load_data
+from expunge.runs._model import forgotten_ids, load_model
+from expunge.store.directory import Draft, Record, RunDirectory
+from expunge.store.execute import Session
 from expunge.store.run import GivesModel
-from expunge.training.context import Context, Make
-from expunge.training.stepper import Precision
+from expunge.training.context import Context
 
 
 @dataclass(frozen=True)
@@ -23,60 +24,42 @@ class StageConfig:
     """An expensive stage of a method that does not depend on the forget set."""
 
     original: Annotated[GivesModel, Choice("runs", model=True)]
-    """The model that it was made for."""
+    """The model that it is made for."""
+    method: Annotated[object, Choice("methods")]
+    """The method; options that the stage does not depend on have their defaults."""
     name: str
-    """What the method calls it: ``attacker``."""
-    plan: Mapping[str, object]
-    """Every hyperparameter that it depends on."""
-    precision: Precision = "auto"
-    """Precision of the forward passes."""
+    """The name of the stage: ``attacker``."""
     seed: int = 0
     """Seed of the stage."""
+
+
+def stages(method: object, original: GivesModel, seed: int) -> dict[str, StageConfig]:
+    """The stages of a method on a model, by name."""
+    found = registry.of_config("methods", method).mark.stages
+    return {name: StageConfig(original, stage.only(method), name, seed) for name, stage in found.items()}
 
 
 def _label(config: StageConfig) -> str:
     return config.name
 
 
-@registry.run(label=_label)
+def _tensors(directory: RunDirectory) -> dict[str, Tensor]:
+    return directory.tensors("stage")
+
+
+@registry.run(label=_label, read=_tensors)
 def work(config: StageConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
-    """A stage is made by the unlearning that needs it; see :class:`Stages`.
-
-    Raises:
-        RequestError: Always.
-    """
-    raise RequestError("a stage is made by the run that needs it, not by itself")
-
-
-@dataclass
-class Stages:
-    """Keeps the stages of one unlearning: what :meth:`Context.stage` calls."""
-
-    original: GivesModel
-    precision: Precision
-    seed: int
-    context: Context
-    store: Store
-    session: Session
-    made: dict[str, str] = field(default_factory=dict[str, str])
-    """The run of each stage so far."""
-
-    def __call__(self, name: str, plan: object, make: Make) -> dict[str, Tensor]:
-        """The tensors of a stage, found or made; the seconds that it took to make them count either way."""
-        device = self.session.device
-        stage = StageConfig(self.original, name, configurations.to_data(plan), self.precision, self.seed)
-        clock = Context(randomness.generator(self.seed, "stage", name, device=device), device)
-
-        def work(draft: Draft) -> Record:
-            with clock.phase("precompute"):
-                draft.tensors(name, make(clock.generator))
-            return {"seconds": clock.seconds}
-
-        with self.context.phase("elsewhere"):  # making it, or waiting for another process that does
-            original = self.store.directory(run.run_id(self.original))
-            directory = once(stage, {"original": original}, self.store, self.session, work)
-        self.context.seconds.pop("elsewhere")
-        spent = self.context.seconds.get("precompute", 0.0)
-        self.context.seconds["precompute"] = spent + directory.seconds()["precompute"]
-        self.made[name] = directory.id
-        return {key: tensor.to(device) for key, tensor in directory.tensors(name).items()}
+    """Make the stage from the images that the model has not forgotten, and the validation set."""
+    data, original = load_data(config.original.data, session), parents["original"]
+    check_data(original, data)
+    images = data.train.select(~data.train.contains(forgotten_ids(original))).to(session.device)
+    nothing = images.select(torch.arange(0))
+    seen = UnlearningData(nothing, images, data.validation.to(session.device), data.dataset.num_classes)
+    model = load_model(config.original, original, session)[0].to(session.device)
+    generator = randomness.generator(config.seed, "stage", config.name, device=session.device)
+    context = Context(generator, session.device)
+    stage: Stage = registry.of_config("methods", config.method).mark.stages[config.name]
+    with context.phase("precompute"):
+        made = cast("dict[str, Tensor]", stage.make(model, seen, config.method, generator))
+    draft.tensors("stage", made)
+    return {"seconds": context.seconds}

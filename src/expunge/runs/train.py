@@ -45,7 +45,21 @@ def data_and_model(config: GivesModel) -> str:
     return f"{data}-{registry.of_config('models', config.model).name}-s{config.seed}"
 
 
-@registry.run(name=data_and_model, model=True)
+def read_trajectory(directory: RunDirectory) -> Trajectory:
+    """The recorded training of a run.
+
+    Raises:
+        RequestError: What was kept is missing or damaged.
+    """
+    return plan.read(directory.tensors("trajectory"))
+
+
+def load_trajectory(wanted: GivesModel, directory: RunDirectory) -> Trajectory | None:
+    """The recorded training of a run; None if it was not recorded."""
+    return read_trajectory(directory) if isinstance(wanted, TrainConfig) and wanted.training.record else None
+
+
+@registry.run(name=data_and_model, model=True, read=read_trajectory)
 def work(config: TrainConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Train a model on all training images."""
     data = load_data(config.data, session)
@@ -58,13 +72,3 @@ def work(config: TrainConfig, parents: Mapping[str, RunDirectory], draft: Draft,
         else:
             fit_plan(model, images, config.training, context)
     return save(model, data, draft, context)
-
-
-def load_trajectory(wanted: GivesModel, directory: RunDirectory) -> Trajectory | None:
-    """The recorded training of a run; None if it was not recorded.
-
-    Raises:
-        RequestError: It was recorded, and what was kept is missing or damaged.
-    """
-    recording = isinstance(wanted, TrainConfig) and wanted.training.record
-    return plan.read(directory.tensors("trajectory")) if recording else None

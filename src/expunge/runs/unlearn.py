@@ -21,14 +21,13 @@ from expunge.methods.retrain import RetrainConfig
 from expunge.runs._data import check_data, load_data
 from expunge.runs._model import context_of, forgotten_ids, l2_of, load_model, save
 from expunge.runs.imported import ImportConfig
-from expunge.runs.stage import Stages
-from expunge.runs.train import load_trajectory
+from expunge.runs.stage import stages
+from expunge.runs.train import TrainConfig
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training.fit import Training
 from expunge.training.stepper import Precision
-from expunge.trajectory.store import open_store
 from expunge.unlearning import presets
 from expunge.unlearning.unlearn import Unlearning
 from expunge.unlearning.unlearn import unlearn as unlearn_model
@@ -56,9 +55,9 @@ class UnlearnConfig:
         configurations.read_texts(self)
         object.__setattr__(self, "unlearning", configurations.bind(self.unlearning, self.original))
         for each in configurations.held(self.unlearning):
-            wanted = configurations.run_id(self.original)
-            if configurations.run_id(getattr(each, "original", each)) != wanted:
-                raise RequestError(f"{configurations.run_id(each)} is of another model: make it anew for {wanted}")
+            known = [configurations.run_id(model) for model in (self.original, first_model(self))]
+            if configurations.run_id(getattr(each, "original", each)) not in known:
+                raise RequestError(f"{configurations.run_id(each)} is of another model: make it anew for {known[0]}")
 
     @property
     def data(self) -> DataConfig:
@@ -113,30 +112,43 @@ def _label(config: UnlearnConfig) -> str:
     return presets.label(config.unlearning)
 
 
-@registry.run(label=_label, model=True)
+def _parents(config: UnlearnConfig) -> dict[str, object]:
+    """The stages of the method, and the recorded training that it asks for, which may lie further back."""
+    found: dict[str, object] = {**stages(config.unlearning.method, config.original, config.seed)}
+    trained = first_model(config)
+    takes = registry.of_config("methods", config.unlearning.method).extras
+    if "trajectory" in takes and isinstance(trained, TrainConfig) and trained.training.record:
+        found["trajectory"] = trained
+    return found
+
+
+@registry.run(label=_label, parents=_parents, model=True)
 def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Unlearn the forget set."""
     data, original = load_data(config.data, session), parents["original"]
     check_data(original, data)
     before = forgotten_ids(original)
-    remaining = data.train.select(~data.train.contains(before))
+    out = data.train.contains(before)
+    remaining, forgotten = data.train.select(~out), data.train.select(out).to(session.device)
     ids = forget_set(config, data, remaining)
     forget, retain = partition(remaining.to(session.device), ids)
     seen = UnlearningData(forget, retain, data.validation.to(session.device), data.dataset.num_classes)
     context = context_of(config, session, "unlearning")
     model, context.sparsity = load_model(config.original, original, session)
     model.to(session.device)
-    context.trajectory = load_trajectory(config.original, original)
     context.l2 = None if isinstance(first_model(config), ImportConfig) else l2_of(config.training)
-    if "vectors" in parents:
-        context.vectors = open_store(parents["vectors"].path)
-        context.seconds["precompute"] = parents["vectors"].seconds()["precompute"]
-    context.keep = stages = Stages(config.original, config.precision, config.seed, context, draft.store, session)
-    model = unlearn_model(model, seen, config.unlearning, context)
+    extras: dict[str, object] = {"forgotten": forgotten}
+    for role, wanted in configurations.parents(config).items():
+        read = registry.of_config("runs", wanted).mark.read
+        if role != "original" and read is not None:
+            extras[role] = read(parents[role])
+            spent = parents[role].seconds().get("precompute", 0.0)
+            context.seconds["precompute"] = context.seconds.get("precompute", 0.0) + spent
+    model = unlearn_model(model, seen, config.unlearning, context, extras)
     for role, mask in _by_role(context.update_masks).items():
         masks.save(mask, draft.path / f"mask{role and f'.{role}'}.safetensors")
     kept = {"step.ids": ids, FORGOTTEN: torch.cat([before, ids]).sort().values}
-    return {"stages": stages.made, **save(model, data, draft, context, kept)}
+    return save(model, data, draft, context, kept)
 
 
 def forget_set(config: UnlearnConfig, data: SplitData, remaining: ImageSet) -> Tensor:

@@ -16,6 +16,7 @@ from expunge.scores import ScoreData
 from expunge.training.context import Context
 from expunge.trajectory import adjoint
 from expunge.trajectory.flat_loss import FlatLoss, flat_loss
+from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.tangents import check_end
 
 Question = Literal["loss", "losses", "logits"]
@@ -44,9 +45,9 @@ class TrajectoryInfluenceConfig:
             raise RequestError(f"of={self.of} needs the ids of the images it is about: ids=3+17")
 
 
-@score(reference="Hara et al. 2019, arXiv:1906.08473", trajectory=True)
+@score(reference="Hara et al. 2019, arXiv:1906.08473")
 def score_examples(
-    model: nn.Module, data: ScoreData, config: TrajectoryInfluenceConfig, context: Context
+    model: nn.Module, data: ScoreData, config: TrajectoryInfluenceConfig, context: Context, *, trajectory: Trajectory
 ) -> dict[str, Tensor]:
     """The change of the test loss, or of other outputs, when an example is left out of training, to first order.
 
@@ -54,7 +55,6 @@ def score_examples(
     training, two where ``memory`` does not hold its weights, and for each functional a product and a forward pass
     with tangents a step.
     """
-    trajectory = context.recorded("trajectory_influence")
     trajectory.check_images(data.train)
     asked = _asked(data, config)
     with frozen(model) as network, flat_loss(model, data.train) as loss:

@@ -5,22 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from expunge.core import randomness
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.training.rules import PerRole, Rule
 from expunge.training.stepper import Precision, Progress, Stepper
-
-if TYPE_CHECKING:
-    from expunge.trajectory.plan import Trajectory
-    from expunge.trajectory.store import VectorStore
-
-Make = Callable[[torch.Generator], dict[str, Tensor]]
 
 
 @dataclass
@@ -38,14 +31,8 @@ class Context:
     """Whether batch normalisation keeps its running statistics while the model is trained."""
     on_step: Callable[[Progress], None] | None = None
     """Called after every step; must not wait for the device."""
-    keep: Callable[[str, object, Make], dict[str, Tensor]] | None = None
-    """Keeps the tensors of an expensive stage where later runs find them; without it they are made each time."""
-    trajectory: "Trajectory | None" = None
-    """The recorded training of the original model, if it was recorded."""
     l2: float | None = None
     """Coefficient of ``l2/2 ||w||^2`` in the loss that the original was trained on, where that is known."""
-    vectors: "VectorStore | None" = None
-    """The vectors that ``expunge precompute`` has kept of the training, where the method asks for them."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds per phase."""
     notes: dict[str, object] = field(default_factory=dict[str, object])
@@ -96,30 +83,6 @@ class Context:
             self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now
 
-    def stage(self, name: str, plan: object, make: Make) -> dict[str, Tensor]:
-        """The tensors of an expensive stage of a method (``attacker``), made by ``make`` unless a run has kept them.
-
-        ``plan`` is the dataclass of all hyperparameters that the tensors depend on, besides the original model,
-        its training and validation images and the seed: the forget set must not matter. ``make`` gets a generator
-        of its own, so that what follows is the same whether the tensors were made or found. The time it takes
-        or took goes to the phase ``precompute``.
-        """
-        with self.phase("precompute"):
-            return make(randomness.child(self.generator, name)) if self.keep is None else self.keep(name, plan, make)
-
-    def recorded(self, what: str) -> "Trajectory":
-        """The recorded training of the model, which ``what`` needs.
-
-        Raises:
-            RequestError: It was not recorded.
-        """
-        if self.trajectory is None:
-            raise RequestError(
-                f"{what} needs the recorded training of the model: train it with `expunge train --record` "
-                "(in Python: expunge.train_recorded)"
-            )
-        return self.trajectory
-
     def regulariser(self, given: float | None) -> float:
         """The L2 term of the loss of training: what is given, or what is known of the training.
 
@@ -130,8 +93,6 @@ class Context:
             return given
         if self.l2 is not None:
             return self.l2
-        if self.trajectory is not None:
-            return self.trajectory.plan.l2
         raise RequestError(
             "say the coefficient of the L2 term in the loss that the model was trained on: l2=..., the weight_decay of "
             "SGD, or l2=0 if there was none"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from expunge.core import registry
 from expunge.core.errors import RequestError
 from expunge.data.image_set import ImageSet
 from expunge.training.rules import PerRole, Rule, differentiable
@@ -181,3 +182,14 @@ def fingerprint(images: ImageSet) -> str:
     """The fingerprint of images in the order of their ids."""
     ordered = bool((images.ids[1:] > images.ids[:-1]).all())
     return (images if ordered else images.select(images.ids.argsort())).fingerprint()
+
+
+def needed(trajectory: Trajectory | None, what: str) -> Trajectory:
+    """The recorded training, which ``what`` needs.
+
+    Raises:
+        RequestError: It was not recorded.
+    """
+    if trajectory is None:
+        raise RequestError(f"{what} needs {registry.KINDS['methods'].extras['trajectory']}")
+    return trajectory

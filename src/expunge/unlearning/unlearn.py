@@ -1,6 +1,6 @@
 """One unlearning: a method with its update mask and adapters, run on a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -30,9 +30,16 @@ class Unlearning:
     """Train low-rank adapters in place of the weights themselves."""
 
 
-def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, context: Context) -> nn.Module:
+def unlearn(
+    model: nn.Module,
+    data: UnlearningData,
+    unlearning: Unlearning,
+    context: Context,
+    extras: Mapping[str, object] | None = None,
+) -> nn.Module:
     """Run one unlearning on ``model``, which is changed; returns the unlearned model in evaluation mode.
 
+    ``extras`` holds what a method may take beside its arguments, by name; a stage that is not in it is made here.
     The time goes to the phases ``precompute`` (the update mask, and what the method says) and ``unlearn``.
 
     Raises:
@@ -43,16 +50,21 @@ def unlearn(model: nn.Module, data: UnlearningData, unlearning: Unlearning, cont
         raise RequestError("the forget set and the retain set must both hold at least one example")
     plugin = registry.of_config("methods", unlearning.method)
     _check_mask(unlearning, plugin)
-    if plugin.mark.trajectory:
-        context.recorded(plugin.name)
+    given = dict(extras or {})
+    plugin.check(dict.fromkeys(plugin.mark.stages, True) | given)
     with context.phase("unlearn"), context.seeded(), _enough_for_statistics():
+        with context.phase("precompute"):
+            for name, stage in plugin.mark.stages.items():
+                if name not in given:
+                    generator = randomness.child(context.generator, name)
+                    given[name] = stage.make(model, data, stage.only(unlearning.method), generator)
         if unlearning.update_mask is not None:
             context.freeze_statistics = unlearning.update_mask.freeze_statistics
             with context.phase("precompute"):
                 generator = randomness.child(context.generator, "update mask")
                 context.update_masks = update_masks(model, data, unlearning.update_mask, generator)
         with adapted(model, unlearning.adapters, context):
-            unlearned = cast("nn.Module", plugin.call(model, data, unlearning.method, context))
+            unlearned = cast("nn.Module", plugin.call(model, data, unlearning.method, context, **given))
             for stepper in context.steppers:
                 stepper.check()
     _keep_sparse(unlearned, context.sparsity)
