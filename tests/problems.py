@@ -1,15 +1,21 @@
-"""Tiny problems that all tests share."""
+"""Tiny problems that all tests share, and unlearning from them."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from expunge.data.image_set import ImageSet, make
+from expunge.core import registry
+from expunge.data.image_set import Batch, ImageSet, TensorImages, make
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.trajectory import record
 from expunge.trajectory.plan import Trajectory
+from expunge.unlearning import presets
+from expunge.unlearning.unlearn import Unlearning, unlearn
 
 
 def images(count: int, classes: int = 3, first_id: int = 0, seed: int = 0) -> ImageSet:
@@ -46,3 +52,75 @@ def recorded(network: nn.Module, seen: UnlearningData) -> Trajectory:
     """Train ``network`` in place on all that a method sees; what was kept of it."""
     rule = Rule(lr=0.05, momentum=0.5, clip=1.0)
     return record.recorded(network, seen.everything(), Training(1, 8, rule, record=True), context())
+
+
+@dataclasses.dataclass(frozen=True)
+class InOrder(TensorImages):
+    """Batches are consecutive slices whatever the generator, as in a loop by hand."""
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Of ``size``, the last may be smaller."""
+        return super().batches(size)
+
+
+def in_order(images: TensorImages) -> InOrder:
+    """The same images, never shuffled."""
+    return InOrder(images.inputs, images.labels, images.ids)
+
+
+def run(
+    wanted: object,
+    start: nn.Module | None = None,
+    on: UnlearningData | None = None,
+    under: Context | None = None,
+    **more: object,
+) -> tuple[nn.Module, Context]:
+    """The unlearned model and the circumstances, of a method in text, by its configuration, or with all that belongs.
+
+    A method that says that it needs a recorded training gets one; ``more`` are circumstances.
+    """
+    if isinstance(wanted, str):
+        wanted = presets.named(wanted)
+    wanted = wanted if isinstance(wanted, Unlearning) else Unlearning(wanted)
+    start, on = model() if start is None else start, on or data()
+    if registry.of_config("methods", wanted.method).mark.trajectory and under is None:
+        more = {"trajectory": recorded(start, on)} | more
+    now = context(**more) if under is None else under
+    return unlearn(start, on, wanted, now), now
+
+
+def unlearned(wanted: object, *given: object, **more: object) -> nn.Module:
+    """The model alone, see :func:`run`."""
+    return run(wanted, *given, **more)[0]  # type: ignore[arg-type]
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights by name."""
+    return {name: weight.detach().clone() for name, weight in network.named_parameters()}
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights and the statistics by name."""
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+Tensors = nn.Module | Mapping[str, Tensor]
+
+
+def same(first: Tensors, second: Tensors) -> bool:
+    """Whether two models, or tensors by name, are equal to the bit."""
+    one, other = (each.state_dict() if isinstance(each, nn.Module) else each for each in (first, second))
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def assert_close(first: Tensors, second: Tensors, **tolerance: float) -> None:
+    """Two models, or tensors by name, are equal within a tolerance; the message names the tensor."""
+    one, other = (each.state_dict() if isinstance(each, nn.Module) else each for each in (first, second))
+    assert list(one) == list(other)
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+def finite(network: nn.Module) -> bool:
+    """Whether every weight and statistic is a finite number."""
+    return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())

@@ -99,12 +99,6 @@ def logits(model: nn.Module, case: Case, given: Tensor) -> Tensor:
     return functional.log_softmax(found, 1) if probabilities else found
 
 
-def close(case: Case, got: Tensor, name: str) -> None:
-    torch.testing.assert_close(
-        got.detach().to(case.tensors[name].dtype), case.tensors[name], rtol=case.rtol, atol=case.atol
-    )
-
-
 @pytest.fixture(params=MODELS)
 def case(request: pytest.FixtureRequest) -> Case:
     return cases.load(request.param)
@@ -114,15 +108,15 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_outputs_and_gradients_are_those_of_the_original(case: Case, tmp_path: Path) -> None:
     model, given = network(case, tmp_path), inputs(case)
     for ending, images in given.items():
-        close(case, logits(model, case, images), f"logits{ending}")
+        case.check(logits(model, case, images), f"logits{ending}")
     loss = functional.cross_entropy(logits(model, case, given[""]), torch.arange(len(given[""])))
-    close(case, loss[None], "loss")
+    case.check(loss[None], "loss")
     trained = [key for key, _, _, _, kind in case.hyperparameters["state"] if kind in ("weight", "scale", "bias")]
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     norms = torch.stack([gradient.norm() for gradient in gradients])
     assert len(norms) == len(trained)
     expected = case.tensors["gradient_norms"].sort().values  # the order of our weights is our own
-    torch.testing.assert_close(norms.sort().values.to(expected.dtype), expected, rtol=case.rtol, atol=case.atol)
+    case.check(norms.sort().values, expected)
 
 
 @pytest.mark.slow
@@ -133,9 +127,9 @@ def test_batch_statistics_are_those_of_the_original(case: Case, tmp_path: Path) 
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for layer in layers:
         layer.train()
-    close(case, model(given.double()), "logits_batch_statistics")
+    case.check(model(given.double()), "logits_batch_statistics")
     for part in ("running_mean", "running_var"):
         stored = case.prefixed(f"{part}_after.")
         assert len(stored) == 2
         for layer, value in zip((layers[0], layers[-1]), stored.values(), strict=True):
-            torch.testing.assert_close(getattr(layer, part).to(value.dtype), value, rtol=case.rtol, atol=case.atol)
+            case.check(getattr(layer, part), value)

@@ -14,8 +14,7 @@ from expunge.pruning.magnitude import MagnitudeConfig
 from expunge.pruning.synflow import SynflowConfig
 from expunge.training import sparsity as prunable
 from tests.golden import cases
-from tests.golden.cases import Case
-from tests.golden.test_methods import context, data, rule, split
+from tests.golden.cases import Case, context, rule, tiny_data, tiny_split
 
 SHAPE = (3, 32, 32)  # of an image, as the case says in words
 
@@ -73,8 +72,7 @@ def alternated(case: Case, epochs: int, model: nn.Module | None = None) -> tuple
         epochs=epochs, rate=given["rate"], batch_size=given["batch_size"], rule=rule(case), as_released=True
     )
     model, circumstances = model or cases.tiny_model(), context()
-    ao_sparse.unlearn(model, data(model), config, circumstances)
-    assert circumstances.sparsity is not None
+    ao_sparse.unlearn(model, tiny_data(), config, circumstances)
     return model.state_dict(), circumstances.sparsity, circumstances.notes["sparsity"]  # type: ignore[return-value]
 
 
@@ -139,7 +137,7 @@ def test_the_case_has_as_many_batches_as_it_says() -> None:
     """The number of batches that normalisation has seen is that of the steps: E passes over the retain set."""
     case = cases.load("ao_sparse")
     (epochs,) = epochs_of("expected")
-    steps = epochs * split("retain").steps(case.hyperparameters["batch_size"])
+    steps = epochs * tiny_split("retain").steps(case.hyperparameters["batch_size"])
     before = cases.load("tiny").prefixed("model.")
     for name, value in case.prefixed(f"expected{epochs}.").items():
         if name.endswith("num_batches_tracked"):
