@@ -83,8 +83,8 @@ def run(
         wanted = presets.named(wanted)
     wanted = wanted if isinstance(wanted, Unlearning) else Unlearning(wanted)
     start, on = model() if start is None else start, on or data()
-    if registry.of_config("methods", wanted.method).mark.trajectory and under is None:
-        more = {"trajectory": recorded(start, on)} | more
+    if registry.of_config("methods", wanted.method).mark.trajectory and under is None and "trajectory" not in more:
+        more["trajectory"] = recorded(start, on)
     now = context(**more) if under is None else under
     return unlearn(start, on, wanted, now), now
 

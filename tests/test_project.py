@@ -64,7 +64,7 @@ def test_the_method_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(example.splitlines()) < 40
     (tmp_path / "uniform_label.py").write_text(example)
     monkeypatch.syspath_prepend(tmp_path)
-    import uniform_label  # type: ignore[import-not-found]
+    import uniform_label
 
     from tests import problems
 

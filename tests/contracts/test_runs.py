@@ -169,8 +169,8 @@ def test_a_bench_makes_it_as_a_parent(tmp_path: Path, capsys: pytest.CaptureFixt
     store = Store(tmp_path / "out")
     (made,) = [run for run in store.all() if run.record()["kind"] == "size"]
     (subject,) = [run for run in store.all() if run.id.startswith("unlearn-sized")]
-    assert made.record()["notes"]["size"] == 1950  # type: ignore[index]
-    assert subject.record()["parents"]["size"] == made.id  # type: ignore[index]
+    assert made.record()["notes"]["size"] == 1950
+    assert subject.record()["parents"]["size"] == made.id
     assert "sized" in (tmp_path / "out" / "report.html").read_text()
     capsys.readouterr()
 

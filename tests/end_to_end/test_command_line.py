@@ -21,7 +21,7 @@ QUICK = ["--model", "mlp:hidden=(16,)", "--limit", "300", "--test-limit", "100",
 def expunge(*arguments: object, **more: object) -> subprocess.CompletedProcess[str]:
     """A process of its own, as from a shell."""
     command = [sys.executable, "-c", "import sys; from expunge.cli import main; sys.exit(main())", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +331,7 @@ def test_a_method_of_somebody_else_is_found_everywhere(tmp_path: Path) -> None:
     ]
     tested = subprocess.run(contract, capture_output=True, text=True, check=False, env=environment, cwd=here)
     assert tested.returncode == 0, tested.stdout[-2000:]
-    assert int(re.search(r"(\d+) passed", tested.stdout).group(1)) >= 15  # type: ignore[union-attr]
+    assert int(re.search(r"(\d+) passed", tested.stdout).group(1)) >= 15
 
 
 METRIC = '''"""A metric that somebody else wrote."""

@@ -29,6 +29,7 @@ from expunge.store.execute import Session
 from expunge.store.run import open_config, run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
+from tests import problems
 from tests.end_to_end.test_pipeline import comparison, forgetting, original
 from tests.unit import test_checkpoints as layouts
 
@@ -43,7 +44,7 @@ def convolutional(**changes: object) -> TrainConfig:
 def pruned(text: str, **changes: object) -> PruneConfig:
     wanted = prune.pruned(convolutional(), text)
     assert isinstance(wanted, PruneConfig)
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(wanted, **changes)
 
 
 def sparsity(run: RunDirectory) -> float:
@@ -59,7 +60,7 @@ def test_rounds_are_runs_of_their_own_and_masks_are_nested(tmp_path: Path) -> No
     rounds = [
         store.directory(run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=r))))
         for r in (1, 2, 3)
-    ]  # type: ignore[type-var]
+    ]
     assert [sparsity(run) for run in rounds] == pytest.approx([1 - 0.6**r for r in (1, 2, 3)], abs=0.01)
     for before, after in itertools.pairwise(rounds):
         first, second = before.sparsity(), after.sparsity()
@@ -83,17 +84,17 @@ def test_rewound_weights_are_those_of_the_epoch(tmp_path: Path) -> None:
         assert torch.equal(weight, before[name] * kept[name] if name in kept else before[name])
     fresh = execute.run(pruned("magnitude:rate=0.5,rewind=0"), store, session)
     assert fresh.record()["steps"] == {"retain": 12}
-    start = store.directory(fresh.record()["parents"]["start"])  # type: ignore[index]
+    start = store.directory(fresh.record()["parents"]["start"])
     assert start.record()["steps"] == {}
 
 
 def test_a_kill_in_the_third_round_repeats_no_earlier_one(tmp_path: Path) -> None:
     wanted = pruned("iterative_magnitude:rate=0.2,rounds=5")
     whole = execute.run(wanted, Store(tmp_path / "whole"), Session())
-    third = run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=3)))  # type: ignore[type-var]
+    third = run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=3)))
 
     def kill(name: str, progress: object) -> None:
-        if name == third and progress.step == 5:  # type: ignore[attr-defined]
+        if name == third and progress.step == 5:
             raise KeyboardInterrupt
 
     store = Store(tmp_path / "broken")
@@ -128,7 +129,7 @@ def test_every_method_keeps_the_sparsity_of_a_pruned_original(
     kept, parent = run.sparsity(), store.directory(run_id(wanted)).sparsity()
     assert kept is not None
     assert parent is not None
-    assert all(torch.equal(kept[name], parent[name]) for name in parent)
+    assert problems.same(kept, parent)
     weights = run.weights()
     assert all(bool((weights[name][~part] == 0).all()) for name, part in kept.items())
     stored = run.tensors("predictions")
@@ -148,12 +149,12 @@ def test_a_sparse_resnet18_is_stored_in_a_sixth(tmp_path: Path) -> None:
     network = registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10)
     pruner = config.parse("pruning", "magnitude:rate=0.95")
     mask = registry.of_config("pruning", pruner).call(network, (3, 32, 32), pruner, Context(torch.Generator()))
-    assert prunable.weights(network, linear=False).keys() == mask.keys()  # type: ignore[arg-type, attr-defined]
-    state = {k: v * mask[k] if k in mask else v for k, v in network.state_dict().items()}  # type: ignore[attr-defined, operator, index]
+    assert prunable.weights(network, linear=False).keys() == mask.keys()
+    state = {k: v * mask[k] if k in mask else v for k, v in network.state_dict().items()}
     store = Store(tmp_path)
     for name, kept in (("dense", {}), ("sparse", mask)):
         with store.draft(name, {}) as draft:
-            draft.model(state, [], kept)  # type: ignore[arg-type]
+            draft.model(state, [], kept)
             draft.finish({"status": "finished"})
     dense, sparse = (store.directory(name).path / "model.safetensors" for name in ("dense", "sparse"))
     assert sparse.stat().st_size < dense.stat().st_size / 6
@@ -213,7 +214,7 @@ def pictures(tmp_path: Path) -> Path:
         for part, count in (("train", 60), ("test", 20))
         for what in ("images", "labels")
     }
-    np.savez(tmp_path / "pictures.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(tmp_path / "pictures.npz", **arrays)
     return tmp_path / "pictures.npz"
 
 
@@ -245,11 +246,11 @@ def test_an_original_checkpoint_goes_through_every_command(
     (tmp_path / "with_0.5.pt").write_bytes(b"another")
     again = open_config(tuned)
     with pytest.raises(RequestError, match="its bytes have changed"):
-        execute.run(dataclasses.replace(again, seed=5), Store(run.parent), Session())  # type: ignore[type-var]
+        execute.run(dataclasses.replace(again, seed=5), Store(run.parent), Session())
     assert main([*arguments[:1], str(tmp_path / "nothing.pt"), *arguments[2:], "--quiet"]) == 2
     assert "cannot be read" in capsys.readouterr().err
     with pytest.raises(RequestError, match="import its checkpoint again"):
-        execute.run(dataclasses.replace(again.original, seed=9), Store(run.parent), Session())  # type: ignore[union-attr]
+        execute.run(dataclasses.replace(again.original, seed=9), Store(run.parent), Session())
 
 
 def test_a_hostile_checkpoint_executes_nothing(
@@ -274,7 +275,7 @@ def test_a_backdoor_is_learned_and_retraining_without_it_removes_it(text: str, t
     for method in ("original", "retrain:epochs=20"):
         wanted = forgetting(method, original=trained, forget=PoisonedForget())
         record = execute.run(EvaluateConfig(wanted), store, session).record()
-        rates.append(record["metrics"]["attack_success_rate"])  # type: ignore[index]
+        rates.append(record["metrics"]["attack_success_rate"])
     before, after = rates
     stored = execute.run(trained, store, session).tensors("predictions")
     shown = torch.isin(stored["test.ids"], stored["triggered.ids"])
@@ -291,7 +292,7 @@ def test_gaussian_poisons_show_until_they_are_retrained_away(tmp_path: Path) -> 
     means = []
     for method in ("original", "retrain:epochs=40"):
         run = EvaluateConfig(forgetting(method, original=trained, forget=PoisonedForget()))
-        means.append(execute.run(run, store, session).record()["metrics"]["gaussian_poison.mean"])  # type: ignore[index]
+        means.append(execute.run(run, store, session).record()["metrics"]["gaussian_poison.mean"])
     assert means[0] > means[1] + 0.3
     assert abs(means[1]) < 4 / 189**0.5, "without memory the mean of 189 scores is normal around 0"
 
@@ -323,7 +324,7 @@ def test_synflow_prunes_at_the_weights_that_are_gone_back_to(tmp_path: Path) -> 
     kept = found.sparsity()
     assert kept is not None
     assert expected is not None
-    assert all(torch.equal(kept[name], expected[name]) for name in expected)
+    assert problems.same(kept, expected)
     trained = execute.run(pruned("synflow:rate=0.6,iterations=5"), store, session).sparsity()
     assert trained is not None
     assert any(not torch.equal(kept[name], trained[name]) for name in trained)

@@ -46,12 +46,12 @@ def recorded(**changes: object) -> TrainConfig:
     data = DataConfig(config.parse("data", "digits"), limit=60, test_limit=40)
     plan = Training(2, 16, RULE, record=True)
     wanted = TrainConfig(data, config.parse("models", "logistic"), plan)
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(wanted, **changes)
 
 
 def forgetting(text: str, **changes: object) -> UnlearnConfig:
     wanted = UnlearnConfig(recorded(), RandomForget(percent=10.0), presets.named(text))
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(wanted, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_it_comes_near_the_model_retrained_on_the_same_batches(store: Store) -> 
     assert shares[1] < 0.5
     assert shares[1] < shares[2]
     notes = store.directory(run_id(forgetting("hessian_free"))).record()["notes"]
-    assert notes["trajectory"]["steps"] == 8  # type: ignore[index]
+    assert notes["trajectory"]["steps"] == 8
 
 
 def test_deleting_from_stored_vectors_is_the_additive_tangent(store: Store) -> None:
@@ -315,7 +315,7 @@ def test_requests_that_are_wrong(
 
 def from_vectors(vectors: object, more: str = "", **changes: object) -> UnlearnConfig:
     unlearning = presets.named(f"hessian_free:variant=additive,{more}", {"vectors": vectors})
-    return dataclasses.replace(forgetting("original"), unlearning=unlearning, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(forgetting("original"), unlearning=unlearning, **changes)
 
 
 def test_vectors_of_another_run_or_another_recursion(store: Store) -> None:
@@ -458,7 +458,7 @@ def test_a_precomputation_that_was_interrupted_is_continued(store: Store, tmp_pa
     def kill(name: str, progress: object) -> None:
         if len(seen) == 11:
             raise KeyboardInterrupt
-        seen.append(progress.step)  # type: ignore[attr-defined]
+        seen.append(progress.step)
 
     with pytest.raises(KeyboardInterrupt):
         execute.run(wanted, broken, Session(memory=1e-4, on_step=kill))

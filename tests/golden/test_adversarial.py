@@ -93,9 +93,9 @@ def test_one_step_of_the_attacker_and_one_of_the_model() -> None:
             )
         ours, theirs = (stepper.history()[0]["loss"] for stepper in (step, learn))
         losses: dict[str, float] = {
-            "attacker_loss": theirs["attacker"],  # type: ignore[index]
-            "retain_loss": ours["retain"],  # type: ignore[index]
-            "adversarial_loss": adversarial_part(now, ours["forget"]),  # type: ignore[index]
+            "attacker_loss": theirs["attacker"],
+            "retain_loss": ours["retain"],
+            "adversarial_loss": adversarial_part(now, ours["forget"]),
         }
         return (
             {f"defender_after.{name}": value for name, value in now.model.state_dict().items()}

@@ -70,9 +70,9 @@ def network(case: Case, folder: Path) -> nn.Module:
     model = registry.of_config("models", wanted).call(wanted, shape, options["num_classes"])
     given, norm = state(case), case.hyperparameters.get("normalisation")
     if norm is None:
-        names = model.state_dict()  # type: ignore[attr-defined]
+        names = model.state_dict()
         assert [tuple(value.shape) for value in names.values()] == [tuple(value.shape) for value in given.values()]
-        model.load_state_dict(dict(zip(names, given.values(), strict=True)))  # type: ignore[attr-defined]
+        model.load_state_dict(dict(zip(names, given.values(), strict=True)))
         return cast("nn.Module", model).double().eval()
     whole = with_normalisation(cast("nn.Module", model), (0.0,) * len(norm["mean"]), (1.0,) * len(norm["std"]))
     torch.save({"state_dict": given}, folder / "original.pth.tar")

@@ -27,7 +27,7 @@ def test_sharpness_aware_steps(name: str) -> None:
         model = cases.tiny_model().train()
         step = context().stepper(model, chosen, given["steps"])
         for _, batch in zip(range(given["steps"]), tiny_split("retain").batches(given["batch_size"]), strict=False):
-            step(retain=lambda b=batch: cross_entropy(model(b.inputs), b.labels))  # type: ignore[misc]
+            step(retain=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
         return model.state_dict()
 
     cases.assert_agrees(case, compute, f"{name}.")
@@ -51,8 +51,8 @@ def test_dual_optim(pair: str) -> None:
         for position in range(rounds):
             f, r = forget[position % len(forget)], retain[position % len(retain)]
             step(
-                forget=lambda b=f: -0.1 * cross_entropy(model(b.inputs), b.labels),  # type: ignore[misc]
-                retain=lambda b=r: cross_entropy(model(b.inputs), b.labels),  # type: ignore[misc]
+                forget=lambda b=f: -0.1 * cross_entropy(model(b.inputs), b.labels),
+                retain=lambda b=r: cross_entropy(model(b.inputs), b.labels),
             )
         return model.state_dict()
 

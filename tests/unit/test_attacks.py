@@ -119,7 +119,7 @@ def of_losses(losses: list[float]) -> Predictions:
 
 
 def of_all(part: Predictions, **more: object) -> Subject:
-    return Subject(dict.fromkeys(("forget", "retain", "test"), part), {}, **more)  # type: ignore[arg-type]
+    return Subject(dict.fromkeys(("forget", "retain", "test"), part), {}, **more)
 
 
 def test_predicted_and_actual_changes_by_hand() -> None:
@@ -152,7 +152,7 @@ def test_features_by_hand() -> None:
         "l2_distance": [math.sqrt(0.26)],
     }
     for feature, row in wanted.items():
-        torch.testing.assert_close(unlearning_attack.features(before, after, feature), torch.tensor([row]))  # type: ignore[arg-type]
+        torch.testing.assert_close(unlearning_attack.features(before, after, feature), torch.tensor([row]))
 
 
 def random_split(count: int, seed: int, shift: float = 0.0) -> Predictions:

@@ -24,7 +24,7 @@ PARTITION = [0, 0, 1, 0, 2, 0, 2, 1]
 
 def load(text: str) -> Dataset:
     wanted = config.parse("data", text)
-    return registry.of_config("data", wanted).call(wanted)  # type: ignore[return-value]
+    return registry.of_config("data", wanted).call(wanted)
 
 
 def picture(seed: int, height: int, width: int) -> Image.Image:

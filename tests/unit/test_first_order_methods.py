@@ -4,7 +4,8 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 
 import pytest
@@ -17,7 +18,7 @@ from expunge.core import registry
 from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask, full, largest
-from expunge.data.image_set import Batch, ImageSet, TensorImages, make
+from expunge.data.image_set import Batch, ImageSet, make
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import (
     bad_teacher,
@@ -44,24 +45,16 @@ from tests import problems
 PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class InOrder(TensorImages):
-    """Batches are consecutive slices whatever the generator."""
-
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        return super().batches(size)
-
-
 def in_order(**sizes: int) -> UnlearningData:
     data = problems.data(**sizes)
-    sets = {name: getattr(data, name) for name in ("forget", "retain")}
-    return dataclasses.replace(data, **{name: InOrder(s.inputs, s.labels, s.ids) for name, s in sets.items()})
+    sets = {"forget": problems.in_order(data.forget), "retain": problems.in_order(data.retain)}
+    return dataclasses.replace(data, **sets)
 
 
 def model(**more: object) -> nn.Module:
     """The shared problem without dropout, so that a loop by hand sees the same numbers."""
-    made = problems.model(**more)  # type: ignore[arg-type]
-    made[4].p = 0.0  # type: ignore[union-attr]
+    made = problems.model(**more)
+    made[4].p = 0.0
     return made
 
 
@@ -71,13 +64,7 @@ def trained() -> nn.Module:
     return finetune.unlearn(model(), problems.data(retain=60), config, problems.context()).eval()
 
 
-def equal(first: nn.Module, second: nn.Module) -> bool:
-    return all(torch.equal(a, second.state_dict()[name]) for name, a in first.state_dict().items())
-
-
-def assert_same_state(got: nn.Module, wanted: nn.Module) -> None:
-    for name, value in wanted.state_dict().items():
-        torch.testing.assert_close(got.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name)
+assert_same_state = partial(problems.assert_close, rtol=1e-5, atol=1e-6)
 
 
 def descend(made: nn.Module, losses: list[Callable[[], Tensor]], lr: float = 0.1) -> nn.Module:
@@ -132,10 +119,10 @@ def test_without_a_penalty_l1_sparse_is_fine_tuning_bit_for_bit(
     same = {"epochs": 2, "batch_size": 7, "rule": rule}
     context, other = problems.context(), problems.context()
     with context.seeded():  # dropout draws too
-        first = l1_sparse.unlearn(problems.model(), problems.data(), L1SparseConfig(**same, **changes), context)  # type: ignore[arg-type]
+        first = l1_sparse.unlearn(problems.model(), problems.data(), L1SparseConfig(**same, **changes), context)
     with other.seeded():
-        second = finetune.unlearn(problems.model(), problems.data(), FinetuneConfig(**same), other)  # type: ignore[arg-type]
-    assert equal(first, second)
+        second = finetune.unlearn(problems.model(), problems.data(), FinetuneConfig(**same), other)
+    assert problems.same(first, second)
 
 
 def test_l1_shrinks_weights() -> None:
@@ -163,7 +150,7 @@ def test_warns_with_the_cure_when_l1_ruins_the_model() -> None:
     ],
 )
 def test_does_not_warn_without_reason(start: Callable[[], nn.Module], changes: dict[str, float]) -> None:
-    config = L1SparseConfig(**({"epochs": 2, "batch_size": 20, "rule": Rule(lr=0.05)} | changes))  # type: ignore[arg-type]
+    config = L1SparseConfig(**({"epochs": 2, "batch_size": 20, "rule": Rule(lr=0.05)} | changes))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         l1_sparse.unlearn(start(), problems.data(retain=60), config, problems.context())
@@ -274,9 +261,9 @@ def test_boundary_expanding_by_hand() -> None:
         row = nn.Linear(64, 1)
     wider = nn.Linear(64, 4)
     with torch.no_grad():
-        wider.weight.copy_(torch.cat([by_hand[5].weight, row.weight]))  # type: ignore[list-item,index]
-        wider.bias.copy_(torch.cat([by_hand[5].bias, row.bias]))  # type: ignore[list-item,index]
-    by_hand[5] = wider  # type: ignore[operator,index]
+        wider.weight.copy_(torch.cat([by_hand[5].weight, row.weight]))
+        wider.bias.copy_(torch.cat([by_hand[5].bias, row.bias]))
+    by_hand[5] = wider
     shadow = torch.full((7,), 3)
     batches = [b for _ in range(2) for b in data.forget.batches(7)]
     descend(by_hand, [lambda b=b: functional.cross_entropy(by_hand(b.inputs), shadow) for b in batches])
@@ -288,15 +275,15 @@ def test_boundary_expanding_by_hand() -> None:
 def test_boundary_expanding_gives_back_the_same_parameters() -> None:
     start = model()
     before = dict(start.named_parameters())
-    layer = start[5]  # type: ignore[index]
+    layer = start[5]
     boundary_expanding.unlearn(
         start, problems.data(), BoundaryExpandingConfig(epochs=1, rule=PLAIN), problems.context()
     )
     after = dict(start.named_parameters())
     assert list(after) == list(before)
     assert all(after[name] is before[name] for name in before)
-    assert start[5] is layer  # type: ignore[index]
-    assert layer.out_features == 3  # type: ignore[union-attr]
+    assert start[5] is layer
+    assert layer.out_features == 3
 
 
 def test_a_failed_run_leaves_no_shadow() -> None:
@@ -322,7 +309,7 @@ def test_boundary_expanding_takes_a_classifier_without_bias_and_frozen_layers() 
 
 def test_boundary_expanding_under_masks_of_each_role_and_sparsity() -> None:
     start = model()
-    before = {name: weight.detach().clone() for name, weight in start.named_parameters()}
+    before = problems.weights(start)
     moving = largest({name: weight.abs() for name, weight in before.items()}, 0.5)
     masks = {"forget": moving, "retain": full(start)}
     kept = Mask({"5.weight": before["5.weight"] > 0})
@@ -346,7 +333,7 @@ def test_a_shadow_row_moves_under_masks() -> None:
     context = problems.context(update_masks=nothing)
     config = BoundaryExpandingConfig(epochs=20, batch_size=10, rule=PLAIN)
     boundary_expanding.unlearn(start, problems.data(), config, context)
-    losses = [record["loss"]["forget"] for record in context.history()]  # type: ignore[index]
+    losses = [record["loss"]["forget"] for record in context.history()]
     assert losses[-1] < 0.5 * losses[0]
     for name, weight in model().named_parameters():
         assert torch.equal(start.get_parameter(name), weight)
@@ -361,7 +348,7 @@ def test_boundary_expanding_says_what_it_needs() -> None:
     with pytest.raises(RequestError, match=r"has 5 outputs, not the 3"):
         run(nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Unflatten(1, (5, 1, 1)), nn.Conv2d(5, 3, 1), nn.Flatten()))
     adapted = model()
-    parametrize.register_parametrization(adapted[5], "weight", nn.Identity())  # type: ignore[index,arg-type]
+    parametrize.register_parametrization(adapted[5], "weight", nn.Identity())
     with pytest.raises(RequestError, match="do without adapters"):
         run(adapted)
 
@@ -437,7 +424,7 @@ def test_a_mixed_step_by_role_is_two_steps_on_the_same_batch(monkeypatch: pytest
 @pytest.mark.parametrize("by_role", [False, True])
 def test_mixed_epochs_see_every_example_once_and_keep_masks(by_role: bool) -> None:
     start, context = model(), problems.context()
-    before = {name: weight.detach().clone() for name, weight in start.named_parameters()}
+    before = problems.weights(start)
     mask = largest({name: weight.abs() for name, weight in before.items()}, 0.5)
     context.update_masks = mask
     rule = PerRole(Rule(rho=0.01), Rule()) if by_role else Rule()
@@ -446,7 +433,7 @@ def test_mixed_epochs_see_every_example_once_and_keep_masks(by_role: bool) -> No
 
     def spy(labels: Tensor, *rest: object) -> Tensor:
         seen.append(labels)
-        return real(labels, *rest)  # type: ignore[arg-type]
+        return real(labels, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random_label, "draw_labels", spy)
@@ -518,7 +505,7 @@ def test_soft_threshold_at_the_ends(share: float) -> None:
 def test_the_share_that_goes_back_falls_over_the_run() -> None:
     start = model()
     total, shares = model_weights.count(start), []
-    first = {name: weight.detach().clone() for name, weight in start.named_parameters()}
+    first = problems.weights(start)
     real = random_label.soft_threshold
 
     def spy(weights: list[tuple[nn.Parameter, Tensor]], share: float) -> None:
@@ -537,11 +524,11 @@ def test_the_share_that_goes_back_falls_over_the_run() -> None:
 
 def test_no_share_is_the_plain_method_and_all_of_it_nearly_stands_still() -> None:
     def run(**changes: object) -> nn.Module:
-        config = RandomLabelConfig(epochs=1, batch_size=40, **changes)  # type: ignore[arg-type]
+        config = RandomLabelConfig(epochs=1, batch_size=40, **changes)
         return random_label.unlearn(model(), problems.data(), config, problems.context())
 
-    assert equal(run(), run(proximal=0.0))
-    assert not equal(run(), run(proximal=0.5))
+    assert problems.same(run(), run(proximal=0.0))
+    assert not problems.same(run(), run(proximal=0.5))
     sparse = run(proximal=1.0, order="mixed")  # one step, after which everything goes back
     assert all(torch.equal(weight, sparse.get_parameter(name)) for name, weight in model().named_parameters())
 
@@ -556,7 +543,7 @@ def test_the_threshold_keeps_sparsity() -> None:
 
 @pytest.mark.parametrize("order", ["alternate", "mixed"])
 def test_any_number_of_classes(order: str) -> None:
-    config = RandomLabelConfig(epochs=1, batch_size=20, order=order)  # type: ignore[arg-type]
+    config = RandomLabelConfig(epochs=1, batch_size=20, order=order)
     for classes in (2, 11):
         data = problems.data(classes=4 if classes == 11 else 2, forget=22)
         data = dataclasses.replace(data, num_classes=classes)
@@ -646,7 +633,7 @@ def test_bad_teacher_in_closed_form(by_role: bool, temperature: float, monkeypat
     if not by_role:
         assert record["loss"] == pytest.approx(expected, rel=1e-4)
         assert int(got.get_buffer("1.num_batches_tracked")) == 1
-    assert record["loss"]["forget"] == pytest.approx(expected["forget"], rel=1e-4)  # type: ignore[index]
+    assert record["loss"]["forget"] == pytest.approx(expected["forget"], rel=1e-4)
 
 
 def test_the_teachers_never_change_and_the_bad_one_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -654,17 +641,17 @@ def test_the_teachers_never_change_and_the_bad_one_knows_nothing(monkeypatch: py
     start = trained()
     original = copy.deepcopy(start)
     snapshots: list[list[dict[str, Tensor]]] = []
-    context = problems.context(on_step=lambda _: snapshots.append([copy.deepcopy(t.state_dict()) for t in made]))
+    context = problems.context(on_step=lambda _: snapshots.append([problems.state(t) for t in made]))
     config = BadTeacherConfig(epochs=3, batch_size=8, rule=Rule(lr=0.05))
     got = bad_teacher.unlearn(start, problems.data(), config, context)
-    assert not equal(got, original)
+    assert not problems.same(got, original)
     competent, incompetent = made
-    assert equal(competent, original)
+    assert problems.same(competent, original)
     assert not competent.training
     assert not incompetent.training
     assert not any(weight.requires_grad for teacher in made for weight in teacher.parameters())
     for first, second in zip(snapshots[0], snapshots[-1], strict=True):
-        assert all(torch.equal(value, second[name]) for name, value in first.items())
+        assert problems.same(first, second)
     assert not any(torch.equal(incompetent.get_parameter(name), original.get_parameter(name)) for name in ("0.weight",))
 
 

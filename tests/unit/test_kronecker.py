@@ -176,7 +176,7 @@ def test_a_convolution_over_the_whole_image_is_a_linear_layer(kind: Kind) -> Non
 
 def test_of_the_bias_of_a_layer_alone() -> None:
     model = linear()
-    model[1].weight.requires_grad_(False)  # type: ignore[index,union-attr]
+    model[1].weight.requires_grad_(False)
     images = problems.images(9)
     rows = kronecker_of_a_layer(True)[4][:, :, 16]
     check(model, images, "kfac", rows.T @ rows / 9)
@@ -185,7 +185,7 @@ def test_of_the_bias_of_a_layer_alone() -> None:
 @kinds
 def test_the_model_is_left_alone_and_the_weights_are_those_of_the_network(kind: Kind) -> None:
     model = convolutional().float().train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = problems.state(model)
     with frozen(model) as network:
         factored(network, problems.images(9), DAMPING, kind, 10**8)
         v = random_vector(network)
@@ -199,7 +199,7 @@ def test_the_model_is_left_alone_and_the_weights_are_those_of_the_network(kind: 
         expected = factored(network, problems.images(9), DAMPING, kind, 10**8).product(v)
     torch.testing.assert_close(flat(found), flat(expected))
     assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert problems.same(model, before)
     assert all(weight.grad is None for weight in model.parameters())
 
 

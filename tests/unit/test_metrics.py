@@ -175,10 +175,10 @@ def test_shares_of_nothing_are_not_defined() -> None:
 
 def test_predict_runs_in_evaluation_mode_and_leaves_the_mode_alone() -> None:
     model, images = problems.model().train(), problems.images(11)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = problems.state(model)
     found = predict(model, images, torch.device("cpu"), batch_size=4)
     assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert problems.same(model, before)
     with torch.no_grad():
         torch.testing.assert_close(found.logits, model.eval()(images.inputs / 255))
     assert torch.equal(found.ids, images.ids)

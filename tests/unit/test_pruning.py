@@ -1,6 +1,5 @@
 """Pruners, AO-sparse and l1-sparse: exact sparsity, nested masks, conservation, and brute force."""
 
-import copy
 import dataclasses
 import math
 
@@ -46,7 +45,7 @@ def network(seed: int = 0, widths: tuple[int, int] = (3, 5), classes: int = 3) -
 
 def prune(config: object, model: nn.Module, before: Mask | None = None, seed: int = 0) -> Mask:
     plugin = registry.of_config("pruning", config)
-    return plugin.call(model, SHAPE, config, problems.context(seed, sparsity=before))  # type: ignore[return-value]
+    return plugin.call(model, SHAPE, config, problems.context(seed, sparsity=before))
 
 
 def left(mask: Mask, *names: str) -> int:
@@ -132,7 +131,7 @@ def test_per_layer_every_layer_has_the_rate(kind: type, rate: float, widths: tup
 )
 def test_rounds_are_nested(config: object) -> None:
     model = network()
-    kept = prune(dataclasses.replace(config, rate=0.0), model)  # type: ignore[type-var]
+    kept = prune(dataclasses.replace(config, rate=0.0), model)
     assert kept.density() == 1
     for number in range(4):
         names = [[name] for name in kept] if getattr(config, "scope", "global") == "layer" else [list(kept)]
@@ -271,13 +270,13 @@ def build(name: str, size: int = 8, seed: int = 0) -> nn.Module:
     wanted = configuration.parse("models", name)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return registry.of_config("models", wanted).call(wanted, (3, size, size), 10)  # type: ignore[return-value]
+        return registry.of_config("models", wanted).call(wanted, (3, size, size), 10)
 
 
 def flows(model: nn.Module, shape: tuple[int, ...], batch_norm: str = "absolute") -> tuple[dict[str, float], float]:
     """The sum of the scores of each convolution, and the flow through all: the sum of logits without the biases."""
     kept = masks.over(None, prunable.weights(model, linear=False))
-    copied = synflow.positive(model, kept, batch_norm)  # type: ignore[arg-type]
+    copied = synflow.positive(model, kept, batch_norm)
     sums = {name: float(score.sum()) for name, score in synflow.scores(copied, kept, shape).items()}
     with torch.no_grad():
         total = copied(torch.ones(1, *shape, dtype=torch.float64)).sum() - copied.get_parameter("fc.bias").sum()
@@ -307,8 +306,8 @@ def test_without_batch_normalisation_a_trained_model_conserves_flow_too() -> Non
     model = build("resnet18:width=4")
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -1, 1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
             nn.init.uniform_(module.weight, -1, 1)
             nn.init.uniform_(module.bias, -1, 1)
     with pytest.raises(AssertionError):
@@ -352,8 +351,8 @@ def test_synflow_leaves_the_model_as_it_is_and_takes_one_image_per_iteration() -
     model = build("resnet18:width=4").train()
     frozen = model.get_submodule("stem").eval()
     model(torch.rand(2, 3, 8, 8)).sum().backward()
-    before = copy.deepcopy(model.state_dict())
-    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}  # type: ignore[union-attr]
+    before = problems.state(model)
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     seen: list[Tensor] = []
     backward: list[object] = []
     model.register_forward_pre_hook(lambda module, given: seen.append(given[0]) or None)
@@ -370,7 +369,7 @@ def test_synflow_leaves_the_model_as_it_is_and_takes_one_image_per_iteration() -
         assert torch.equal(value, before[name])
     for name, weight in model.named_parameters():
         assert weight.requires_grad
-        assert torch.equal(weight.grad, gradients[name])  # type: ignore[arg-type]
+        assert torch.equal(weight.grad, gradients[name])
 
 
 def test_many_iterations_of_synflow_rank_what_is_left_anew() -> None:
@@ -393,7 +392,7 @@ def test_many_iterations_of_synflow_rank_what_is_left_anew() -> None:
 
 def test_synflow_refuses_to_rank_without_flow() -> None:
     model = problems.model()
-    nn.init.constant_(model[1].running_mean, 100.0)  # type: ignore[index]
+    nn.init.constant_(model[1].running_mean, 100.0)
     with pytest.raises(RequestError, match="batch_norm=identity"):
         prune(SynflowConfig(0.5, iterations=2), model)
     assert left(prune(SynflowConfig(0.5, iterations=2, batch_norm="identity"), model)) == 18
@@ -421,7 +420,7 @@ def test_a_pruned_weight_is_exactly_zero_after_100_steps(name: str) -> None:
     model = network()
     sparsity = prune(MagnitudeConfig(0.6, linear=True), model)
     context = problems.context(sparsity=sparsity)
-    before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
+    before = problems.weights(model)
     forget, retain = next(problems.images(6, seed=1).batches(6)), next(problems.images(12, seed=2).batches(12))
     step = context.stepper(model.train(), RULES[name], 100)
     for number in range(100):
@@ -453,8 +452,8 @@ def alternate(
 
 def without_dropout() -> nn.Sequential:
     made = problems.model()
-    made[4].p = 0.0  # type: ignore[index, union-attr]
-    return made  # type: ignore[return-value]
+    made[4].p = 0.0
+    return made
 
 
 def zeros(weight: Tensor) -> int:
@@ -609,7 +608,7 @@ def test_l1_sparse_can_prune_the_small_weights() -> None:
         assert torch.equal(context.sparsity[name], kept)
         assert torch.equal(pruned.get_parameter(name), weight * kept)
     assert context.notes["sparsity"] == pytest.approx(small / (36 + 192))
-    assert context.notes["sparsity"] == pytest.approx(context.notes["below_threshold"]["prunable"])  # type: ignore[index]
+    assert context.notes["sparsity"] == pytest.approx(context.notes["below_threshold"]["prunable"])
     moving = torch.arange(36).view(4, 1, 3, 3) % 2 == 0
     model, before = problems.model(), problems.model().get_parameter("0.weight")
     masked = problems.context(update_masks=Mask({"0.weight": moving}))

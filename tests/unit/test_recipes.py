@@ -108,7 +108,7 @@ def comparison(**changes: object) -> Comparison:
         "forget": "random:20",
         "methods": ("finetune:epochs=1",),
     }
-    return Comparison(**(given | changes))  # type: ignore[arg-type]
+    return Comparison(**(given | changes))
 
 
 def test_a_variation_changes_the_training_of_originals_and_references_or_the_forget_set() -> None:

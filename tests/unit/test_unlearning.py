@@ -3,8 +3,6 @@
 import pytest
 
 from expunge.core.errors import RunError
-from expunge.unlearning import presets
-from expunge.unlearning.unlearn import unlearn
 from tests import problems
 
 
@@ -18,4 +16,4 @@ from tests import problems
 )
 def test_weights_that_are_not_finite_fail_with_a_cure_that_the_method_has(method: str, cure: str) -> None:
     with pytest.raises(RunError, match=rf"left values in \S+ that are not finite: {cure}"):
-        unlearn(problems.model(), problems.data(), presets.named(method), problems.context())
+        problems.run(method)
