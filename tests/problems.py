@@ -1,12 +1,18 @@
 """Tiny problems that all tests share, and unlearning from them."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import TypeVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.core import registry
+from expunge.core import config, registry
+from expunge.core import weights as model_weights
+from expunge.core.errors import RequestError
+from expunge.data.dataset import Dataset
 from expunge.data.image_set import Batch, ImageSet, TensorImages, make
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
@@ -41,6 +47,34 @@ def model(classes: int = 3, batch_norm: bool = True, seed: int = 0) -> nn.Module
         norm: nn.Module = nn.BatchNorm2d(4) if batch_norm else nn.Identity()
         convolution = nn.Conv2d(1, 4, 3, padding=1, bias=False)
         return nn.Sequential(convolution, norm, nn.ReLU(), nn.Flatten(), nn.Dropout(0.1), nn.Linear(64, classes))
+
+
+def architecture(
+    text: str, shape: tuple[int, ...] = (3, 32, 32), classes: int = 10, seed: int | None = None
+) -> nn.Module:
+    """A network of the library, drawn from the global generator unless a seed is given."""
+    wanted = config.parse("models", text)
+    with nullcontext() if seed is None else torch.random.fork_rng():
+        if seed is not None:
+            torch.manual_seed(seed)
+        return registry.of_config("models", wanted).call(wanted, shape, classes)  # type: ignore[return-value]
+
+
+def narrow(name: str) -> str:
+    """An architecture in text with few channels, where its channels can be chosen."""
+    return f"{name}:width=4" if "width" in config.field_names(registry.find("models", name).config) else name
+
+
+def dataset(text: str) -> Dataset:
+    """What a source of data gives."""
+    wanted = config.parse("data", text)
+    return registry.of_config("data", wanted).call(wanted)  # type: ignore[return-value]
+
+
+def random_like(tensors: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Normal numbers by name in the same shapes and types."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) for name, w in tensors.items()}
 
 
 def context(seed: int = 0, **more: object) -> Context:
@@ -124,3 +158,27 @@ def assert_close(first: Tensors, second: Tensors, **tolerance: float) -> None:
 def finite(network: nn.Module) -> bool:
     """Whether every weight and statistic is a finite number."""
     return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
+
+
+Result = TypeVar("Result")
+
+
+def attempt(call: Callable[[], Result]) -> tuple[Result | None, str]:
+    """What a request gives, or the message with which it is refused."""
+    try:
+        return call(), ""
+    except RequestError as error:
+        return None, str(error)
+
+
+def spied_teachers(patch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The frozen copies that are made from now on, in order: those that methods learn from."""
+    made: list[nn.Module] = []
+    real = model_weights.frozen_copy
+
+    def spy(network: nn.Module) -> nn.Module:
+        made.append(real(network))
+        return made[-1]
+
+    patch.setattr(model_weights, "frozen_copy", spy)
+    return made

@@ -145,8 +145,7 @@ def test_a_sparse_resnet18_is_stored_in_a_sixth(tmp_path: Path) -> None:
     from expunge.training import sparsity as prunable
     from expunge.training.context import Context
 
-    wanted = config.parse("models", "resnet18")
-    network = registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10)
+    network = problems.architecture("resnet18")
     pruner = config.parse("pruning", "magnitude:rate=0.95")
     mask = registry.of_config("pruning", pruner).call(network, (3, 32, 32), pruner, Context(torch.Generator()))
     assert prunable.weights(network, linear=False).keys() == mask.keys()

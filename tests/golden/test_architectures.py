@@ -1,16 +1,16 @@
 """Architectures against the original networks, whose weights come from a formula in the case."""
 
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.core import checkpoints, config, registry
+from expunge.core import checkpoints
 from expunge.core.weights import load
 from expunge.data.normalisation import with_normalisation
+from tests import problems
 from tests.golden import cases
 from tests.golden.cases import Case
 
@@ -65,16 +65,14 @@ def network(case: Case, folder: Path) -> nn.Module:
     """Our network with these weights, read as a checkpoint where the architecture has a published layout."""
     options = case.hyperparameters["options"]
     text = MODELS[case.name] + (f":final_pooling={options['final_pooling']}" if "final_pooling" in options else "")
-    wanted = config.parse("models", text)
-    shape = tuple(inputs(case)[""].shape[1:])
-    model = registry.of_config("models", wanted).call(wanted, shape, options["num_classes"])
+    model = problems.architecture(text, tuple(inputs(case)[""].shape[1:]), options["num_classes"])
     given, norm = state(case), case.hyperparameters.get("normalisation")
     if norm is None:
         names = model.state_dict()
         assert [tuple(value.shape) for value in names.values()] == [tuple(value.shape) for value in given.values()]
         model.load_state_dict(dict(zip(names, given.values(), strict=True)))
-        return cast("nn.Module", model).double().eval()
-    whole = with_normalisation(cast("nn.Module", model), (0.0,) * len(norm["mean"]), (1.0,) * len(norm["std"]))
+        return model.double().eval()
+    whole = with_normalisation(model, (0.0,) * len(norm["mean"]), (1.0,) * len(norm["std"]))
     torch.save({"state_dict": given}, folder / "original.pth.tar")
     translated, _ = checkpoints.translate(checkpoints.read(folder / "original.pth.tar"), whole, case.name)
     load(whole, translated, case.name)

@@ -22,7 +22,6 @@ from expunge.methods._attacker import Attacker, Noisy, Pretraining, Probe, View
 from expunge.methods.adversarial import AdversarialConfig
 from expunge.methods.finetune import FinetuneConfig
 from expunge.training.rules import PerRole, Rule
-from expunge.unlearning import presets
 from expunge.unlearning.unlearn import Unlearning, unlearn
 from tests import problems
 
@@ -562,8 +561,3 @@ def test_an_attacker_that_diverges_says_so() -> None:
 def test_bad_values_name_the_field(field: str, value: object) -> None:
     with pytest.raises(RequestError, match=field):
         change(**{field: value})
-
-
-@pytest.mark.parametrize("name", ["Gan", "DAU", "adversarial"])
-def test_names(name: str) -> None:
-    assert presets.canonical(name) == "adversarial"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
-from expunge.core import checkpoints, config, registry
+from expunge.core import checkpoints
 from expunge.core.errors import RequestError
 from expunge.core.weights import load, trainable
 from expunge.data.normalisation import with_normalisation
@@ -140,9 +140,7 @@ def original(layout: str, seed: int = 0) -> nn.Module:
 
 def ours(layout: str, mean: tuple[float, ...] = (0.5, 0.5, 0.5), std: tuple[float, ...] = (1.0, 1.0, 1.0)) -> nn.Module:
     """Our network, with other statistics than the checkpoint's."""
-    wanted = config.parse("models", LAYOUTS[layout][0])
-    network = registry.of_config("models", wanted).call(wanted, (3, 32, 32), CLASSES)
-    return with_normalisation(network, mean, std).eval()
+    return with_normalisation(problems.architecture(LAYOUTS[layout][0], classes=CLASSES), mean, std).eval()
 
 
 def images() -> Tensor:
@@ -573,19 +571,13 @@ def vgg_weights(width: int, bias: bool, head: list[int]) -> int:
     ("name", "bias", "head"), [("vgg16_bn", False, [2048, 256, 256, 10]), ("vgg16_bn_lth", True, [512, 10])]
 )
 def test_sizes_of_vgg(name: str, bias: bool, head: list[int]) -> None:
-    wanted = config.parse("models", name)
     with torch.device("meta"):
-        model = registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10)
+        model = problems.architecture(name)
     assert sum(weight.numel() for weight in model.parameters()) == vgg_weights(64, bias, head)
 
 
 def test_final_pooling_of_vgg_changes_no_name() -> None:
-    models = []
-    for text in ("vgg16_bn:width=2", "vgg16_bn:width=2,final_pooling=false"):
-        wanted = config.parse("models", text)
-        torch.manual_seed(0)
-        models.append(registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10))
-    first, second = models
+    first, second = (problems.architecture(f"vgg16_bn:width=2{more}") for more in ("", ",final_pooling=false"))
     assert list(first.state_dict()) == list(second.state_dict())
     assert first.features(images()).shape[2:] == (1, 1)
     assert second.features(images()).shape[2:] == (2, 2)

@@ -17,7 +17,7 @@ from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask, largest
 from expunge.curvature import fisher, gram, kronecker, products, solve
-from expunge.curvature.network import Network, flat, frozen, mean_gradient, shaped
+from expunge.curvature.network import flat, frozen, mean_gradient, shaped
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import fisher_forgetting, influence
@@ -55,11 +55,6 @@ def loss_of(model: nn.Module, images: ImageSet, each: bool = False) -> tuple[Ten
     return flat(names).detach(), loss
 
 
-def random_vector(network: Network, seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) for name, w in network.weights.items()}
-
-
 def one_gradients(model: nn.Module, images: ImageSet) -> Tensor:
     """G (n, p) by an explicit Jacobian."""
     theta, losses = loss_of(model, images, each=True)
@@ -79,7 +74,7 @@ def test_hessian_vector_products() -> None:
     theta, loss = loss_of(trained(), IMAGES)
     dense = jacrev(jacrev(loss))(theta)
     with frozen(trained(), DOUBLE) as network:
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         close(flat(products.hessian_vector(network, IMAGES, v, 4)), dense @ flat(v))
 
 
@@ -97,7 +92,7 @@ def test_gauss_newton_vector_products() -> None:
     inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     dense = torch.einsum("ncp,ncd,ndq->pq", jacobian, inner, jacobian) / len(IMAGES)
     with frozen(model, DOUBLE) as network:
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         close(flat(products.gauss_newton_vector(network, IMAGES, v, 4)), dense @ flat(v))
         true = flat(fisher.true_fisher(network, IMAGES, 10**6))
     close(true, dense.diagonal())  # the Gauss-Newton matrix of the cross-entropy is the true Fisher matrix
@@ -108,7 +103,7 @@ def test_derivatives_along_vectors() -> None:
     for model in (trained(), perceptron(), unknown):
         g = one_gradients(model, IMAGES)
         with frozen(model, DOUBLE) as network:
-            v, w = random_vector(network), random_vector(network, 1)
+            v, w = problems.random_like(network.weights), problems.random_like(network.weights, 1)
             both = {name: torch.stack([v[name], w[name]]) for name in v}
             found = products.slopes_along(network, IMAGES, both, 4)
         close(found, torch.stack([flat(v), flat(w)]) @ g.T)
@@ -150,7 +145,7 @@ def test_gram_solves_are_dense_solves(damping: float, memory: int) -> None:
     g = one_gradients(trained(), IMAGES)
     dense = damping * torch.eye(g.shape[1], dtype=DOUBLE) + g.T @ g / len(g)
     with frozen(trained(), DOUBLE) as network:
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         found = flat(gram.fisher_solve(network, IMAGES, v, damping, memory))
     torch.testing.assert_close(found, torch.linalg.solve(dense, flat(v)), rtol=1e-7, atol=1e-8)
 
@@ -158,9 +153,9 @@ def test_gram_solves_are_dense_solves(damping: float, memory: int) -> None:
 def test_gram_solves_leave_out_weights_that_do_not_move() -> None:
     g = one_gradients(trained(), IMAGES)
     with frozen(trained(), DOUBLE) as network:
-        free = {name: each > 0 for name, each in random_vector(network, 1).items()}
+        free = {name: each > 0 for name, each in problems.random_like(network.weights, 1).items()}
         kept = flat(free)
-        v = {name: each * free[name] for name, each in random_vector(network).items()}
+        v = {name: each * free[name] for name, each in problems.random_like(network.weights).items()}
         found = flat(gram.fisher_solve(network, IMAGES, v, 0.1, 20_000, free))
     part = g[:, kept]
     dense = 0.1 * torch.eye(part.shape[1], dtype=DOUBLE) + part.T @ part / len(g)
@@ -188,7 +183,7 @@ def test_gram_solves_of_linear_layers_are_dense_solves(still: str | None, memory
         if still is not None:
             free[still].view(-1)[::2] = False
         kept = flat(free)
-        v = {name: each * free[name] for name, each in random_vector(network).items()}
+        v = {name: each * free[name] for name, each in problems.random_like(network.weights).items()}
         found = flat(gram.fisher_solve(network, IMAGES, v, 0.03, memory, None if still is None else free))
     part = g[:, kept]
     dense = 0.03 * torch.eye(part.shape[1], dtype=DOUBLE) + part.T @ part / len(g)
@@ -204,7 +199,7 @@ def test_gram_solves_are_the_recursion_of_woodfisher() -> None:
         o = inverse @ each
         inverse -= torch.outer(o, o) / (len(g) + each @ o)
     with frozen(trained(), DOUBLE) as network:
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         found = flat(gram.fisher_solve(network, IMAGES, v, damping, 10**8))
     torch.testing.assert_close(found, inverse @ flat(v), rtol=1e-8, atol=1e-9)
 
@@ -324,7 +319,7 @@ def test_modes_weights_and_statistics_are_as_before() -> None:
     with frozen(model, DOUBLE) as network:
         assert not model.training
         fisher.true_fisher(network, IMAGES, 10**6)
-        products.gauss_newton_vector(network, IMAGES, random_vector(network))
+        products.gauss_newton_vector(network, IMAGES, problems.random_like(network.weights))
     assert [module.training for module in model] == [True] * 5 + [False]
     assert problems.same(model, before)
     assert all(weight.grad is None for weight in model.parameters())
@@ -440,9 +435,8 @@ def without(label: int) -> ImageSet:
     return retain.select(retain.labels != label)
 
 
-def noise(seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(w.shape, generator=generator) for name, w in trained().named_parameters()}
+def noise() -> dict[str, Tensor]:
+    return problems.random_like(problems.weights(trained()))
 
 
 def direct(config: FisherForgettingConfig, data: UnlearningData, context: Context) -> dict[str, Tensor]:
@@ -585,15 +579,6 @@ def test_influence_draws_its_samples() -> None:
     assert bool(images.contains(drawn.ids).any())
     assert drawn.ids.tolist() != list(range(12)), "not the first of the split"
     assert influence.sample(images, 30, torch.Generator()) is images
-
-
-@pytest.mark.parametrize(
-    ("alias", "name"),
-    [(a, "fisher_forgetting") for a in ("fisher", "fisher_new", "FF")]
-    + [("IU", "influence"), ("wfisher", "influence")],
-)
-def test_names_of_the_original_repositories(alias: str, name: str) -> None:
-    assert registry.find("methods", alias).name == name
 
 
 def test_labels_of_the_data_are_not_as_released() -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from expunge.core import registry
 from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask, full, largest
@@ -353,7 +352,27 @@ def test_boundary_expanding_says_what_it_needs() -> None:
         run(adapted)
 
 
+# NegGrad+
+
+
+def test_neggrad_plus_at_alpha_one_is_fine_tuning_bit_for_bit_whatever_is_forgotten() -> None:
+    tuned = problems.unlearned(FinetuneConfig(epochs=2, batch_size=7))
+    for forget in (problems.data().forget, problems.images(10, seed=77)):
+        data = dataclasses.replace(problems.data(), forget=forget)
+        assert problems.same(problems.unlearned("neggrad_plus:alpha=1.0,epochs=2,batch_size=7", on=data), tuned)
+
+
 # Random labels
+
+
+def test_random_labels_are_wrong_unless_asked_otherwise() -> None:
+    true = torch.arange(3).repeat(2000)
+    generator = torch.Generator().manual_seed(0)
+    drawn = random_label.draw_labels(true, 3, False, generator)
+    shares = torch.bincount((drawn - true) % 3, minlength=3) / len(true)
+    assert shares.tolist() == [0, pytest.approx(0.5, abs=0.03), pytest.approx(0.5, abs=0.03)]
+    anything = random_label.draw_labels(true, 3, True, generator)
+    assert float((anything == true).double().mean()) == pytest.approx(1 / 3, abs=0.03)
 
 
 def test_alternating_without_a_threshold_is_the_default() -> None:
@@ -585,23 +604,10 @@ def test_the_divergence_by_its_formula(temperature: float) -> None:
     assert bad_teacher.divergence(student, student, temperature).abs().max() < 1e-6
 
 
-def teachers(patch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """The frozen copies that a run makes, in order: the competent teacher, the incompetent one."""
-    made: list[nn.Module] = []
-    real = model_weights.frozen_copy
-
-    def spy(start: nn.Module) -> nn.Module:
-        made.append(real(start))
-        return made[-1]
-
-    patch.setattr(model_weights, "frozen_copy", spy)
-    return made
-
-
 @pytest.mark.parametrize("by_role", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_bad_teacher_in_closed_form(by_role: bool, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = teachers(monkeypatch)
+    made = problems.spied_teachers(monkeypatch)
     data, context = problems.data(forget=10, retain=30), problems.context()
     rule = PerRole(PLAIN, dataclasses.replace(PLAIN, lr=0.2)) if by_role else PLAIN
     config = BadTeacherConfig(epochs=1, batch_size=40, retain_fraction=1.0, temperature=temperature, rule=rule)
@@ -637,7 +643,7 @@ def test_bad_teacher_in_closed_form(by_role: bool, temperature: float, monkeypat
 
 
 def test_the_teachers_never_change_and_the_bad_one_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = teachers(monkeypatch)
+    made = problems.spied_teachers(monkeypatch)
     start = trained()
     original = copy.deepcopy(start)
     snapshots: list[list[dict[str, Tensor]]] = []
@@ -658,7 +664,7 @@ def test_the_teachers_never_change_and_the_bad_one_knows_nothing(monkeypatch: py
 def test_the_incompetent_teacher_comes_from_the_generator_of_the_run() -> None:
     def weights(seed: int) -> Tensor:
         with pytest.MonkeyPatch.context() as patch:
-            made = teachers(patch)
+            made = problems.spied_teachers(patch)
             bad_teacher.unlearn(model(), problems.data(), BadTeacherConfig(epochs=0), problems.context(seed))
         return model_weights.vector(made[1])
 
@@ -724,22 +730,6 @@ def test_bad_values_are_named(config: type, field: str, value: object) -> None:
         config(**{field: value})
 
 
-@pytest.mark.parametrize(
-    ("alias", "name"),
-    [
-        ("FT_prune", "l1_sparse"),
-        ("FT_l1", "l1_sparse"),
-        ("BS", "boundary_shrink"),
-        ("BE", "boundary_expanding"),
-        ("RL", "random_label"),
-        ("GA", "gradient_ascent"),
-        ("BadT", "bad_teacher"),
-    ],
-)
-def test_names_of_other_code_bases(alias: str, name: str) -> None:
-    assert registry.find("methods", alias).name == name
-
-
 @pytest.mark.parametrize("module", [boundary_shrink, random_label])
 def test_one_class_has_no_wrong_label(module: ModuleType) -> None:
     config = BoundaryShrinkConfig() if module is boundary_shrink else RandomLabelConfig()
@@ -762,6 +752,12 @@ def test_one_class_is_no_error_where_no_wrong_one_is_needed(module: ModuleType, 
 
 
 # Retraining
+
+
+def test_retraining_does_not_depend_on_the_forget_set_or_the_old_weights() -> None:
+    wanted = RetrainConfig(epochs=2, batch_size=7)
+    first = problems.unlearned(wanted, problems.model(seed=1))
+    assert problems.same(first, problems.unlearned(wanted, problems.model(seed=2), problems.data(forget=7)))
 
 
 def reset(start: nn.Module, context: Context) -> nn.Module:

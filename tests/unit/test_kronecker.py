@@ -82,16 +82,11 @@ def blocks(network: Network) -> list[slice]:
     return list(found.values())
 
 
-def random_vector(network: Network) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) for name, w in network.weights.items()}
-
-
 def check(model: nn.Module, images: ImageSet, kind: Kind, dense: Tensor) -> None:
     """Products and inverses are those of the dense matrix F, damped."""
     with frozen(model, DOUBLE) as network:
         found = factored(network, images, DAMPING, kind, 10**8, batch_size=4)
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         damped = dense + DAMPING * torch.eye(len(dense), dtype=DOUBLE)
         torch.testing.assert_close(flat(found.product(v)), damped @ flat(v), rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(flat(found.inverse(v)), torch.linalg.solve(damped, flat(v)), rtol=1e-8, atol=1e-9)
@@ -149,7 +144,7 @@ def test_other_weights_have_the_diagonal_of_the_true_fisher_matrix(kind: Kind) -
     images = problems.images(9)
     with frozen(convolutional(), DOUBLE) as network:
         found = factored(network, images, DAMPING, kind, 10**8)
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         product, inverse, diagonal = found.product(v), found.inverse(v), fisher.true_fisher(network, images, 10**8)
         assert list(product) == list(inverse) == list(network.weights)
         for name in ("1.weight", "1.bias"):
@@ -188,7 +183,7 @@ def test_the_model_is_left_alone_and_the_weights_are_those_of_the_network(kind: 
     before = problems.state(model)
     with frozen(model) as network:
         factored(network, problems.images(9), DAMPING, kind, 10**8)
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         moved = replace(network, weights={name: weight + 0.1 for name, weight in network.weights.items()})
         found = factored(moved, problems.images(9), DAMPING, kind, 10**8).product(v)
     other = convolutional().float()

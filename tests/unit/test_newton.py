@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.func import jacrev
 from torch.nn import functional
 
-from expunge.core import registry
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask, largest
 from expunge.core.weights import vector
@@ -246,11 +245,6 @@ def test_bad_words_are_named() -> None:
         NewtonStepConfig(towards="home")
     with pytest.raises(RequestError, match="mean_over"):
         InfinitesimalJackknifeConfig(mean_over="some")
-
-
-@pytest.mark.parametrize(("alias", "name"), [("NU", "newton_step"), ("IJ", "infinitesimal_jackknife")])
-def test_names_of_the_original_repository(alias: str, name: str) -> None:
-    assert registry.find("methods", alias).name == name
 
 
 # Heads

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from expunge.core import config as configuration
 from expunge.core import masks, registry
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask, full
@@ -264,13 +263,7 @@ def test_weights_that_are_not_finite_cannot_be_ranked() -> None:
 
 # SynFlow
 
-
-def build(name: str, size: int = 8, seed: int = 0) -> nn.Module:
-    """A model for images of 3 x size x size, at initialisation."""
-    wanted = configuration.parse("models", name)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return registry.of_config("models", wanted).call(wanted, (3, size, size), 10)
+SMALL = (3, 8, 8)
 
 
 def flows(model: nn.Module, shape: tuple[int, ...], batch_norm: str = "absolute") -> tuple[dict[str, float], float]:
@@ -299,11 +292,11 @@ def assert_conserved(sums: dict[str, float], total: float) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18:width=4", "resnet20:width=4", "resnet50:width=4"])
 def test_synflow_conserves_flow_at_initialisation(name: str) -> None:
-    assert_conserved(*flows(build(name), (3, 8, 8)))
+    assert_conserved(*flows(problems.architecture(name, SMALL, seed=0), SMALL))
 
 
 def test_without_batch_normalisation_a_trained_model_conserves_flow_too() -> None:
-    model = build("resnet18:width=4")
+    model = problems.architecture("resnet18:width=4", SMALL, seed=0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -1, 1)
@@ -311,8 +304,8 @@ def test_without_batch_normalisation_a_trained_model_conserves_flow_too() -> Non
             nn.init.uniform_(module.weight, -1, 1)
             nn.init.uniform_(module.bias, -1, 1)
     with pytest.raises(AssertionError):
-        assert_conserved(*flows(model, (3, 8, 8)))
-    assert_conserved(*flows(model, (3, 8, 8), "identity"))
+        assert_conserved(*flows(model, SMALL))
+    assert_conserved(*flows(model, SMALL, "identity"))
 
 
 def test_scores_of_synflow_are_sums_over_paths() -> None:
@@ -340,7 +333,7 @@ def test_scores_of_synflow_are_sums_over_paths() -> None:
 @pytest.mark.parametrize("name", ["resnet20:width=8", pytest.param("resnet18:width=8", marks=pytest.mark.slow)])
 def test_synflow_empties_no_layer_at_99_percent(name: str) -> None:
     """Of images of 32 x 32: where the last stage sees a single pixel, most of its weights see padding alone."""
-    model = build(name, 32)
+    model = problems.architecture(name, seed=0)
     total = sum(weight.numel() for weight in prunable.weights(model, linear=False).values())
     mask = synflow.prune(model, (3, 32, 32), SynflowConfig(0.99), problems.context())
     assert left(mask) == total - round(0.99 * total)
@@ -348,7 +341,7 @@ def test_synflow_empties_no_layer_at_99_percent(name: str) -> None:
 
 
 def test_synflow_leaves_the_model_as_it_is_and_takes_one_image_per_iteration() -> None:
-    model = build("resnet18:width=4").train()
+    model = problems.architecture("resnet18:width=4", SMALL, seed=0).train()
     frozen = model.get_submodule("stem").eval()
     model(torch.rand(2, 3, 8, 8)).sum().backward()
     before = problems.state(model)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from expunge.api.recorded import Recorded, train_recorded
-from expunge.core import config, registry
 from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError, RunError
 from expunge.data.augment import Augmentation
@@ -48,10 +47,7 @@ def pictures(count: int = 12, side: int = 16) -> ImageSet:
 
 
 def network(text: str, shape: tuple[int, ...] = (1, 16, 16)) -> nn.Module:
-    wanted = config.parse("models", text)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return with_normalisation(registry.of_config("models", wanted).call(wanted, shape, 3), (0.3,), (0.25,))
+    return with_normalisation(problems.architecture(text, shape, 3, seed=1), (0.3,), (0.25,))
 
 
 def plan(**changes: object) -> Training:

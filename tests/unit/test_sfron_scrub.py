@@ -302,6 +302,13 @@ def test_a_step_of_scrub_costs_one_forward_of_student_and_teacher_each(rewind: b
     assert calls["errors"] == (4 + 1 if rewind else 0)
 
 
+def test_the_teacher_is_the_original_and_never_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers = problems.spied_teachers(monkeypatch)
+    problems.run(scrub.ScrubConfig(epochs=2, batch_size=7))
+    (teacher,) = teachers
+    assert problems.same(teacher, problems.model())
+
+
 @pytest.mark.parametrize("field", ["temperature", "alpha", "gamma"])
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 def test_scrub_refuses_bad_numbers(field: str, value: float) -> None:

@@ -1,5 +1,6 @@
 """Which weights may move: scores against autograd, selections against sorting, files in bits."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.core import config, masks, registry, weights
+from expunge.core import masks, weights
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.data.image_set import ImageSet
@@ -140,6 +141,17 @@ def test_a_split_never_leaks(text: str) -> None:
     assert not any(bool((part & ~mask[name]).any()) for part, name in zip(moved, before, strict=True))
 
 
+def test_running_statistics_can_be_frozen() -> None:
+    last = UpdateMask(layers=("5",))
+    for mask, still in ((dataclasses.replace(last, freeze_statistics=True), True), (last, False)):
+        wanted = dataclasses.replace(presets.named("finetune:epochs=1"), update_mask=mask)
+        after = dict(problems.unlearned(wanted).named_buffers())
+        before = dict(problems.model().named_buffers())
+        assert all(
+            torch.equal(after[f"1.running_{what}"], before[f"1.running_{what}"]) == still for what in ("mean", "var")
+        )
+
+
 @pytest.mark.parametrize("score", ["gradient", "difference", "ratio"])
 def test_an_all_zero_gradient_has_a_mask(score: str) -> None:
     class Constant(nn.Module):
@@ -187,8 +199,7 @@ def test_a_mask_of_another_model_is_refused() -> None:
 
 
 def test_a_resnet18_mask_is_stored_in_bits(tmp_path: Path) -> None:
-    network = registry.find("models", "resnet18").call(config.parse("models", "resnet18"), (3, 32, 32), 10)
-    assert isinstance(network, nn.Module)
+    network = problems.architecture("resnet18")
     mask = masks.full(network)
     masks.save(mask, tmp_path / "mask.safetensors")
     assert (tmp_path / "mask.safetensors").stat().st_size < 2_000_000
