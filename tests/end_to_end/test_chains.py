@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge.cli import main
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import ClassForget, Forget, ListedForget, RandomForget
-from expunge.data.split_data import DataConfig
 from expunge.runs.evaluate import EvaluateConfig
 from expunge.runs.prune import PruneConfig
 from expunge.runs.train import TrainConfig
@@ -23,15 +21,16 @@ from expunge.store.execute import Session
 from expunge.store.run import expanded, open_config, run_id, with_parents
 from expunge.training.fit import Training
 from expunge.unlearning import presets
-from tests import problems
+from tests import problems, runs
+from tests.command_line import Terminal
+from tests.runs import gap
 
 FIRST, SECOND = ClassForget((3,)), RandomForget(count=9)
 TEN = RandomForget(percent=10.0)
 
 
 def trained(model: str = "small_cnn:width=4,blocks=2", **training: object) -> TrainConfig:
-    data = DataConfig(config.parse("data", "digits"), limit=100, test_limit=40)
-    return TrainConfig(data, config.parse("models", model), Training(2, 32, **training))
+    return runs.trained(model, Training(2, 32, **training), data=runs.digits(100, 40))
 
 
 def step(model: object, forget: Forget, text: str = "finetune:epochs=1", **options: object) -> UnlearnConfig:
@@ -69,8 +68,11 @@ def test_two_deletions_in_a_row_with_every_method(name: str, store: Store) -> No
     assert len(chosen) == 9
     assert not chosen & before, "what was forgotten before is not chosen again"
     assert set(stored["forgotten.ids"].tolist()) == chosen | before
-    record = execute.run(EvaluateConfig(second, retrained(second)), store, Session()).record()
-    assert record["metrics"]["average_gap"] is not None
+    found, reference = (
+        execute.run(evaluation, store, Session()).record()["metrics"]
+        for evaluation in (EvaluateConfig(second, retrained(second)), EvaluateConfig(retrained(second)))
+    )
+    assert found["average_gap"] == pytest.approx(gap(found, reference))
 
 
 def test_a_recorded_training_is_deleted_from_once(store: Store) -> None:
@@ -114,24 +116,20 @@ def test_pruning_an_unlearned_model_does_not_train_on_what_it_forgot(store: Stor
     assert steps == 2 * -(-(len(second["train.ids"]) - len(forgotten)) // 32)
 
 
-def test_a_chain_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def said(*words: str) -> str:
-        assert main([words[0], "--quiet", *words[1:]]) == 0
-        return capsys.readouterr().out.strip()
-
-    options = ["--limit", "100", "--test-limit", "40", "--model", "logistic", "--epochs", "2"]
-    run = said("train", *options, "--runs", str(tmp_path))
+def test_a_chain_from_the_command_line(tmp_path: Path, terminal: Terminal) -> None:
+    options = ["--limit", 100, "--test-limit", 40, "--model", "logistic", "--epochs", 2]
+    run = terminal.folder("train", *options, "--runs", tmp_path)
     for forget in ("class:3", "random:9"):
-        run = said("unlearn", "--run", run, "--forget", forget, "finetune", "--epochs", "1")
-    reference = said("unlearn", "--run", str(Path(run).parent / parent(run)), "--forget", "random:9", "retrain")
-    found = json.loads(said("evaluate", "--run", run, "--reference", reference, "--json"))
-    assert found["metrics"]["average_gap"] is not None
-    pruned = said("prune", "--run", run, "magnitude", "--rate", "0.5", "--linear")
-    assert pruned
+        run = terminal.folder("unlearn", "--run", run, "--forget", forget, "finetune", "--epochs", 1)
+    reference = terminal.folder("unlearn", "--run", run.parent / parent(run), "--forget", "random:9", "retrain")
+    found = terminal.json("evaluate", "--run", run, "--reference", reference)["metrics"]
+    assert found["average_gap"] == pytest.approx(gap(found, terminal.json("evaluate", "--run", reference)["metrics"]))
+    pruned = terminal.folder("prune", "--run", run, "magnitude", "--rate", 0.5, "--linear")
+    assert json.loads((pruned / "run.json").read_text())["parents"]["original"] == run.name
 
 
-def parent(run: str) -> str:
-    return json.loads((Path(run) / "run.json").read_text())["parents"]["original"]
+def parent(run: Path) -> str:
+    return json.loads((run / "run.json").read_text())["parents"]["original"]
 
 
 def test_a_chain_of_200_steps_costs_less_than_a_second(tmp_path: Path) -> None:
