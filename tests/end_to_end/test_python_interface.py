@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, TensorDataset
 import expunge
 from expunge.core.errors import RequestError, RunError
 from tests import problems
+from tests.runs import gap
 
 
 class OwnNetwork(nn.Module):
@@ -49,6 +50,17 @@ def trained() -> nn.Module:
     return model.eval()
 
 
+def losses(model: nn.Module, data: OwnDataset) -> torch.Tensor:
+    with torch.no_grad():
+        return nn.functional.cross_entropy(model.eval()(data.images), data.labels, reduction="none")
+
+
+def accuracy(model: nn.Module, data: OwnDataset) -> float:
+    """In percent."""
+    with torch.no_grad():
+        return 100 * float((model.eval()(data.images).argmax(1) == data.labels).double().mean())
+
+
 def test_the_example_of_the_readme() -> None:
     model, forget, retain, test = trained(), OwnDataset(10, 1), OwnDataset(50, 2), OwnDataset(30, 3)
     before = problems.state(model)
@@ -59,7 +71,10 @@ def test_the_example_of_the_readme() -> None:
 
     assert problems.same(model, before)
     assert any(not torch.equal(value, before[name]) for name, value in result.model.state_dict().items())
-    assert 0 <= audit["membership_svc.confidence"] <= 100
+    assert audit["unlearning_accuracy"] == pytest.approx(100 - accuracy(result.model, forget))
+    assert audit["test_accuracy"] == pytest.approx(accuracy(result.model, test))
+    alone = expunge.evaluate(retrained, forget=forget, retain=retain, test=test)
+    assert audit["average_gap"] == pytest.approx(gap(audit, alone))
     assert "average_gap" in audit.table()
     assert result.seconds["unlearn"] > 0
     assert set(result.history[-1]) == {"step", "lr", "loss"}
@@ -73,8 +88,10 @@ def test_changes_are_measured_from_the_original() -> None:
     retrained = expunge.unlearn(model, **sets, method="retrain", epochs=3).model
     given = {**sets, "test": OwnDataset(30, 3), "metrics": ["change_correlation", "unlearning_attack"]}
     audit = expunge.evaluate(moved, **given, reference=retrained, original=model)
-    assert -1 <= audit["change_correlation.test_pearson"] <= 1
-    assert 0 <= audit["unlearning_attack.auc"] <= 1
+    changes = [losses(changed, given["test"]) - losses(model, given["test"]) for changed in (moved, retrained)]
+    expected = float(torch.corrcoef(torch.stack(changes))[0, 1])
+    assert audit["change_correlation.test_pearson"] == pytest.approx(expected, abs=1e-4)
+    assert expunge.evaluate(model, **given, original=model)["unlearning_attack.auc"] == 0.5, "nothing has moved"
     itself = expunge.evaluate(retrained, **given, reference=retrained, original=model)
     assert itself["change_correlation.forget_spearman"] == pytest.approx(1)
     assert not len(expunge.evaluate(moved, **given))

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from expunge.core.errors import RequestError
+from expunge.data.augment import Augmentation
 from tests.problems import dataset
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -69,7 +70,7 @@ def test_celeba_has_128_pixels_and_no_augmentation_unless_asked_otherwise(tmp_pa
     assert data.train.shape == (3, 128, 128)
     assert data.train.augmentation is None
     augmented = dataset(f"celeba:{tmp_path},augment=true,size=4")
-    assert augmented.train.augmentation is not None
+    assert augmented.train.augmentation == Augmentation()
     assert augmented.test.augmentation is None
 
 

@@ -561,12 +561,21 @@ def test_the_threshold_keeps_sparsity() -> None:
 
 
 @pytest.mark.parametrize("order", ["alternate", "mixed"])
-def test_any_number_of_classes(order: str) -> None:
-    config = RandomLabelConfig(epochs=1, batch_size=20, order=order)
-    for classes in (2, 11):
-        data = problems.data(classes=4 if classes == 11 else 2, forget=22)
-        data = dataclasses.replace(data, num_classes=classes)
-        assert random_label.unlearn(model(classes=classes), data, config, problems.context()) is not None
+@pytest.mark.parametrize(("classes", "present"), [(2, 2), (11, 4)])
+def test_wrong_labels_are_of_any_class_of_the_model(
+    order: str, classes: int, present: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of those of which there is no example."""
+    real, drawn = random_label.draw_labels, list[tuple[Tensor, Tensor]]()
+    monkeypatch.setattr(
+        random_label, "draw_labels", lambda true, *rest: drawn.append((true, real(true, *rest))) or drawn[-1][1]
+    )
+    data = dataclasses.replace(problems.data(classes=present, forget=22), num_classes=classes)
+    config = RandomLabelConfig(epochs=4, batch_size=20, order=order)
+    random_label.unlearn(model(classes=classes), data, config, problems.context())
+    true, wrong = (torch.cat(each) for each in zip(*drawn, strict=True))
+    assert not bool((true == wrong).any())
+    assert set(wrong.tolist()) == set(range(classes))
 
 
 # Gradient ascent

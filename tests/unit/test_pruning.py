@@ -379,7 +379,6 @@ def test_many_iterations_of_synflow_rank_what_is_left_anew() -> None:
             after[name].view(-1)[index] = False
         mask = Mask(after)
     got = prune(SynflowConfig(0.8, iterations=5), model)
-    assert mask is not None
     assert all(torch.equal(got[name], kept) for name, kept in mask.items())
 
 
@@ -424,7 +423,6 @@ def test_a_pruned_weight_is_exactly_zero_after_100_steps(name: str) -> None:
             forget=lambda: -0.1 * cross_entropy(model(forget.inputs), forget.labels),
             retain=lambda: cross_entropy(model(retain.inputs), retain.labels),
         )
-    assert context.sparsity is not None
     for key, weight in model.named_parameters():
         kept = context.sparsity.get(key, torch.ones_like(weight, dtype=torch.bool))
         assert bool((weight[~kept] == 0).all())
@@ -459,7 +457,6 @@ def test_alternating_reaches_the_rate_for_every_number_of_epochs(epochs: int, in
     config = AoSparseConfig(epochs=epochs, rate=0.7, interval=interval, batch_size=10)
     model, context = alternate(config)
     assert zeros(model.get_parameter("0.weight")) == round(0.7 * 36)
-    assert context.sparsity is not None
     assert list(context.sparsity) == ["0.weight"]
     assert context.notes["sparsity"] == pytest.approx(round(0.7 * 36) / 36)
     assert len(config.portions(36)) == math.ceil(epochs / interval)
@@ -516,7 +513,6 @@ def test_alternating_goes_on_from_a_sparse_model() -> None:
             model.get_parameter(name).masked_fill_(~kept, 100.0)  # stale values, as in a checkpoint with hooks
     config = AoSparseConfig(epochs=3, rate=0.5, batch_size=10)
     after, context = alternate(config, model=model, sparsity=before)
-    assert context.sparsity is not None
     assert within(context.sparsity, before)
     assert torch.equal(context.sparsity["6.weight"], before["6.weight"])
     convolutions = ("0.weight", "2.weight")
@@ -593,7 +589,6 @@ def test_l1_sparse_can_prune_the_small_weights() -> None:
     l1_sparse.unlearn(dense, problems.data(), config, problems.context())
     context = problems.context(sparsity=full(pruned))
     l1_sparse.unlearn(pruned, problems.data(), dataclasses.replace(config, prune=True), context)
-    assert context.sparsity is not None
     small = 0
     for name, weight in dense.named_parameters():
         kept = (weight.abs() >= 0.1) | torch.tensor(name not in ("0.weight", "5.weight"))

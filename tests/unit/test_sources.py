@@ -17,6 +17,7 @@ from PIL import Image
 
 from expunge.core.errors import RequestError
 from expunge.data import _assemble, _pickled_arrays, _pictures
+from expunge.data.augment import Augmentation
 from expunge.data.dataset import channel_statistics
 from tests.problems import dataset
 
@@ -125,7 +126,7 @@ def test_parquet(tmp_path: Path, column: str) -> None:
     np.testing.assert_array_equal(data.train.inputs.permute(0, 2, 3, 1), train)
     assert data.class_names == ("cat", "dog")
     assert data.train.labels.tolist() == [0, 1, 0, 1]
-    assert data.train.augmentation is not None
+    assert data.train.augmentation == Augmentation()
     assert data.test.augmentation is None
 
 

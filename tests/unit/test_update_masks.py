@@ -61,7 +61,6 @@ def test_random_scores_come_from_the_generator() -> None:
     assert torch.equal(flat(scores(UpdateMask("random"), 1)), flat(scores(UpdateMask("random"), 1)))
     assert not torch.equal(flat(scores(UpdateMask("random"), 1)), flat(scores(UpdateMask("random"), 2)))
     mask = update_masks.choose(scores(UpdateMask("random")), UpdateMask("random", fraction=0.25))
-    assert isinstance(mask, Mask)
     assert mask.density() == pytest.approx(0.25, abs=0.01)
 
 
@@ -69,7 +68,6 @@ def test_random_scores_come_from_the_generator() -> None:
 def test_the_fraction_takes_the_largest(fraction: float) -> None:
     found = scores(UpdateMask("difference"))
     mask = update_masks.choose(found, UpdateMask("difference", fraction=fraction))
-    assert isinstance(mask, Mask)
     chosen, every = flat(dict(mask)), flat(found)
     assert int(chosen.sum()) == int(fraction * len(every))
     if chosen.any() and not chosen.all():
@@ -99,7 +97,6 @@ def test_layers_are_ranked_among_themselves() -> None:
     whole = update_masks.choose(found, UpdateMask(layers=("5",)))
     half = update_masks.choose(found, UpdateMask(layers=("5",), fraction=0.5))
     for mask, share in ((whole, 1.0), (half, 0.5)):
-        assert isinstance(mask, Mask)
         assert set(mask) == set(found)
         size = sum(found[name].numel() for name in last)
         assert sum(int(mask[name].sum()) for name in last) == int(share * size)
@@ -115,9 +112,6 @@ def test_roles() -> None:
     both = update_masks.choose(found, UpdateMask(fraction=0.3))
     forget = update_masks.choose(found, UpdateMask(fraction=0.3, roles="forget"))
     split = update_masks.choose(found, UpdateMask(fraction=0.3, roles="split"))
-    assert isinstance(both, Mask)
-    assert not isinstance(forget, Mask)
-    assert not isinstance(split, Mask)
     assert list(forget) == ["forget"]
     for name, part in both.items():
         assert torch.equal(forget["forget"][name], part)
@@ -134,7 +128,6 @@ def test_a_split_never_leaks(text: str) -> None:
     wanted = presets.named(text + ",retain.lr=0,retain.weight_decay=0")
     context = problems.context()
     after = unlearn(problems.model(), problems.data(), wanted, context)
-    assert isinstance(context.update_masks, dict)
     mask = context.update_masks["forget"]
     moved = [(weight != before[name]) for name, weight in after.named_parameters()]
     assert any(bool(part.any()) for part in moved)
@@ -163,7 +156,6 @@ def test_an_all_zero_gradient_has_a_mask(score: str) -> None:
             return torch.zeros(len(inputs), 3) + 0 * self.weight.sum()
 
     found = update_masks.update_masks(Constant(), problems.data(), UpdateMask(score), torch.Generator())
-    assert isinstance(found, Mask)
     assert found["weight"].tolist() == [True, True, False, False]  # ties go by position
 
 
