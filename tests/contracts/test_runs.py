@@ -1,23 +1,22 @@
 """The contract of a kind of run, by one that another package adds: made, resumed, listed, and made by a bench."""
 
+import dataclasses
 import importlib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from expunge.cli import main
+from expunge.bench import local
 from expunge.core import config, registry
 from expunge.core.errors import RequestError, RunError
-from expunge.data.split_data import DataConfig
-from expunge.runs.train import TrainConfig
 from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.execute import Session
 from expunge.store.run import open_config, parents, run_id
-from expunge.training.fit import Training
+from tests.command_line import Terminal, write_package
+from tests.runs import comparison, digits, trained
 
 KIND = '''"""How many weights a model has."""
 
@@ -89,19 +88,13 @@ def unlearn(model: nn.Module, data: UnlearningData, config: SizedConfig, context
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package beside expunge with a kind of run, and a method that depends on such a run."""
     folder = tmp_path / "package"
-    information = folder / "size-1.0.dist-info"
-    information.mkdir(parents=True)
-    (folder / "size_of.py").write_text(KIND)
-    (folder / "sized.py").write_text(METHOD)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: size\nVersion: 1.0\n")
-    points = "[expunge.runs]\nsize = size_of\n[expunge.methods]\nsized = sized\n"
-    (information / "entry_points.txt").write_text(points)
+    environment = write_package(folder, ("runs", "size", KIND), ("methods", "sized", METHOD))
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
     forget_plugins()
     yield folder
     monkeypatch.undo()
-    for name in ("size_of", "sized"):
+    for name in ("size", "sized"):
         sys.modules.pop(name, None)
     forget_plugins()
 
@@ -112,18 +105,13 @@ def forget_plugins() -> None:
         cached.cache_clear()
 
 
-def original(seed: int = 0) -> TrainConfig:
-    data = DataConfig(config.parse("data", "digits"), limit=60, test_limit=20)
-    return TrainConfig(data, config.parse("models", "logistic"), Training(1), seed=seed)
-
-
 def size(**options: object) -> object:
-    return registry.find("runs", "size").config(original(), **options)
+    return registry.find("runs", "size").config(trained(), **options)
 
 
 @pytest.mark.usefixtures("package")
 def test_it_is_made_after_its_parents_and_found_again(tmp_path: Path) -> None:
-    store, wanted = Store(tmp_path / "runs"), size(others=(original(1), original(2)), factor=2)
+    store, wanted = Store(tmp_path / "runs"), size(others=(trained(seed=1), trained(seed=2)), factor=2)
     directory = execute.run(wanted, store, Session())
     record = directory.record()
     assert record["notes"] == {"size": 1300, "parents": ["original", "others.0", "others.1"]}
@@ -146,49 +134,38 @@ def test_what_fails_is_kept_with_its_reason_and_tried_again_when_asked(tmp_path:
 
 
 @pytest.mark.usefixtures("package")
-def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "runs", "--json"]) == 0
-    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+def test_it_is_listed(terminal: Terminal) -> None:
+    listed = {row["name"]: row for row in terminal.json("list", "runs")}
     assert listed["size"]["summary"] == "Count the weights of a model."
     assert "factor" in listed["size"]["options"]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("package")
-def test_a_bench_makes_it_as_a_parent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wanted = {
-        "name": "sizes",
-        "data": {"source": "digits", "limit": 60, "test_limit": 20},
-        "model": "logistic",
-        "training": {"epochs": 1},
-        "forget": "random:10%",
-        "methods": ["sized:size=(size:factor=3)"],
-    }
-    (tmp_path / "sizes.json").write_text(json.dumps(wanted))
-    assert main(["bench", str(tmp_path / "sizes.json"), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
-    store = Store(tmp_path / "out")
+def test_a_bench_makes_it_as_a_parent(tmp_path: Path) -> None:
+    wanted = dataclasses.replace(comparison("sized:size=(size:factor=3)"), data=digits(), model=trained().model)
+    local.bench(wanted, Store(tmp_path), jobs=1)
+    store = Store(tmp_path)
     (made,) = [run for run in store.all() if run.record()["kind"] == "size"]
     (subject,) = [run for run in store.all() if run.id.startswith("unlearn-sized")]
-    assert made.record()["notes"]["size"] == 1950  # type: ignore[index]
-    assert subject.record()["parents"]["size"] == made.id  # type: ignore[index]
-    assert "sized" in (tmp_path / "out" / "report.html").read_text()
-    capsys.readouterr()
+    assert made.record()["notes"]["size"] == 1950
+    assert subject.record()["parents"]["size"] == made.id
 
 
 @pytest.mark.usefixtures("package")
 def test_a_run_of_another_kind_is_refused() -> None:
-    with pytest.raises(RequestError, match="expected a run of `expunge size`, got train-digits"):
-        config.override(registry.find("methods", "sized").config, {}, {"size": original()}, "sized")
+    with pytest.raises(RequestError, match=f"expected a run of `expunge size`, got {run_id(trained())}"):
+        config.override(registry.find("methods", "sized").config, {}, {"size": trained()}, "sized")
 
 
 @pytest.mark.usefixtures("package")
 def test_many_parents_and_long_chains_cost_little() -> None:
     """Nesting is followed without recursion: 1,000 runs deep, and 128 wide."""
     kind = registry.find("runs", "size").config
-    chain: object = original()
+    chain: object = trained()
     for number in range(1000):
-        chain = kind(original(), (chain,), number)
-    wide = kind(original(), tuple(kind(original(), (), number) for number in range(128)))
+        chain = kind(trained(), (chain,), number)
+    wide = kind(trained(), tuple(kind(trained(), (), number) for number in range(128)))
     assert len(config.ordered([chain])) >= 1001
     assert len({run_id(each) for each in config.ordered([chain, wide])}) == 1001 + 129
     assert len(parents(wide)) == 129

@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge.cli import main
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
 from expunge.data.forget_sets.class_ import ClassForget
 from expunge.data.forget_sets.ids import ListedForget
 from expunge.data.forget_sets.random import RandomForget
-from expunge.data.split_data import DataConfig
 from expunge.runs.evaluate import EvaluateConfig
 from expunge.runs.prune import PruneConfig
 from expunge.runs.train import TrainConfig
@@ -26,6 +24,9 @@ from expunge.store.run import expanded, open_config, run_id, with_parents
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.unlearning import presets
+from tests import problems, runs
+from tests.command_line import Terminal
+from tests.runs import gap
 
 FIRST, SECOND = ClassForget((3,)), RandomForget(count=9)
 TEN = RandomForget(share=0.1)
@@ -35,12 +36,11 @@ SMALL = "small_cnn:width=4,blocks=2"
 
 
 def trained(model: str = SMALL, **training: object) -> TrainConfig:
-    data = DataConfig(config.parse("data", "digits"), limit=100, test_limit=40)
-    return TrainConfig(data, config.parse("models", model), Training(2, 32, **training))  # type: ignore[arg-type]
+    return runs.trained(model, Training(2, 32, **training), data=runs.digits(100, 40))
 
 
 def step(model: object, forget: object, text: str = "finetune:epochs=1", **options: object) -> UnlearnConfig:
-    return UnlearnConfig(model, forget, presets.named(text, options))  # type: ignore[arg-type]
+    return UnlearnConfig(model, forget, presets.named(text, options))
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,11 @@ def test_two_deletions_in_a_row_with_every_method(name: str, store: Store) -> No
     assert len(chosen) == 9
     assert not chosen & before, "what was forgotten before is not chosen again"
     assert set(stored["forgotten.ids"].tolist()) == chosen | before
-    record = execute.run(EvaluateConfig(second, retrained(second)), store, Session()).record()
-    assert record["metrics"]["average_gap"] is not None  # type: ignore[index]
+    found, reference = (
+        execute.run(evaluation, store, Session()).record()["metrics"]
+        for evaluation in (EvaluateConfig(second, retrained(second)), EvaluateConfig(retrained(second)))
+    )
+    assert found["average_gap"] == pytest.approx(gap(found, reference))
 
 
 @pytest.mark.parametrize("text", ["hessian_free", "hessian_free:variant=additive", "hessian_free:vectors=precompute"])
@@ -111,7 +114,7 @@ def test_retraining_at_the_end_of_a_chain_never_sees_what_was_forgotten(store: S
     union = tuple(directory.tensors("predictions")["forgotten.ids"].tolist())
     at_once = execute.run(step(trained(), ListedForget(union), "retrain:epochs=2"), store, Session())
     found, expected = directory.weights(), at_once.weights()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert problems.same(found, expected)
 
 
 def test_the_reference_is_the_same_for_every_method(store: Store) -> None:
@@ -138,24 +141,20 @@ def test_pruning_an_unlearned_model_does_not_train_on_what_it_forgot(store: Stor
     assert steps == 2 * -(-(len(second["train.ids"]) - len(forgotten)) // 32)
 
 
-def test_a_chain_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def said(*words: str) -> str:
-        assert main([words[0], "--quiet", *words[1:]]) == 0
-        return capsys.readouterr().out.strip()
-
-    options = ["--limit", "100", "--test-limit", "40", "--model", "logistic", "--epochs", "2"]
-    run = said("train", *options, "--runs", str(tmp_path))
+def test_a_chain_from_the_command_line(tmp_path: Path, terminal: Terminal) -> None:
+    options = ["--limit", 100, "--test-limit", 40, "--model", "logistic", "--epochs", 2]
+    run = terminal.folder("train", *options, "--runs", tmp_path)
     for forget in ("class:3", "random:9"):
-        run = said("unlearn", "--run", run, "--forget", forget, "finetune", "--epochs", "1")
-    reference = said("unlearn", "--run", str(Path(run).parent / parent(run)), "--forget", "random:9", "retrain")
-    found = json.loads(said("evaluate", "--run", run, "--reference", reference, "--json"))
-    assert found["metrics"]["average_gap"] is not None
-    pruned = said("prune", "--run", run, "magnitude", "--rate", "0.5", "--linear")
-    assert pruned
+        run = terminal.folder("unlearn", "--run", run, "--forget", forget, "finetune", "--epochs", 1)
+    reference = terminal.folder("unlearn", "--run", run.parent / parent(run), "--forget", "random:9", "retrain")
+    found = terminal.json("evaluate", "--run", run, "--reference", reference)["metrics"]
+    assert found["average_gap"] == pytest.approx(gap(found, terminal.json("evaluate", "--run", reference)["metrics"]))
+    pruned = terminal.folder("prune", "--run", run, "magnitude", "--rate", 0.5, "--linear")
+    assert json.loads((pruned / "run.json").read_text())["parents"]["original"] == run.name
 
 
-def parent(run: str) -> str:
-    return json.loads((Path(run) / "run.json").read_text())["parents"]["original"]
+def parent(run: Path) -> str:
+    return json.loads((run / "run.json").read_text())["parents"]["original"]
 
 
 def test_a_chain_of_200_steps_costs_less_than_a_second(tmp_path: Path) -> None:
@@ -173,7 +172,7 @@ def test_a_chain_of_200_steps_costs_less_than_a_second(tmp_path: Path) -> None:
     sizes = [path.stat().st_size for path in tmp_path.glob("*/config.json")]
     assert max(sizes) < 2 * min(sizes) + 2000, "each configuration is stored once"
     assert run_id(open_config(store.directory(run_id(chain)))) == run_id(chain)
-    assert len(forget_sets(chain)) == 200  # type: ignore[arg-type]
+    assert len(forget_sets(chain)) == 200
     assert time.process_time() - begin < 1.0
 
 

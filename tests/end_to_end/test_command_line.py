@@ -8,80 +8,80 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from expunge.cli import COMMANDS, main
-from tests.end_to_end.test_pipeline import write_package, write_plugin
+from expunge.store.directory import Store
+from tests.command_line import EXPUNGE, ROOT, Terminal, expunge, write_method, write_package
+from tests.runs import gap
 
-QUICK = ["--model", "mlp:hidden=(16,)", "--limit", "300", "--test-limit", "100", "--epochs", "3"]
-
-
-def expunge(*arguments: object, **more: object) -> subprocess.CompletedProcess[str]:
-    """A process of its own, as from a shell."""
-    command = [sys.executable, "-c", "import sys; from expunge.cli import main; sys.exit(main())", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
+QUICK = ["--model", "mlp:hidden=(16,)", "--limit", 300, "--test-limit", 100, "--epochs", 3]
+DIGITS = {"source": "digits", "limit": 300, "test_limit": 100}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    assert main(["train", *QUICK, "--runs", str(folder), "--quiet"]) == 0
+    assert main([*map(str, ["train", "--quiet", *QUICK, "--runs", folder])]) == 0
     return next(folder.glob("train-*"))
 
 
-def unlearn(run: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> Path:
-    assert main(["unlearn", "--run", str(run), "--forget", "random:10%", "--quiet", *arguments]) == 0
-    return Path(capsys.readouterr().out.strip())
+@pytest.fixture
+def unlearn(trained: Path, terminal: Terminal) -> Callable[..., Path]:
+    """Forgets a tenth of its images; the folder."""
+    return lambda *arguments: terminal.folder("unlearn", "--run", trained, "--forget", "random:10%", *arguments)
 
 
-def test_train_unlearn_evaluate_report(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    retrained = unlearn(trained, capsys, "retrain")
+def recipe(folder: Path, **more: object) -> Path:
+    """A comparison in a file."""
+    own = {"name": "own", "data": DIGITS, "model": "mlp:hidden=(16,)", "training": {"epochs": 2}}
+    (folder / "own.json").write_text(json.dumps(own | {"forget": "random:10%"} | more))
+    return folder / "own.json"
+
+
+def test_train_unlearn_evaluate_report(trained: Path, unlearn: Callable[..., Path], terminal: Terminal) -> None:
+    retrained = unlearn("retrain")
     plan = json.loads((retrained / "config.json").read_text())["unlearning"]["method"]
     assert plan["epochs"] == 3, "retraining repeats the training of the original"
-    scrubbed = unlearn(trained, capsys, "SCRUB", "--epochs", "1", "--lr", "0.05")
+    scrubbed = unlearn("SCRUB", "--epochs", 1, "--lr", 0.05)
     assert scrubbed.name.startswith("unlearn-scrub-s0-")
-    status = main(["evaluate", "--run", str(scrubbed), "--reference", str(retrained), "--json"])
-    found = json.loads(capsys.readouterr().out)
-    assert status == 0
-    assert found["metrics"]["average_gap"] >= 0
-    assert main(["report", str(trained.parent)]) == 0
-    page = Path(capsys.readouterr().out.strip())
+    found = terminal.json("evaluate", "--run", scrubbed, "--reference", retrained)["metrics"]
+    itself = terminal.json("evaluate", "--run", retrained)["metrics"]
+    assert found["average_gap"] == pytest.approx(gap(found, itself))
+    page = Path(terminal("report", trained.parent))
     assert "scrub" in page.read_text()
     for end in ("csv", "md", "tex"):
         assert list(page.parent.glob(f"*.{end}"))
 
 
-def test_the_run_in_one_word_is_the_same_run(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    retrained = unlearn(trained, capsys, "retrain")
-    assert main(["unlearn", f"--run={trained}", "--forget=random:10%", "--quiet", "retrain"]) == 0
-    assert Path(capsys.readouterr().out.strip()) == retrained
+def test_the_run_in_one_word_is_the_same_run(trained: Path, unlearn: Callable[..., Path], terminal: Terminal) -> None:
+    assert terminal.folder("unlearn", f"--run={trained}", "--forget=random:10%", "retrain") == unlearn("retrain")
 
 
-def test_evaluate_prints_a_table_and_takes_metrics(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = unlearn(trained, capsys, "original")
-    assert main(["evaluate", "--run", str(run), "--metrics", "test_accuracy", "--quiet"]) == 0
-    printed = capsys.readouterr().out
+def test_evaluate_prints_a_table_and_takes_metrics(unlearn: Callable[..., Path], terminal: Terminal) -> None:
+    printed = terminal("evaluate", "--run", unlearn("original"), "--metrics", "test_accuracy", "--quiet")
     assert "test_accuracy" in printed
     assert "membership" not in printed
 
 
-def test_evaluate_makes_shadow_models_where_asked(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = unlearn(trained, capsys, "original")
-    assert main(["evaluate", "--run", str(run), "--metrics", "lira", "--shadows", "4", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert 0 <= found["metrics"]["lira.auc"] <= 1
-    assert len(list(trained.parent.glob("unlearn-retrain-s1000*"))) == 4
-    assert main(["evaluate", "--run", str(run), "--shadows", "2"]) == 2
-    assert "shadows must be 0 or at least 4" in capsys.readouterr().err
-
-
-def test_rules_per_role_and_update_masks_from_the_command_line(
-    trained: Path, capsys: pytest.CaptureFixture[str]
+def test_evaluate_makes_shadow_models_where_asked(
+    trained: Path, unlearn: Callable[..., Path], terminal: Terminal
 ) -> None:
-    options = ["--epochs", "1", "--update-mask.fraction", "0.25", "--forget.optimizer", "adamw", "--retain.lr", "0.2"]
-    run = unlearn(trained, capsys, "salun", *options)
+    run = unlearn("original")
+    found = terminal.json("evaluate", "--run", run, "--metrics", "lira", "--shadows", 4)
+    shadows = [Store(trained.parent).directory(path.name) for path in trained.parent.glob("unlearn-retrain-s1000*")]
+    assert len(shadows) == 4
+    record = Store(trained.parent).directory(Path(found["run"]).name).record()
+    assert {record["parents"][f"shadows.{number}"] for number in range(4)} == {shadow.id for shadow in shadows}
+    assert "shadows must be 0 or at least 4" in terminal.refused("evaluate", "--run", run, "--shadows", 2)
+
+
+def test_rules_per_role_and_update_masks_from_the_command_line(unlearn: Callable[..., Path]) -> None:
+    options = ["--epochs", 1, "--update-mask.fraction", 0.25, "--forget.optimizer", "adamw", "--retain.lr", 0.2]
+    run = unlearn("salun", *options)
     plan = json.loads((run / "config.json").read_text())["unlearning"]
     assert plan["update_mask"]["fraction"] == 0.25
     assert plan["method"]["rule"]["kind"] == "per_role"
@@ -90,24 +90,21 @@ def test_rules_per_role_and_update_masks_from_the_command_line(
     assert "precompute" in json.loads((run / "run.json").read_text())["seconds"]
 
 
-def test_the_regulariser_is_that_of_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--model", "logistic", "--epochs", "1", "--weight-decay", "0.125", "--quiet"]
-    assert main(["train", "--runs", str(tmp_path), *options]) == 0
-    run = Path(capsys.readouterr().out.strip())
-    found = [unlearn(run, capsys, "newton-step", *said) for said in ([], ["--l2", "0.125"], ["--l2", "0.25"])]
+def test_the_regulariser_is_that_of_the_training(tmp_path: Path, terminal: Terminal) -> None:
+    options = ["--runs", tmp_path, "--model", "logistic", "--epochs", 1, "--weight-decay", 0.125]
+    step = ["--forget", "random:10%", "newton-step"]
+    run = terminal.folder("train", *options)
+    found = [terminal.folder("unlearn", "--run", run, *step, *said) for said in ([], ["--l2", 0.125], ["--l2", 0.25])]
     same, said, other = ((path / "model.safetensors").read_bytes() for path in found)
     assert same == said != other
-    assert main(["train", "--runs", str(tmp_path), *options, "--optimizer", "adamw"]) == 0
-    run = Path(capsys.readouterr().out.strip())
-    assert main(["unlearn", "--run", str(run), "--forget", "class:3", "--quiet", "newton-step"]) == 2
-    assert "say the coefficient of the L2 term" in capsys.readouterr().err
+    run = terminal.folder("train", *options, "--optimizer", "adamw")
+    assert "say the coefficient of the L2 term" in terminal.refused("unlearn", "--run", run, *step)
 
 
-def test_an_alias_is_answered_with_the_canonical_name(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["unlearn", "--run", str(trained), "--forget", "class:3", "FT", "--epochs", "1"])
-    captured = capsys.readouterr()
-    assert "FT is called finetune here" in captured.err
-    assert "unlearn-finetune" in captured.out
+def test_an_alias_is_answered_with_the_canonical_name(trained: Path, terminal: Terminal) -> None:
+    printed = terminal("unlearn", "--run", trained, "--forget", "class:3", "FT", "--epochs", 1)
+    assert "FT is called finetune here" in terminal.error
+    assert "unlearn-finetune" in printed
 
 
 def test_help_is_quick_and_complete() -> None:
@@ -123,11 +120,8 @@ def test_help_is_quick_and_complete() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_of_every_command_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
-    assert ended.value.code == 0
-    text = capsys.readouterr().out
+def test_every_option_of_every_command_is_explained(command: str, terminal: Terminal) -> None:
+    text = terminal(command, "--help")
     assert "(Help" not in text
     lines = [line.strip("│ \n") for line in text.splitlines()]
     for index, line in enumerate(lines):
@@ -167,21 +161,10 @@ def test_the_core_imports_no_heavy_third_party_package() -> None:
     ],
 )
 def test_wrong_requests_exit_with_two_and_one_message(
-    arguments: list[str],
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], message: str, terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    try:
-        status = main(arguments)
-    except SystemExit as ended:  # tyro's own message, for values that its parser sees
-        status = ended.code
-    captured = capsys.readouterr()
-    assert status == 2
-    assert re.search(message, captured.err + captured.out), captured
-    assert "Traceback" not in captured.err
+    assert re.search(message, terminal.refused(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -195,41 +178,30 @@ def test_wrong_requests_exit_with_two_and_one_message(
         (["--forget", "random:10%", "finetune", "--lr", "-1"], "lr must be"),
     ],
 )
-def test_wrong_unlearning_requests(
-    trained: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    try:
-        status = main(["unlearn", "--run", str(trained), *arguments])
-    except SystemExit as ended:
-        status = ended.code
-    captured = capsys.readouterr()
-    assert status == 2
-    assert re.search(message, re.sub(r"[\s│]+", " ", captured.err + captured.out)), captured
+def test_wrong_unlearning_requests(trained: Path, arguments: list[str], message: str, terminal: Terminal) -> None:
+    assert re.search(message, terminal.refused("unlearn", "--run", trained, *arguments))
 
 
-def test_runs_of_the_wrong_kind_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "--run", str(trained)]) == 2
-    assert "needs one of `expunge unlearn`" in capsys.readouterr().err
+def test_runs_of_the_wrong_kind_are_refused(trained: Path, terminal: Terminal) -> None:
+    assert "needs one of `expunge unlearn`" in terminal.refused("evaluate", "--run", trained)
 
 
-def test_a_failed_run_exits_with_one_and_json_says_why(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["unlearn", "--run", str(trained), "--forget", "random:10%", "--json"]
-    status = main([*arguments, "gradient-ascent", "--lr", "1e30", "--epochs", "80"])
-    found = json.loads(capsys.readouterr().out)
+def test_a_failed_run_exits_with_one_and_json_says_why(trained: Path, terminal: Terminal) -> None:
+    arguments = ["unlearn", "--run", trained, "--forget", "random:10%", "--json"]
+    status, printed = terminal.status(*arguments, "gradient-ascent", "--lr", "1e30", "--epochs", 80)
+    found = json.loads(printed)
     assert status == found["status"] == 1
     assert "loss became" in found["error"]
 
 
-def test_a_read_only_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_read_only_folder(tmp_path: Path, terminal: Terminal) -> None:
     place = tmp_path / "file"
     place.write_text("no folder")
-    assert main(["train", *QUICK, "--runs", str(place), "--quiet"]) == 1
-    assert "run the same command again" in capsys.readouterr().err
+    assert terminal.status("train", *QUICK, "--runs", place, "--quiet")[0] == 1
+    assert "run the same command again" in terminal.error
 
 
-def test_a_full_disk_loses_no_finished_run(
-    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_loses_no_finished_run(trained: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
     from expunge.store.directory import Draft
@@ -240,22 +212,15 @@ def test_a_full_disk_loses_no_finished_run(
         raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
 
     monkeypatch.setattr(Draft, "tensors", full)
-    status = main(["unlearn", "--run", str(trained), "--forget", "random:7", "--quiet", "finetune", "--epochs", "1"])
+    status, _ = terminal.status("unlearn", "--run", trained, "--forget", "random:7", "finetune", "--epochs", 1)
     assert status == 1
-    assert "No space left on device (model.safetensors): what had finished is kept" in capsys.readouterr().err
+    assert "No space left on device (model.safetensors): what had finished is kept" in terminal.error
     assert sorted(path.name for path in trained.parent.iterdir()) == before
 
 
 @pytest.mark.slow
 def test_an_interruption_keeps_what_had_finished(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from expunge.cli import main; sys.exit(main())",
-        "demo",
-        "--out",
-        "demo",
-    ]
+    command = [*EXPUNGE, "demo", "--out", "demo"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("demo/*/run.json")) and time.monotonic() < deadline:
@@ -272,66 +237,41 @@ def test_an_interruption_keeps_what_had_finished(tmp_path: Path) -> None:
 def test_the_demo(tmp_path: Path) -> None:
     done = expunge("demo", "--out", tmp_path / "demo", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for name in (
-        "retrain",
-        "original",
-        "finetune",
-        "gradient_ascent",
-        "neggrad_plus",
-        "random_label",
-        "salun",
-        "scrub",
-    ):
-        assert name in done.stdout
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "<svg" in page or "image/svg" in page
     assert "http://" not in re.sub(r"http://www\.w3\.org/\S+", "", page)
     again = expunge("demo", "--out", tmp_path / "demo", "--json", cwd=tmp_path)
     rows = json.loads(again.stdout)["rows"]
-    assert len(rows) == 16
-    gaps = {row["label"]: row["metrics"].get("average_gap") for row in rows}
-    assert gaps["retrain"] == 0
+    methods = ["finetune", "gradient_ascent", "neggrad_plus", "original", "random_label", "retrain", "salun", "scrub"]
+    assert sorted(row["label"] for row in rows) == [label for label in methods for _ in range(2)]
+    assert all(label in done.stdout for label in methods)
+    assert all((row["metrics"]["average_gap"] == 0) == (row["label"] == "retrain") for row in rows)
 
 
 def test_a_method_of_somebody_else_is_found_everywhere(tmp_path: Path) -> None:
-    write_plugin(tmp_path / "plug", "mine", "pass")
+    environment = write_method(tmp_path / "plug", "mine", "pass")
     assert len((tmp_path / "plug" / "mine.py").read_text().splitlines()) < 40
-    here = Path(__file__).parents[2]
-    paths = [tmp_path / "plug", here, os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     listed = expunge("list", "methods", "--json", env=environment)
     assert "mine" in [row["name"] for row in json.loads(listed.stdout)]
     helped = expunge("unlearn", "--help", env=environment)
     assert "Descend on the negated loss" in re.sub(r"[\s│]+", " ", helped.stdout)
-    recipe = tmp_path / "own.json"
-    recipe.write_text(
-        json.dumps(
-            {
-                "name": "own",
-                "data": {"source": "digits", "limit": 300, "test_limit": 100},
-                "model": "mlp:hidden=(16,)",
-                "training": {"epochs": 2},
-                "forget": "random:10%",
-                "methods": ["MINE:lr=0.01", "finetune:epochs=1"],
-            }
-        )
-    )
-    done = expunge("bench", recipe, "--json", "--out", tmp_path / "bench", env=environment)
+    own = recipe(tmp_path, methods=["MINE:lr=0.01", "finetune:epochs=1"])
+    done = expunge("bench", own, "--json", "--out", tmp_path / "bench", env=environment)
     rows = {row["label"]: row for row in json.loads(done.stdout)["rows"]}
     assert rows["mine"]["status"] == "finished"
     contract = [
         sys.executable,
         "-m",
         "pytest",
-        here / "tests/contracts/test_methods.py",
+        "tests/contracts/test_methods.py",
         "-k",
         "mine",
         "-p",
         "no:cacheprovider",
     ]
-    tested = subprocess.run(contract, capture_output=True, text=True, check=False, env=environment, cwd=here)
+    tested = subprocess.run(contract, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     assert tested.returncode == 0, tested.stdout[-2000:]
-    assert int(re.search(r"(\d+) passed", tested.stdout).group(1)) >= 15  # type: ignore[union-attr]
+    assert int(re.search(r"(\d+) passed", tested.stdout).group(1)) >= 15
 
 
 METRIC = '''"""A metric that somebody else wrote."""
@@ -357,16 +297,11 @@ def measure(subject: Subject, context: Context) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_a_metric_of_somebody_else_shows_with_its_own_words(tmp_path: Path) -> None:
-    write_package(tmp_path / "plug", "surprise", "metrics", METRIC)
-    paths = [tmp_path / "plug", Path(__file__).parents[2], os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    environment = write_package(tmp_path / "plug", ("metrics", "surprise", METRIC))
     listed = expunge("list", "metrics", env=environment).stdout
     assert "surprise.mean: sureness of forgotten examples (bits), best as retrained" in listed
-    recipe = tmp_path / "own.json"
-    data = {"source": "digits", "limit": 300, "test_limit": 100}
-    common = {"model": "mlp:hidden=(16,)", "training": {"epochs": 2}, "forget": "random:10%"}
-    recipe.write_text(json.dumps({"name": "own", "data": data, **common, "methods": ["finetune:epochs=1"]}))
-    done = expunge("bench", recipe, "--json", "--out", tmp_path / "bench", env=environment)
+    own = recipe(tmp_path, methods=["finetune:epochs=1"])
+    done = expunge("bench", own, "--json", "--out", tmp_path / "bench", env=environment)
     rows = {row["label"]: row["metrics"] for row in json.loads(done.stdout)["rows"]}
     assert rows["finetune"]["surprise.mean"] != rows["retrain"]["surprise.mean"]
     head = (tmp_path / "bench" / "results.md").read_text().splitlines()[0]
@@ -383,26 +318,19 @@ def test_a_metric_of_somebody_else_shows_with_its_own_words(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("what", ["methods", "metrics", "data", "models", "recipes"])
-def test_lists(what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", what]) == 0
-    assert capsys.readouterr().out
-    assert main(["list", what, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert all(row["name"] and row["summary"] for row in rows)
+def test_lists(what: str, terminal: Terminal) -> None:
+    rows, printed = terminal.json("list", what), terminal("list", what)
+    assert rows
+    assert all(row["name"] in printed and row["summary"] for row in rows)
 
 
 @pytest.mark.slow
-def test_tune_writes_the_best_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_writes_the_best_options(tmp_path: Path, terminal: Terminal) -> None:
     pytest.importorskip("optuna")
-    recipe = tmp_path / "small.json"
-    data = {"source": {"name": "digits"}, "limit": 200, "test_limit": 50}
-    plan = {"epochs": 2}
-    wanted = {"name": "small", "data": data, "model": {"name": "logistic"}, "training": plan, "forget": "random:10%"}
-    recipe.write_text(json.dumps(wanted | {"methods": ["finetune:epochs=1", "scrub:epochs=1 as mine"]}))
+    methods = ["finetune:epochs=1", "scrub:epochs=1 as mine"]
+    small = recipe(tmp_path, data={"source": {"name": "digits"}, "limit": 200, "test_limit": 50}, methods=methods)
     folder = tmp_path / "tune"
-    assert main(["tune", str(recipe), "--trials", "2", "--out", str(folder), "--quiet"]) == 0
-    printed = capsys.readouterr()
-    assert "mine" in printed.out
+    assert "mine" in terminal("tune", small, "--trials", 2, "--out", folder, "--quiet")
     found = json.loads((folder / "tuned.json").read_text())
     assert [method["label"] for method in found["methods"]] == ["finetune", "mine"]
     assert all(len(method["trials"]) == 2 for method in found["methods"])

@@ -2,22 +2,19 @@
 
 from pathlib import Path
 
-from expunge.core import config
-from expunge.data.split_data import DataConfig
 from expunge.runs.precompute import PrecomputeConfig
-from expunge.runs.train import TrainConfig
 from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.execute import Session
 from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
+from tests.runs import trained
 
 
 def test_vectors_cut_off_before_their_note_are_begun_anew(tmp_path: Path) -> None:
-    data = DataConfig(config.parse("data", "digits"), limit=20, test_limit=10)
     plan = Training(1, 10, Rule(lr=0.05, momentum=0.0), record=True)
-    wanted = PrecomputeConfig(TrainConfig(data, config.parse("models", "logistic"), plan))
+    wanted = PrecomputeConfig(trained("logistic", plan))
     store = Store(tmp_path)
     partial = store.root / f".partial-{run_id(wanted)}"
     partial.mkdir(parents=True)

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from expunge.bench.grid import entries
-from expunge.cli import main
 from expunge.core import config, masks
 from expunge.core.config import parse
 from expunge.core.errors import RequestError
@@ -28,10 +27,12 @@ from expunge.store.execute import Session
 from expunge.store.run import open_config, run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
-from tests.end_to_end.test_pipeline import comparison, forgetting, original
+from tests import problems
+from tests.command_line import Terminal
+from tests.runs import comparison, forgetting, original
 from tests.unit import test_checkpoints as layouts
 
-QUICK = ["--limit", "300", "--test-limit", "100", "--epochs", "2", "--quiet"]
+QUICK = ["--limit", 300, "--test-limit", 100, "--epochs", 2]
 
 
 def convolutional(**changes: object) -> TrainConfig:
@@ -41,13 +42,11 @@ def convolutional(**changes: object) -> TrainConfig:
 
 def pruned(text: str, **changes: object) -> PruneConfig:
     wanted = prune.pruned(convolutional(), text)
-    assert isinstance(wanted, PruneConfig)
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(wanted, **changes)
 
 
 def sparsity(run: RunDirectory) -> float:
     kept = run.sparsity()
-    assert kept is not None
     return 1 - sum(int(part.sum()) for part in kept.values()) / sum(part.numel() for part in kept.values())
 
 
@@ -58,12 +57,10 @@ def test_rounds_are_runs_of_their_own_and_masks_are_nested(tmp_path: Path) -> No
     rounds = [
         store.directory(run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=r))))
         for r in (1, 2, 3)
-    ]  # type: ignore[type-var]
+    ]
     assert [sparsity(run) for run in rounds] == pytest.approx([1 - 0.6**r for r in (1, 2, 3)], abs=0.01)
     for before, after in itertools.pairwise(rounds):
         first, second = before.sparsity(), after.sparsity()
-        assert first is not None
-        assert second is not None
         assert all(not bool((second[name] & ~first[name]).any()) for name in first)
     steps = rounds[-1].record()["steps"]
     assert steps == {"retain": 3 * 3}, "three of four epochs are left after going back to the first"
@@ -77,22 +74,21 @@ def test_rewound_weights_are_those_of_the_epoch(tmp_path: Path) -> None:
     found = execute.run(wanted, store, session).weights()
     before = execute.run(convolutional(), store, session).weights()
     kept = execute.run(wanted, store, session).sparsity()
-    assert kept is not None
     for name, weight in found.items():
         assert torch.equal(weight, before[name] * kept[name] if name in kept else before[name])
     fresh = execute.run(pruned("magnitude:rate=0.5,rewind=0"), store, session)
     assert fresh.record()["steps"] == {"retain": 12}
-    start = store.directory(fresh.record()["parents"]["start"])  # type: ignore[index]
+    start = store.directory(fresh.record()["parents"]["start"])
     assert start.record()["steps"] == {}
 
 
 def test_a_kill_in_the_third_round_repeats_no_earlier_one(tmp_path: Path) -> None:
     wanted = pruned("iterative_magnitude:rate=0.2,rounds=5")
     whole = execute.run(wanted, Store(tmp_path / "whole"), Session())
-    third = run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=3)))  # type: ignore[type-var]
+    third = run_id(dataclasses.replace(wanted, pruner=dataclasses.replace(wanted.pruner, rounds=3)))
 
     def kill(name: str, progress: object) -> None:
-        if name == third and progress.step == 5:  # type: ignore[attr-defined]
+        if name == third and progress.step == 5:
             raise KeyboardInterrupt
 
     store = Store(tmp_path / "broken")
@@ -125,9 +121,7 @@ def test_every_method_keeps_the_sparsity_of_a_pruned_original(
     wanted = pruned("magnitude:rate=0.8", retraining=Training(epochs=1))
     run = execute.run(forgetting(method, original=wanted), store, Session())
     kept, parent = run.sparsity(), store.directory(run_id(wanted)).sparsity()
-    assert kept is not None
-    assert parent is not None
-    assert all(torch.equal(kept[name], parent[name]) for name in parent)
+    assert problems.same(kept, parent)
     weights = run.weights()
     assert all(bool((weights[name][~part] == 0).all()) for name, part in kept.items())
     stored = run.tensors("predictions")
@@ -143,16 +137,15 @@ def test_a_sparse_resnet18_is_stored_in_a_sixth(tmp_path: Path) -> None:
     from expunge.training import sparsity as prunable
     from expunge.training.context import Context
 
-    wanted = config.parse("models", "resnet18")
-    network = registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10)
+    network = problems.architecture("resnet18")
     pruner = config.parse("pruning", "magnitude:rate=0.95")
     mask = registry.of_config("pruning", pruner).call(network, (3, 32, 32), pruner, Context(torch.Generator()))
-    assert prunable.weights(network, linear=False).keys() == mask.keys()  # type: ignore[arg-type, attr-defined]
-    state = {k: v * mask[k] if k in mask else v for k, v in network.state_dict().items()}  # type: ignore[attr-defined, operator, index]
+    assert prunable.weights(network, linear=False).keys() == mask.keys()
+    state = {k: v * mask[k] if k in mask else v for k, v in network.state_dict().items()}
     store = Store(tmp_path)
     for name, kept in (("dense", {}), ("sparse", mask)):
         with store.draft(name, {}) as draft:
-            draft.model(state, [], kept)  # type: ignore[arg-type]
+            draft.model(state, [], kept)
             draft.finish({"status": "finished"})
     dense, sparse = (store.directory(name).path / "model.safetensors" for name in ("dense", "sparse"))
     assert sparse.stat().st_size < dense.stat().st_size / 6
@@ -172,7 +165,6 @@ def test_a_comparison_over_prunings_has_a_reference_for_each() -> None:
         "magnitude:rate=0.9,rewind=1",
     ]
     for cell in cells:
-        assert cell.run.reference is not None
         assert cell.run.reference.original == cell.run.subject.original
     for text, message in (
         ("magnitude:rate=2", "rate"),
@@ -183,22 +175,19 @@ def test_a_comparison_over_prunings_has_a_reference_for_each() -> None:
             comparison(prunings=(text,))
 
 
-def test_prune_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train = ["train", "--model", "small_cnn:width=4", *QUICK]
-    assert main([*train, "--runs", str(tmp_path)]) == 0
-    run = capsys.readouterr().out.strip()
-    assert main(["prune", "--run", run, "--epochs", "1", "--quiet", "magnitude", "--rate", "0.9"]) == 0
-    sparse = capsys.readouterr().out.strip()
-    assert sparsity(RunDirectory(Path(sparse))) == pytest.approx(0.9, abs=0.01)
-    for method in ("retrain", "finetune"):
-        assert main(["unlearn", "--run", sparse, "--forget", "random:10%", "--quiet", method, "--epochs", "1"]) == 0
-    retrained, tuned = capsys.readouterr().out.split()
-    assert main(["evaluate", "--run", tuned, "--reference", retrained, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+def test_prune_from_the_command_line(tmp_path: Path, terminal: Terminal) -> None:
+    run = terminal.folder("train", "--model", "small_cnn:width=4", *QUICK, "--runs", tmp_path)
+    sparse = terminal.folder("prune", "--run", run, "--epochs", 1, "magnitude", "--rate", 0.9)
+    assert sparsity(RunDirectory(sparse)) == pytest.approx(0.9, abs=0.01)
+    retrained, tuned = (
+        terminal.folder("unlearn", "--run", sparse, "--forget", "random:10%", method, "--epochs", 1)
+        for method in ("retrain", "finetune")
+    )
+    found = terminal.json("evaluate", "--run", tuned, "--reference", retrained)
     assert found["metrics"]["sparsity"] == pytest.approx(90, abs=1)
     assert found["scenario"] == "magnitude:rate=0.9"
-    assert main(["prune", "--run", run, "--rewind", "7", "--quiet", "magnitude"]) == 2
-    assert "rewind must be an epoch in 0..2, got 7" in capsys.readouterr().err
+    refused = terminal.refused("prune", "--run", run, "--rewind", 7, "magnitude")
+    assert "rewind must be an epoch in 0..2, got 7" in refused
 
 
 @pytest.fixture
@@ -212,30 +201,27 @@ def pictures(tmp_path: Path) -> Path:
         for part, count in (("train", 60), ("test", 20))
         for what in ("images", "labels")
     }
-    np.savez(tmp_path / "pictures.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(tmp_path / "pictures.npz", **arrays)
     return tmp_path / "pictures.npz"
 
 
-def test_an_original_checkpoint_goes_through_every_command(
-    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_original_checkpoint_goes_through_every_command(tmp_path: Path, pictures: Path, terminal: Terminal) -> None:
     source = layouts.sparse(layouts.original("resnet18"), 0.6)
     torch.save({"state_dict": source.state_dict(), "epoch": 7}, tmp_path / "1model_SA_best.pth.tar")
     torch.save(layouts.saliency("resnet18"), tmp_path / "with_0.5.pt")
     text = layouts.LAYOUTS["resnet18"][0]
-    arguments = ["import", str(tmp_path / "1model_SA_best.pth.tar"), "--data", f"npz:{pictures}", "--model", text]
-    assert main([*arguments, "--epochs", "1", "--runs", str(tmp_path / "runs"), "--quiet"]) == 0
-    run = Path(capsys.readouterr().out.strip())
+    options = ["--data", f"npz:{pictures}", "--model", text]
+    run = terminal.folder(
+        "import", tmp_path / "1model_SA_best.pth.tar", *options, "--epochs", 1, "--runs", tmp_path / "runs"
+    )
     assert sparsity(RunDirectory(run)) == pytest.approx(0.6, abs=0.01)
     stored = RunDirectory(run).tensors("predictions")
     with np.load(pictures) as arrays, torch.no_grad():
         source.eval()
         logits = source(torch.from_numpy(arrays["test_images"]).permute(0, 3, 1, 2).float() / 255)
     torch.testing.assert_close(stored["test.logits"], logits, rtol=1e-4, atol=1e-4)
-    unlearn = ["unlearn", "--run", str(run), "--forget", "random:10%", "--quiet"]
-    mask = ["--update-mask.file", str(tmp_path / "with_0.5.pt")]
-    assert main([*unlearn, "finetune", "--epochs", "1", "--batch-size", "16", *mask]) == 0
-    tuned = RunDirectory(Path(capsys.readouterr().out.strip()))
+    tuning = ["finetune", "--epochs", 1, "--batch-size", 16, "--update-mask.file", tmp_path / "with_0.5.pt"]
+    tuned = RunDirectory(terminal.folder("unlearn", "--run", run, "--forget", "random:10%", *tuning))
     moving = masks.load(tuned.path / "mask.safetensors")
     before, after = RunDirectory(run).weights(), tuned.weights()
     assert all(torch.equal(after[name][~part], before[name][~part]) for name, part in moving.items())
@@ -244,23 +230,19 @@ def test_an_original_checkpoint_goes_through_every_command(
     (tmp_path / "with_0.5.pt").write_bytes(b"another")
     again = open_config(tuned)
     with pytest.raises(RequestError, match="its bytes have changed"):
-        execute.run(dataclasses.replace(again, seed=5), Store(run.parent), Session())  # type: ignore[type-var]
-    assert main([*arguments[:1], str(tmp_path / "nothing.pt"), *arguments[2:], "--quiet"]) == 2
-    assert "cannot be read" in capsys.readouterr().err
+        execute.run(dataclasses.replace(again, seed=5), Store(run.parent), Session())
+    assert "cannot be read" in terminal.refused("import", tmp_path / "nothing.pt", *options)
     with pytest.raises(RequestError, match="import its checkpoint again"):
-        execute.run(dataclasses.replace(again.original, seed=9), Store(run.parent), Session())  # type: ignore[union-attr]
+        execute.run(dataclasses.replace(again.original, seed=9), Store(run.parent), Session())
 
 
-def test_a_hostile_checkpoint_executes_nothing(
-    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hostile_checkpoint_executes_nothing(tmp_path: Path, pictures: Path, terminal: Terminal) -> None:
     victim = tmp_path / "executed"
     hostile = layouts.Hostile(os.system, f"touch {victim}")
     torch.save({"state_dict": hostile}, tmp_path / "a.pth.tar")
-    arguments = ["import", str(tmp_path / "a.pth.tar"), "--data", f"npz:{pictures}", "--model", "resnet18"]
-    assert main([*arguments, "--quiet"]) == 2
+    options = ["--data", f"npz:{pictures}", "--model", "resnet18"]
+    assert "executed" in terminal.refused("import", tmp_path / "a.pth.tar", *options)
     assert not victim.exists()
-    assert "executed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["patch:size=2,margin=0,value=1.0,share=15%", "blend:alpha=0.5,share=15%"])
@@ -273,7 +255,7 @@ def test_a_backdoor_is_learned_and_retraining_without_it_removes_it(text: str, t
     for method in ("original", "retrain:epochs=20"):
         wanted = forgetting(method, original=trained, forget=parse("forget_sets", "poisoned"))
         record = execute.run(EvaluateConfig(wanted), store, session).record()
-        rates.append(record["metrics"]["attack_success_rate"])  # type: ignore[index]
+        rates.append(record["metrics"]["attack_success_rate"])
     before, after = rates
     stored = execute.run(trained, store, session).tensors("predictions")
     shown = torch.isin(stored["test.ids"], stored["triggered.ids"])
@@ -290,25 +272,21 @@ def test_gaussian_poisons_show_until_they_are_retrained_away(tmp_path: Path) -> 
     means = []
     for method in ("original", "retrain:epochs=40"):
         run = EvaluateConfig(forgetting(method, original=trained, forget=parse("forget_sets", "poisoned")))
-        means.append(execute.run(run, store, session).record()["metrics"]["gaussian_poison.mean"])  # type: ignore[index]
+        means.append(execute.run(run, store, session).record()["metrics"]["gaussian_poison.mean"])
     assert means[0] > means[1] + 0.3
     assert abs(means[1]) < 4 / 189**0.5, "without memory the mean of 189 scores is normal around 0"
 
 
-def test_poisons_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train = ["train", "--model", "mlp:hidden=(16,)", *QUICK]
-    assert main([*train, "--poison", "patch:size=2,share=10%", "--runs", str(tmp_path)]) == 0
-    run = capsys.readouterr().out.strip()
-    assert main(["unlearn", "--run", run, "--forget", "poisoned", "--quiet", "finetune", "--epochs", "1"]) == 0
-    tuned = capsys.readouterr().out.strip()
-    assert main(["evaluate", "--run", tuned, "--quiet"]) == 0
-    assert "attack_success_rate" in capsys.readouterr().out
-    assert len(RunDirectory(Path(tuned)).tensors("predictions")["forgotten.ids"]) == 27
-    assert main([*train, "--runs", str(tmp_path)]) == 0
-    clean = capsys.readouterr().out.strip()
-    assert main(["unlearn", "--run", clean, "--forget", "poisoned", "--quiet", "finetune"]) == 2
-    assert "expunge train --poison" in capsys.readouterr().err
-    assert main([*train, "--poison", "patch:size=99", "--runs", str(tmp_path)]) == 2
+def test_poisons_from_the_command_line(tmp_path: Path, terminal: Terminal) -> None:
+    train = ["train", "--model", "mlp:hidden=(16,)", *QUICK, "--runs", tmp_path]
+    forget = ["--forget", "poisoned", "finetune", "--epochs", 1]
+    run = terminal.folder(*train, "--poison", "patch:size=2,share=10%")
+    tuned = terminal.folder("unlearn", "--run", run, *forget)
+    assert "attack_success_rate" in terminal("evaluate", "--run", tuned, "--quiet")
+    assert len(RunDirectory(tuned).tensors("predictions")["forgotten.ids"]) == 27
+    clean = terminal.folder(*train)
+    assert "expunge train --poison" in terminal.refused("unlearn", "--run", clean, *forget)
+    assert "patch" in terminal.refused(*train, "--poison", "patch:size=99")
 
 
 def test_synflow_prunes_at_the_weights_that_are_gone_back_to(tmp_path: Path) -> None:
@@ -320,9 +298,6 @@ def test_synflow_prunes_at_the_weights_that_are_gone_back_to(tmp_path: Path) -> 
     by_itself = prune.pruned(untrained, "synflow:rate=0.6,iterations=5")
     expected = execute.run(by_itself, store, session).sparsity()
     kept = found.sparsity()
-    assert kept is not None
-    assert expected is not None
-    assert all(torch.equal(kept[name], expected[name]) for name in expected)
+    assert problems.same(kept, expected)
     trained = execute.run(pruned("synflow:rate=0.6,iterations=5"), store, session).sparsity()
-    assert trained is not None
     assert any(not torch.equal(kept[name], trained[name]) for name in trained)

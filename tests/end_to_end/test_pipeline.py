@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -14,13 +13,12 @@ import pytest
 import torch
 
 from expunge.bench import local
-from expunge.bench.grid import Comparison, entries
+from expunge.bench.grid import entries
 from expunge.core import config, masks, registry
 from expunge.core.errors import RequestError, RunError
 from expunge.data import split_data
 from expunge.data.forget_sets.class_ import ClassForget
 from expunge.data.forget_sets.random import RandomForget
-from expunge.data.split_data import DataConfig
 from expunge.methods import _attacker
 from expunge.runs._data import load_data
 from expunge.runs._model import load_model
@@ -35,25 +33,9 @@ from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.unlearning import presets
-
-
-def original(**changes: object) -> TrainConfig:
-    data = DataConfig(config.parse("data", "digits"), limit=300, test_limit=120)
-    wanted = TrainConfig(data, config.parse("models", "mlp:hidden=(32,)"), Training(epochs=5, rule=Rule(lr=0.1)))
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
-
-
-def forgetting(text: str = "finetune:epochs=2", **changes: object) -> UnlearnConfig:
-    wanted = UnlearnConfig(original(), RandomForget(share=0.1), presets.named(text))
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
-
-
-def comparison(**changes: object) -> Comparison:
-    first = original()
-    wanted = Comparison(
-        "test", first.data, first.model, first.training, "random:10%", ("finetune:epochs=1", "scrub:epochs=1")
-    )
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+from tests import problems
+from tests.command_line import beside, write_method
+from tests.runs import comparison, digits, forgetting, original
 
 
 def forget_of(wanted: UnlearnConfig) -> torch.Tensor:
@@ -66,7 +48,7 @@ def numbers(store: Store) -> dict[str, dict[str, float]]:
     found = {}
     for run in store.all():
         if run.id.startswith("evaluate-"):
-            metrics: dict[str, float] = run.record()["metrics"]  # type: ignore[assignment]
+            metrics: dict[str, float] = run.record()["metrics"]
             found[run.id] = {key: value for key, value in metrics.items() if not key.startswith("run_time")}
     return found
 
@@ -81,8 +63,8 @@ def test_a_run_holds_everything_and_is_made_once(tmp_path: Path) -> None:
     assert record["label"] == "finetune"
     assert {"unlearning_accuracy", "average_gap", "membership_svc.confidence", "run_time.unlearn"} <= set(
         record["metrics"]
-    )  # type: ignore[call-overload]
-    subject = store.directory(record["parents"]["subject"])  # type: ignore[index]
+    )
+    subject = store.directory(record["parents"]["subject"])
     assert {path.name for path in subject.path.iterdir()} == {
         "config.json",
         "history.jsonl",
@@ -90,7 +72,7 @@ def test_a_run_holds_everything_and_is_made_once(tmp_path: Path) -> None:
         "predictions.safetensors",
         "run.json",
     }
-    assert {"torch", "expunge", "python"} <= set(subject.record()["versions"])  # type: ignore[call-overload]
+    assert {"torch", "expunge", "python"} <= set(subject.record()["versions"])
     history = [json.loads(line) for line in (subject.path / "history.jsonl").read_text().splitlines()]
     assert all(math.isfinite(entry["loss"]["retain"]) for entry in history)
     assert steps
@@ -167,7 +149,7 @@ def test_a_damaged_or_foreign_model_file_is_named(tmp_path: Path) -> None:
 
 def test_a_comparison_shares_models_and_shows_failures(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    wanted = comparison(methods=("finetune:epochs=1", "gradient_ascent:lr=1e30,epochs=60"), seeds=1)
+    wanted = comparison("finetune:epochs=1", "gradient_ascent:lr=1e30,epochs=60")
     board = local.bench(wanted, store, jobs=2)
     manifest = json.loads((tmp_path / "bench.json").read_text())
     status = {entry["label"]: entry["status"] for entry in manifest["entries"]}
@@ -187,7 +169,7 @@ import sys
 from pathlib import Path
 from expunge.store.directory import Store
 from expunge.bench import local
-from tests.end_to_end.test_pipeline import comparison
+from tests.runs import comparison
 if __name__ == "__main__":
     local.bench(comparison(), Store(Path(sys.argv[1])), jobs=2)
 """
@@ -199,10 +181,8 @@ def test_a_killed_comparison_goes_on_to_the_same_numbers(tmp_path: Path) -> None
     local.bench(comparison(), whole, jobs=2)
     script, broken = tmp_path / "killed.py", tmp_path / "broken"
     script.write_text(KILLED)
-    here = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}"}
     for patience in (3, 4, 5):
-        process = subprocess.Popen([sys.executable, script, broken], env=environment, cwd=here)
+        process = subprocess.Popen([sys.executable, script, broken], env=beside())
         before = len(list(broken.glob("*/run.json")))
         deadline = time.monotonic() + 60
         while len(list(broken.glob("*/run.json"))) < before + patience - 2 and time.monotonic() < deadline:
@@ -220,75 +200,14 @@ def test_a_killed_comparison_goes_on_to_the_same_numbers(tmp_path: Path) -> None
     assert not list(broken.glob(".draft-*"))
 
 
-def test_a_lost_process_fails_its_run_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "plug"
-    write_plugin(package, "suicidal", "import os; os._exit(9)")
-    monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+def test_a_lost_process_fails_its_run_and_no_other(tmp_path: Path) -> None:
+    environment = write_method(tmp_path / "plug", "suicidal", "import os; os._exit(9)")
     script = tmp_path / "go.py"
-    script.write_text(KILLED.replace("comparison()", "comparison(methods=('finetune:epochs=1', 'suicidal'))"))
-    here = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{os.environ['PYTHONPATH']}"}
-    subprocess.run([sys.executable, script, tmp_path / "runs"], env=environment, cwd=here, check=True)
+    script.write_text(KILLED.replace("comparison()", "comparison('finetune:epochs=1', 'suicidal')"))
+    subprocess.run([sys.executable, script, tmp_path / "runs"], env=environment, check=True)
     manifest = json.loads((tmp_path / "runs" / "bench.json").read_text())
     status = {entry["label"]: entry["status"] for entry in manifest["entries"]}
     assert status == {"retrain": "finished", "original": "finished", "finetune": "finished", "suicidal": "failed"}
-
-
-def write_plugin(folder: Path, name: str, body: str) -> None:
-    """A package beside expunge that adds one method through an entry point."""
-    write_package(folder, name, "methods", PLUGIN.format(body=body))
-
-
-def write_package(folder: Path, name: str, kind: str, text: str) -> None:
-    """A package beside expunge that adds one plug-in of some kind through an entry point."""
-    folder.mkdir()
-    (folder / f"{name}.py").write_text(text)
-    information = folder / f"{name}-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(f"[expunge.{kind}]\n{name} = {name}\n")
-
-
-PLUGIN = '''"""A method that somebody else wrote."""
-
-from dataclasses import dataclass
-
-from torch import nn
-
-from expunge.training.fit import check_schedule
-from expunge.training.context import Context
-from expunge.data.unlearning_data import UnlearningData
-from expunge.training.losses import cross_entropy
-from expunge.core.registry import method
-from expunge.training.rules import PerRole, Rule
-
-
-@dataclass(frozen=True)
-class MineConfig:
-    """Its options."""
-
-    epochs: int = 1
-    """Passes over the forget set."""
-    batch_size: int = 64
-    """Examples per step."""
-    rule: Rule | PerRole = Rule(lr=1e-3)
-    """The update rule."""
-
-    def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
-
-
-@method(reference="unpublished", aliases=("MINE",), roles=("forget",))
-def unlearn(model: nn.Module, data: UnlearningData, config: MineConfig, context: Context) -> nn.Module:
-    """Descend on the negated loss of the forget set."""
-    {body}
-    model.train()
-    step = context.stepper(model, config.rule, config.epochs * data.forget.steps(config.batch_size))
-    for _ in range(config.epochs):
-        for batch in data.forget.batches(config.batch_size, context.generator):
-            step(forget=lambda b=batch: -cross_entropy(model(b.inputs), b.labels))
-    return model
-'''
 
 
 @pytest.mark.parametrize(
@@ -329,10 +248,10 @@ def test_a_class_that_retraining_never_saw_is_never_predicted(tmp_path: Path) ->
     nothing = dataclasses.replace(without, unlearning=presets.named("original"))
     found = [execute.run(EvaluateConfig(each), store, session).record()["metrics"] for each in (without, nothing)]
     retrained, kept = found
-    assert retrained["unlearning_accuracy"] == 100.0  # type: ignore[index]
-    assert retrained["membership_svc.confidence"] > 95  # type: ignore[index]
-    assert retrained["test_accuracy"] > 80  # type: ignore[index]
-    assert kept["unlearning_accuracy"] < 5  # type: ignore[index]
+    assert retrained["unlearning_accuracy"] == 100.0
+    assert retrained["membership_svc.confidence"] > 95
+    assert retrained["test_accuracy"] > 80
+    assert kept["unlearning_accuracy"] < 5
 
 
 def test_entries_pair_every_method_with_the_retrained_model_of_its_seed() -> None:
@@ -341,7 +260,6 @@ def test_entries_pair_every_method_with_the_retrained_model_of_its_seed() -> Non
         (label, seed) for seed in (0, 1) for label in ("retrain", "original", "finetune", "scrub")
     ]
     for cell in cells:
-        assert cell.run.reference is not None
         assert cell.run.reference.forget_seed == cell.run.subject.forget_seed == cell.seed
         assert cell.run.reference.original == cell.run.subject.original
 
@@ -423,28 +341,25 @@ def test_an_evaluation_needs_neither_images_nor_models(tmp_path: Path, monkeypat
     monkeypatch.setattr(split_data, "load", lambda _: pytest.fail("the images were read"))
     monkeypatch.setattr("expunge.runs._model.build", lambda *_: pytest.fail("a model was built"))
     record = execute.run(EvaluateConfig(wanted), store, Session()).record()
-    assert record["metrics"]["weight_distance.to_original"] > 0  # type: ignore[index]
+    assert record["metrics"]["weight_distance.to_original"] > 0
 
 
 def test_shadow_models_are_shared_runs_and_attack_the_model(tmp_path: Path) -> None:
     """Trained on few images for long, a model that was retrained shows which of them it has seen."""
     store, session = Store(tmp_path), Session()
-    first = original(
-        data=DataConfig(config.parse("data", "digits"), limit=100, test_limit=20),
-        training=Training(40, 64, Rule(lr=0.2)),
-    )
+    first = original(data=digits(100, 20), training=Training(40, 64, Rule(lr=0.2)))
     retrained = UnlearnConfig(first, RandomForget(share=0.3), retraining(first.training))
     wanted = EvaluateConfig(retrained, shadows=shadow_models(first, 8))
     found = execute.run(wanted, store, session).record()
-    assert 0.5 < found["metrics"]["lira.auc"] <= 1  # type: ignore[index]
-    assert {f"shadows.{number}" for number in range(8)} < set(found["parents"])  # type: ignore[call-overload]
+    assert 0.5 < found["metrics"]["lira.auc"] <= 1
+    assert {f"shadows.{number}" for number in range(8)} < set(found["parents"])
     before = {run.id for run in store.all()}
     others = EvaluateConfig(
         forgetting("finetune:epochs=1", original=first), retrained_of(first), shadows=shadow_models(first, 8)
     )
     compared = execute.run(others, store, session).record()
     assert len({run.id for run in store.all()} - before) == 3, "retraining, fine-tuning and their evaluation"
-    assert math.isfinite(compared["metrics"]["change_correlation.forget_pearson"])  # type: ignore[index]
+    assert math.isfinite(compared["metrics"]["change_correlation.forget_pearson"])
 
 
 def retrained_of(first: TrainConfig) -> UnlearnConfig:
@@ -456,7 +371,6 @@ def test_what_shadow_models_have_seen_is_what_they_were_trained_on(tmp_path: Pat
     store, wanted = Store(tmp_path), EvaluateConfig(forgetting("original"), shadows=shadow_models(original(), 4))
     execute.run(wanted, store, Session())
     found = shadows_of([store.directory(run_id(shadow)) for shadow in wanted.shadows], Session())
-    assert found is not None
     data = split_data.load(wanted.subject.original.data)
     assert torch.equal(found.ids, torch.cat([data.train.ids, data.validation.ids]))
     for row, shadow in enumerate(wanted.shadows):
@@ -474,7 +388,7 @@ def test_shadow_models_of_a_recorded_training_follow_it() -> None:
     for first in (original(), recorded):
         shadow = shadow_models(first, 4)[0]
         assert shadow.unlearning == retraining(first.training)
-        assert shadow.unlearning.method.recorded == first.training.record  # type: ignore[attr-defined]
+        assert shadow.unlearning.method.recorded == first.training.record
 
 
 def test_shadow_models_do_not_depend_on_what_is_forgotten() -> None:
@@ -498,7 +412,7 @@ def test_a_comparison_gives_its_shadow_models_to_every_evaluation() -> None:
 
 def test_an_evaluation_names_its_metrics() -> None:
     data = config.to_data(EvaluateConfig(forgetting()))
-    named = [metric["name"] for metric in data["metrics"]]  # type: ignore[attr-defined]
+    named = [metric["name"] for metric in data["metrics"]]
     assert named == list(registry.plugins("metrics"))
 
 
@@ -524,14 +438,14 @@ def test_peak_memory_is_that_of_the_run() -> None:
     with_it, without = before.record(), PeakMemory(torch.device("cpu")).record()
     if with_it["peak_memory_since"] == "process":
         pytest.skip("this system cannot start the count anew")
-    assert with_it["peak_memory_bytes"] - without["peak_memory_bytes"] > 100_000_000  # type: ignore[operator]
+    assert with_it["peak_memory_bytes"] - without["peak_memory_bytes"] > 100_000_000
 
 
 def test_a_stage_is_made_once_for_all_forget_sets(tmp_path: Path) -> None:
     store, session = Store(tmp_path), Session()
     text = "adversarial:epochs=1,pretrain_steps=2"
     runs = [execute.run(forgetting(text, forget_seed=seed), store, session) for seed in (0, 1)]
-    names = {run.record()["parents"]["attacker"] for run in runs}  # type: ignore[index]
+    names = {run.record()["parents"]["attacker"] for run in runs}
     assert len(names) == 1
     stage = store.directory(names.pop())
     assert stage.record()["kind"] == "stage"
@@ -541,4 +455,4 @@ def test_a_stage_is_made_once_for_all_forget_sets(tmp_path: Path) -> None:
     assert set(runs[1].seconds()) == {"precompute", "unlearn"}
     alone = execute.run(forgetting(text, forget_seed=1), Store(tmp_path / "alone"), session)
     first, second = alone.tensors("model"), runs[1].tensors("model")
-    assert all(torch.equal(first[key], second[key]) for key in first), "found or made, the stage gives the same model"
+    assert problems.same(first, second), "found or made, the stage gives the same model"

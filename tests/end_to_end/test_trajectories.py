@@ -20,8 +20,6 @@ from expunge.core import config
 from expunge.core.errors import RequestError, RunError
 from expunge.core.weights import trainable
 from expunge.data.forget_sets.ids import ListedForget
-from expunge.data.forget_sets.random import RandomForget
-from expunge.data.split_data import DataConfig
 from expunge.runs import prune
 from expunge.runs._data import load_data
 from expunge.runs._model import load_model
@@ -38,21 +36,21 @@ from expunge.training.rules import Rule
 from expunge.trajectory import tangents
 from expunge.trajectory.store import open_store
 from expunge.unlearning import presets
+from tests import runs
+from tests.command_line import EXPUNGE, Terminal
+from tests.runs import digits, trained
 
 RULE = Rule(lr=0.05, momentum=0.0, weight_decay=0.05, clip=5.0)
-SMALL = ["--limit", "60", "--test-limit", "40", "--model", "logistic"]
+SMALL = ["--limit", 60, "--test-limit", 40, "--model", "logistic"]
 
 
 def recorded(**changes: object) -> TrainConfig:
-    data = DataConfig(config.parse("data", "digits"), limit=60, test_limit=40)
     plan = Training(2, 16, RULE, record=True)
-    wanted = TrainConfig(data, config.parse("models", "logistic"), plan)
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(trained("logistic", plan, data=digits(60, 40)), **changes)
 
 
 def forgetting(text: str, **changes: object) -> UnlearnConfig:
-    wanted = UnlearnConfig(recorded(), RandomForget(share=0.1), presets.named(text))
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+    return runs.forgetting(text, **{"original": recorded()} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +87,7 @@ def test_it_comes_near_the_model_retrained_on_the_same_batches(store: Store) -> 
     assert shares[1] < 0.5
     assert shares[1] < shares[2]
     notes = store.directory(run_id(forgetting("hessian_free"))).record()["notes"]
-    assert notes["trajectory"]["steps"] == 8  # type: ignore[index]
+    assert notes["trajectory"]["steps"] == 8
 
 
 def test_deleting_from_stored_vectors_is_the_additive_tangent(store: Store) -> None:
@@ -122,8 +120,6 @@ def test_a_fixed_order_is_another_training(store: Store) -> None:
     fixed = recorded(training=dataclasses.replace(recorded().training, fixed_order=True))
     assert run_id(fixed) != run_id(recorded())
     first, second = (load_trajectory(each, execute.run(each, store, Session())) for each in (recorded(), fixed))
-    assert first is not None
-    assert second is not None
     assert torch.equal(first.plan.batches[:4], second.plan.batches[:4])
     assert torch.equal(second.plan.batches[4:], second.plan.batches[:4])
     assert not torch.equal(first.plan.batches[4:], first.plan.batches[:4])
@@ -176,69 +172,48 @@ def test_scores_of_single_images_are_the_change_of_their_outputs(of: str, store:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("commands")
-    given = ["--record", "--epochs", "2", "--batch-size", "16", "--momentum", "0", "--runs", str(folder), "--quiet"]
-    assert main(["train", *SMALL, *given]) == 0
+    options = ["--record", "--epochs", 2, "--batch-size", 16, "--momentum", 0, "--runs", folder, "--quiet"]
+    assert main([str(each) for each in ["train", *SMALL, *options]]) == 0
     return next(folder.glob("train-*"))
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    assert main([str(each) for each in arguments]) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What a request that cannot be done is answered with."""
-    try:
-        status = main([str(each) for each in arguments])
-    except SystemExit as ended:  # of the parser
-        status = ended.code
-    captured = capsys.readouterr()
-    assert status == 2, captured.err
-    assert "Traceback" not in captured.err
-    return " ".join(captured.err.replace("│", " ").split())
-
-
-def test_precompute_delete_and_score_from_the_command_line(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["precompute", "--run", str(run), "--dtype", "bfloat16"]) == 0
-    captured = capsys.readouterr()
-    kept = Path(captured.out.strip())
-    error = " ".join(captured.err.split())
+def test_precompute_delete_and_score_from_the_command_line(run: Path, tmp_path: Path, terminal: Terminal) -> None:
+    kept = Path(terminal("precompute", "--run", run, "--dtype", "bfloat16"))
+    error = " ".join(terminal.error.split())
     assert "60 vectors of 650 numbers, 0.1 MB: about" in error
     assert f"hessian-free --variant additive --vectors {kept.name}" in error
     assert (kept / "vectors.bin").stat().st_size == 60 * 650 * 2
-    assert main(["precompute", "--run", str(run), "--dtype", "bfloat16", "--quiet"]) == 0
-    assert "of work left" not in capsys.readouterr().err, "it is there"
-    options = ["--forget", "random:5", "--quiet", "hessian-free", "--variant", "additive", "--vectors", kept.name]
-    deleted = Path(said(capsys, "unlearn", "--run", run, *options).strip())
+    assert terminal.folder("precompute", "--run", run, "--dtype", "bfloat16") == kept
+    assert "of work left" not in terminal.error, "it is there"
+    deleting = ["--forget", "random:5", "hessian-free", "--variant", "additive", "--vectors", kept.name]
+    deleted = terminal.folder("unlearn", "--run", run, *deleting)
     assert json.loads((deleted / "run.json").read_text())["status"] == "finished"
     table = tmp_path / "scores.csv"
-    out = said(capsys, "score", "--run", run, "trajectory-influence", "--csv", table, "--top", "2", "--quiet")
+    out = terminal("score", "--run", run, "trajectory-influence", "--csv", table, "--top", 2, "--quiet")
     assert "loss, highest" in out
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [set(row) for row in rows] == [{"id", "label", "loss"}] * 60
-    found = json.loads(said(capsys, "score", "--run", run, "trajectory-influence", "--json"))
+    found = terminal.json("score", "--run", run, "trajectory-influence")
     assert found["status"] == "finished"
 
 
-def test_groups_from_a_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_groups_from_a_file(run: Path, tmp_path: Path, terminal: Terminal) -> None:
     data = RunDirectory(run).tensors("trajectory")["plan.ids"].tolist()
     path = tmp_path / "people.csv"
     path.write_text(
         "\n".join(["id,person", *(f"{example},{'anna' if at % 2 else 'bert'}" for at, example in enumerate(data[:6]))])
     )
-    kept = Path(said(capsys, "precompute", "--run", run, "--groups", path, "--quiet").strip())
+    kept = terminal.folder("precompute", "--run", run, "--groups", path)
     assert open_store(kept).layout.count == 2
     ids = tmp_path / "ids.txt"
     unlearn = ["unlearn", "--run", run, "--quiet", "--forget", f"ids:{ids}", "hessian-free", "--variant", "additive"]
     ids.write_text("\n".join(map(str, data[1:6:2])))
-    said(capsys, *unlearn, "--vectors", kept.name)
+    terminal(*unlearn, "--vectors", kept.name)
     ids.write_text("\n".join(map(str, data[1:4:2])))
-    assert "delete groups as a whole" in refused(capsys, *unlearn, "--vectors", kept.name)
+    assert "delete groups as a whole" in terminal.refused(*unlearn, "--vectors", kept.name)
     ids.write_text(str(data[7]))
-    assert f"no vector of example {data[7]}" in refused(capsys, *unlearn, "--vectors", kept.name)
+    assert f"no vector of example {data[7]}" in terminal.refused(*unlearn, "--vectors", kept.name)
 
 
 @pytest.mark.parametrize(
@@ -253,13 +228,11 @@ def test_groups_from_a_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
         ("100000,anna\n", "were not trained on, 100000 among them"),
     ],
 )
-def test_groups_that_are_wrong(
-    text: str, message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_groups_that_are_wrong(text: str, message: str, run: Path, tmp_path: Path, terminal: Terminal) -> None:
     path = tmp_path / "groups.csv"
     path.write_text(text)
-    assert message in refused(capsys, "precompute", "--run", run, "--groups", path)
-    assert "cannot be read" in refused(capsys, "precompute", "--run", run, "--groups", tmp_path / "none.csv")
+    assert message in terminal.refused("precompute", "--run", run, "--groups", path)
+    assert "cannot be read" in terminal.refused("precompute", "--run", run, "--groups", tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize(
@@ -272,20 +245,18 @@ def test_groups_that_are_wrong(
         (["--fixed-order"], "add record"),
     ],
 )
-def test_what_cannot_be_recorded(
-    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert message in refused(capsys, "train", *SMALL, *options, "--runs", tmp_path)
+def test_what_cannot_be_recorded(options: list[str], message: str, tmp_path: Path, terminal: Terminal) -> None:
+    assert message in terminal.refused("train", *SMALL, *options, "--runs", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_was_not_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain = Path(said(capsys, "train", *SMALL, "--epochs", "1", "--runs", tmp_path, "--quiet").strip())
+def test_a_model_that_was_not_recorded(tmp_path: Path, terminal: Terminal) -> None:
+    plain = terminal.folder("train", *SMALL, "--epochs", 1, "--runs", tmp_path)
     unlearn = ["unlearn", "--run", plain, "--forget", "random:5", "--quiet"]
-    assert "train --record" in refused(capsys, *unlearn, "hessian-free")
-    assert "train --record" in refused(capsys, *unlearn, "retrain", "--recorded")
-    assert "train --record" in refused(capsys, "precompute", "--run", plain)
-    assert "train --record" in refused(capsys, "score", "--run", plain, "trajectory-influence")
+    assert "train --record" in terminal.refused(*unlearn, "hessian-free")
+    assert "train --record" in terminal.refused(*unlearn, "retrain", "--recorded")
+    assert "train --record" in terminal.refused("precompute", "--run", plain)
+    assert "train --record" in terminal.refused("score", "--run", plain, "trajectory-influence")
 
 
 @pytest.mark.parametrize(
@@ -304,11 +275,9 @@ def test_a_model_that_was_not_recorded(tmp_path: Path, capsys: pytest.CaptureFix
         ),
     ],
 )
-def test_requests_that_are_wrong(
-    arguments: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_requests_that_are_wrong(arguments: list[str], message: str, run: Path, terminal: Terminal) -> None:
     command, *rest = arguments
-    assert message in refused(capsys, command, "--run", run, *rest)
+    assert message in terminal.refused(command, "--run", run, *rest)
 
 
 # What does not fit together.
@@ -316,7 +285,7 @@ def test_requests_that_are_wrong(
 
 def from_vectors(vectors: object, more: str = "", **changes: object) -> UnlearnConfig:
     unlearning = presets.named(f"hessian_free:variant=additive,{more}", {"vectors": vectors})
-    return dataclasses.replace(forgetting("original"), unlearning=unlearning, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(forgetting("original"), unlearning=unlearning, **changes)
 
 
 def test_vectors_of_another_run_or_another_recursion(store: Store) -> None:
@@ -436,13 +405,13 @@ def test_a_tangent_that_diverges_is_kept_as_failed(tmp_path: Path) -> None:
         assert store.directory(run_id(each)).record()["status"] == "failed"
 
 
-def test_a_pruned_model_has_no_recorded_training(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pruned_model_has_no_recorded_training(store: Store, terminal: Terminal) -> None:
     pruned = prune.pruned(recorded(), "magnitude:rate=0.5,linear=true")
     for text in ("hessian_free", "retrain:recorded=true"):
         with pytest.raises(RequestError, match="recorded training of the model"):
             execute.run(forgetting(text, original=pruned), store, Session())
     run = execute.run(pruned, store, Session())
-    assert "needs one of `expunge train`" in refused(capsys, "precompute", "--run", run.path)
+    assert "needs one of `expunge train`" in terminal.refused("precompute", "--run", run.path)
     with pytest.raises(RequestError, match="prune it without rewind"):
         execute.run(prune.pruned(recorded(), "magnitude:rate=0.5,linear=true,rewind=1"), store, Session())
 
@@ -459,7 +428,7 @@ def test_a_precomputation_that_was_interrupted_is_continued(store: Store, tmp_pa
     def kill(name: str, progress: object) -> None:
         if len(seen) == 11:
             raise KeyboardInterrupt
-        seen.append(progress.step)  # type: ignore[attr-defined]
+        seen.append(progress.step)
 
     with pytest.raises(KeyboardInterrupt):
         execute.run(wanted, broken, Session(memory=1e-4, on_step=kill))
@@ -468,7 +437,6 @@ def test_a_precomputation_that_was_interrupted_is_continued(store: Store, tmp_pa
     assert left.done == {0}
     (partial / ".vectors.json.1").write_text("{")  # of a process that was killed while it wrote
     expected = estimate(wanted, original(broken), broken, Session())
-    assert expected is not None
     assert expected.rows == 60
     run = execute.run(wanted, broken, Session())
     assert (run.path / "vectors.bin").read_bytes() == (whole.path / "vectors.bin").read_bytes()
@@ -477,12 +445,9 @@ def test_a_precomputation_that_was_interrupted_is_continued(store: Store, tmp_pa
     assert estimate(wanted, original(broken), broken, Session()) is None
 
 
-MAIN = "import sys; from expunge.cli import main; sys.exit(main())"
-
-
 @pytest.mark.slow
 def test_a_precomputation_that_was_killed_is_continued(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", MAIN, "precompute", "--quiet", "--json", "--memory", "1e-4", "--run"]
+    command = [*EXPUNGE, "precompute", "--quiet", "--json", "--memory", "1e-4", "--run"]
     whole, broken = Store(tmp_path / "whole"), Store(tmp_path / "broken")
     plan = dataclasses.replace(recorded().training, epochs=60)
     wanted = recorded(training=plan)

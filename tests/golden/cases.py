@@ -8,7 +8,7 @@ same cases runs unchanged.
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from expunge.data.image_set import ImageSet, make
+from expunge.core.masks import Mask
+from expunge.data.image_set import make
+from expunge.data.unlearning_data import UnlearningData
+from expunge.training.context import Context
+from expunge.training.rules import Rule
+from tests.problems import InOrder, in_order
 
+Method = Callable[[nn.Module, UnlearningData, Any, Context], nn.Module]
 HERE = Path(__file__).parent / "data"
 
 
@@ -46,6 +52,19 @@ class Case:
     def prefixed(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin so, without the prefix."""
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+    def mask(self, prefix: str = "mask.") -> Mask:
+        """The mask whose tensors' names begin so."""
+        return Mask({name: tensor.bool() for name, tensor in self.prefixed(prefix).items()})
+
+    def only(self, *names: str) -> "Case":
+        """The same with nothing but these tensors."""
+        return replace(self, tensors={name: self.tensors[name] for name in names})
+
+    def check(self, got: Tensor, expected: Tensor | str) -> None:
+        """A tensor equals that of the case, or another, within the stated tolerance."""
+        wanted = self.tensors[expected] if isinstance(expected, str) else expected
+        torch.testing.assert_close(got.detach().to(wanted.dtype), wanted, rtol=self.rtol, atol=self.atol)
 
 
 @cache
@@ -78,10 +97,52 @@ def tiny_model() -> nn.Module:
     return model
 
 
-def tiny_split(name: str) -> ImageSet:
-    """``forget``, ``retain``, ``validation`` or ``test`` of the case ``tiny``."""
+def tiny_split(name: str) -> InOrder:
+    """``forget``, ``retain``, ``validation`` or ``test`` of the case ``tiny``, in batches that are never shuffled."""
     case = load("tiny")
-    return make(case.tensors[f"{name}.images"], case.tensors[f"{name}.labels"])
+    return in_order(make(case.tensors[f"{name}.images"], case.tensors[f"{name}.labels"]))
+
+
+def tiny_data() -> UnlearningData:
+    """The splits of the case ``tiny`` that a method sees."""
+    classes = len(load("tiny").tensors["model.8.bias"])
+    return UnlearningData(tiny_split("forget"), tiny_split("retain"), tiny_split("validation"), classes)
+
+
+def trajectory_network(case: Case, weights: Tensor) -> nn.Module:
+    """The network that a case of a trajectory describes in words, with these weights, in float64."""
+    side, classes = case.tensors["images"].shape[-1], int(case.tensors["labels"].max()) + 1
+    model: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(side * side, classes))
+    if case.name == "trajectory_cnn":
+        first, second = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        model = nn.Sequential(first, nn.Softplus(), second, nn.Softplus(), nn.Flatten(), nn.Linear(64, classes))
+    copied = weights.double().clone()  # the weights become views of it
+    nn.utils.vector_to_parameters(copied, model.double().parameters())
+    return model
+
+
+def kept(case: Case) -> Tensor:
+    """Which examples of a trajectory are not forgotten."""
+    found = torch.ones(len(case.tensors["labels"]), dtype=torch.bool)
+    found[case.tensors["forget"].long()] = False
+    return found
+
+
+def context(**more: object) -> Context:
+    """Circumstances in the precision of the original implementations."""
+    return Context(torch.Generator().manual_seed(0), precision="float32", **more)  # type: ignore[arg-type]
+
+
+def rule(case: Case, **more: object) -> Rule:
+    """SGD with the rates of the case."""
+    given = case.hyperparameters
+    assert given.get("optimizer", "SGD") == "SGD"
+    return Rule(lr=given["lr"], momentum=given["momentum"], weight_decay=given["weight_decay"], **more)  # type: ignore[arg-type]
+
+
+def passes(case: Case) -> dict[str, int]:
+    """Epochs and batches of the case, as options of a method."""
+    return {"epochs": case.hyperparameters["epochs"], "batch_size": case.hyperparameters["batch_size"]}
 
 
 def assert_close(case: Case, got: Mapping[str, Tensor], prefix: str) -> None:
@@ -92,6 +153,15 @@ def assert_close(case: Case, got: Mapping[str, Tensor], prefix: str) -> None:
         torch.testing.assert_close(
             got[name].detach().contiguous(), value, rtol=case.rtol, atol=case.atol, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def assert_method_agrees(case: Case, method: Method, config: object, prefix: str = "expected.", **more: object) -> None:
+    """A method leaves the tiny network as the original implementation did."""
+
+    def compute() -> dict[str, Tensor]:
+        return method(tiny_model(), tiny_data(), config, context(**more)).state_dict()
+
+    assert_agrees(case, compute, prefix)
 
 
 def assert_agrees(case: Case, compute: Callable[[], Mapping[str, Tensor]], prefix: str) -> None:

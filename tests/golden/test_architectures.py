@@ -1,16 +1,16 @@
 """Architectures against the original networks, whose weights come from a formula in the case."""
 
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.core import checkpoints, config, registry
+from expunge.core import checkpoints
 from expunge.core.weights import load
 from expunge.data.normalisation import with_normalisation
+from tests import problems
 from tests.golden import cases
 from tests.golden.cases import Case
 
@@ -65,16 +65,14 @@ def network(case: Case, folder: Path) -> nn.Module:
     """Our network with these weights, read as a checkpoint where the architecture has a published layout."""
     options = case.hyperparameters["options"]
     text = MODELS[case.name] + (f":final_pooling={options['final_pooling']}" if "final_pooling" in options else "")
-    wanted = config.parse("models", text)
-    shape = tuple(inputs(case)[""].shape[1:])
-    model = registry.of_config("models", wanted).call(wanted, shape, options["num_classes"])
+    model = problems.architecture(text, tuple(inputs(case)[""].shape[1:]), options["num_classes"])
     given, norm = state(case), case.hyperparameters.get("normalisation")
     if norm is None:
-        names = model.state_dict()  # type: ignore[attr-defined]
+        names = model.state_dict()
         assert [tuple(value.shape) for value in names.values()] == [tuple(value.shape) for value in given.values()]
-        model.load_state_dict(dict(zip(names, given.values(), strict=True)))  # type: ignore[attr-defined]
-        return cast("nn.Module", model).double().eval()
-    whole = with_normalisation(cast("nn.Module", model), (0.0,) * len(norm["mean"]), (1.0,) * len(norm["std"]))
+        model.load_state_dict(dict(zip(names, given.values(), strict=True)))
+        return model.double().eval()
+    whole = with_normalisation(model, (0.0,) * len(norm["mean"]), (1.0,) * len(norm["std"]))
     torch.save({"state_dict": given}, folder / "original.pth.tar")
     translated, _ = checkpoints.translate(checkpoints.read(folder / "original.pth.tar"), whole, case.name)
     load(whole, translated, case.name)
@@ -99,12 +97,6 @@ def logits(model: nn.Module, case: Case, given: Tensor) -> Tensor:
     return functional.log_softmax(found, 1) if probabilities else found
 
 
-def close(case: Case, got: Tensor, name: str) -> None:
-    torch.testing.assert_close(
-        got.detach().to(case.tensors[name].dtype), case.tensors[name], rtol=case.rtol, atol=case.atol
-    )
-
-
 @pytest.fixture(params=MODELS)
 def case(request: pytest.FixtureRequest) -> Case:
     return cases.load(request.param)
@@ -114,15 +106,15 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_outputs_and_gradients_are_those_of_the_original(case: Case, tmp_path: Path) -> None:
     model, given = network(case, tmp_path), inputs(case)
     for ending, images in given.items():
-        close(case, logits(model, case, images), f"logits{ending}")
+        case.check(logits(model, case, images), f"logits{ending}")
     loss = functional.cross_entropy(logits(model, case, given[""]), torch.arange(len(given[""])))
-    close(case, loss[None], "loss")
+    case.check(loss[None], "loss")
     trained = [key for key, _, _, _, kind in case.hyperparameters["state"] if kind in ("weight", "scale", "bias")]
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     norms = torch.stack([gradient.norm() for gradient in gradients])
     assert len(norms) == len(trained)
     expected = case.tensors["gradient_norms"].sort().values  # the order of our weights is our own
-    torch.testing.assert_close(norms.sort().values.to(expected.dtype), expected, rtol=case.rtol, atol=case.atol)
+    case.check(norms.sort().values, expected)
 
 
 @pytest.mark.slow
@@ -133,9 +125,9 @@ def test_batch_statistics_are_those_of_the_original(case: Case, tmp_path: Path) 
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for layer in layers:
         layer.train()
-    close(case, model(given.double()), "logits_batch_statistics")
+    case.check(model(given.double()), "logits_batch_statistics")
     for part in ("running_mean", "running_var"):
         stored = case.prefixed(f"{part}_after.")
         assert len(stored) == 2
         for layer, value in zip((layers[0], layers[-1]), stored.values(), strict=True):
-            torch.testing.assert_close(getattr(layer, part).to(value.dtype), value, rtol=case.rtol, atol=case.atol)
+            case.check(getattr(layer, part), value)

@@ -6,21 +6,11 @@ from torch import Tensor
 
 from expunge.curvature.fisher import empirical_fisher, true_fisher
 from expunge.curvature.network import flat, frozen, mean_gradient, shaped
-from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import fisher_forgetting, influence
-from expunge.training.context import Context
 from tests.golden import cases
-from tests.golden.cases import Case
+from tests.golden.cases import Case, context
 
 MEMORY = 10**7
-
-
-def data(classes: int) -> UnlearningData:
-    return UnlearningData(cases.tiny_split("forget"), cases.tiny_split("retain"), None, classes)
-
-
-def context() -> Context:
-    return Context(torch.Generator().manual_seed(0))
 
 
 def assert_double(case: Case, got: dict[str, Tensor], prefix: str) -> None:
@@ -63,7 +53,7 @@ def test_fisher_forgetting_as_released_moves_the_weights_by_that_variance() -> N
     config = fisher_forgetting.FisherForgettingConfig(
         alpha=given["alpha"], as_released=True, batch_size=given["released_batch_size"]
     )
-    split = data(given["num_classes"])
+    split = cases.tiny_data()
     assert not fisher_forgetting.forgotten_classes(split), "no class is wiped in this case"
     fisher_forgetting.unlearn(model, split, config, context())
     for name, weight in model.named_parameters():
@@ -76,30 +66,19 @@ def test_fisher_forgetting_in_the_form_of_the_paper() -> None:
         assert_double(case, true_fisher(network, cases.tiny_split("retain"), MEMORY), "paper.accumulated.")
 
 
-def close(case: Case, found: Tensor, name: str) -> None:
-    torch.testing.assert_close(found, case.tensors[name], rtol=case.rtol, atol=case.atol)
-
-
-def classes() -> int:
-    return list(cases.tiny_model().parameters())[-1].numel()
-
-
 def test_influence_as_released() -> None:
     case = cases.load("influence")
     assert case.hyperparameters["N0"] == influence.RELEASED_COUNT
-    split = data(classes())
+    split = cases.tiny_data()
     with frozen(cases.tiny_model()) as network:
         v = influence.direction(network, split, 256)
         free = {name: torch.ones_like(each, dtype=torch.bool) for name, each in v.items()}
-        close(case, flat(v), "gradient")
+        case.check(flat(v), "gradient")
         step = influence.released_step(network, split.retain, v, free, 256)
-        close(case, flat(step), "as_released.update")
+        case.check(flat(step), "as_released.update")
 
-    def state() -> dict[str, Tensor]:
-        config = influence.InfluenceConfig(alpha=case.hyperparameters["alpha"], as_released=True)
-        return influence.unlearn(cases.tiny_model(), split, config, context()).state_dict()
-
-    cases.assert_agrees(case, state, "as_released.model.")
+    config = influence.InfluenceConfig(alpha=case.hyperparameters["alpha"], as_released=True)
+    cases.assert_method_agrees(case, influence.unlearn, config, "as_released.model.")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -113,4 +92,4 @@ def test_influence_in_the_form_of_the_paper(dtype: torch.dtype) -> None:
         for damping in case.hyperparameters["dampings"]:
             config = influence.InfluenceConfig(damping=damping)
             found = influence.solve(network, retain, v, free, config, context())
-            close(case, flat(found).double(), f"paper.update.damping_{damping:g}")
+            case.check(flat(found), f"paper.update.damping_{damping:g}")

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from expunge.core.errors import RunError
+from expunge.core.weights import vector
 from expunge.curvature.network import Network, Vector, flat, frozen, shaped
 from expunge.curvature.newton import Loss, NewtonConfig, losses
 from expunge.data.image_set import make
@@ -24,21 +25,12 @@ CASES = ["trajectory_logistic", "trajectory_cnn"]
 
 
 def network(case: Case) -> nn.Module:
-    """The network that the case describes in words, at the end of its trajectory."""
-    side, classes = case.tensors["images"].shape[-1], int(case.tensors["labels"].max()) + 1
-    model: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(side * side, classes))
-    if case.name == "trajectory_cnn":
-        first, second = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)
-        model = nn.Sequential(first, nn.Softplus(), second, nn.Softplus(), nn.Flatten(), nn.Linear(64, classes))
-    weights = case.tensors["weights"][-1].double().clone()  # the weights become views of it
-    nn.utils.vector_to_parameters(weights, model.double().parameters())
-    return model
+    """The network at the end of its trajectory."""
+    return cases.trajectory_network(case, case.tensors["weights"][-1])
 
 
 def data(case: Case) -> UnlearningData:
-    labels = case.tensors["labels"]
-    kept = torch.ones(len(labels), dtype=torch.bool)
-    kept[case.tensors["forget"]] = False
+    labels, kept = case.tensors["labels"], cases.kept(case)
     images = make(case.tensors["images"].double(), labels)
     return UnlearningData(images.select(~kept), images.select(kept), None, int(labels.max()) + 1)
 
@@ -52,12 +44,10 @@ def system(case: Case) -> dict[str, Any]:
 
 def newton(found: Network, forget: Loss, retain: Loss, config: NewtonConfig, step: Vector) -> tuple[Vector, Vector]:
     """The right side as this package has it, and the matrix times the case's step."""
-    assert isinstance(config, NewtonStepConfig)
     return newton_step.direction(found, forget, retain, config.towards, config.l2 or 0.0), retain.product(step)
 
 
 def jackknife(found: Network, forget: Loss, retain: Loss, config: NewtonConfig, step: Vector) -> tuple[Vector, Vector]:
-    assert isinstance(config, InfinitesimalJackknifeConfig)
     share = forget.count / (forget.count + retain.count)
     parts = forget.product(step), retain.product(step)
     product = {name: share * each + (1 - share) * parts[1][name] for name, each in parts[0].items()}
@@ -84,7 +74,7 @@ def test_the_steps_of_the_cases_solve_our_systems(of: str, name: str) -> None:
     with frozen(network(case), torch.float64) as found:
         step = case.tensors[name].double() - flat(found.weights)
         right, product = sides(found, *losses(found, data(case), config), config, shaped(step, found.weights))
-        close(case, flat(product) + (config.l2 + config.damping) * step, flat(right))
+        case.check(flat(product) + (config.l2 + config.damping) * step, flat(right))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -100,8 +90,4 @@ def test_methods_take_the_steps_of_the_cases(of: str, name: str, solver: str) ->
     except RunError:  # a Hessian that is not positive definite is refused: the test above is what there is
         assert not convex
         return
-    close(case, nn.utils.parameters_to_vector(model.parameters()).detach(), case.tensors[name].double())
-
-
-def close(case: Case, found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=case.rtol, atol=case.atol)
+    case.check(vector(model), name)

@@ -13,9 +13,9 @@ from expunge.pruning.iterative_magnitude import IterativeMagnitudeConfig
 from expunge.pruning.magnitude import MagnitudeConfig
 from expunge.pruning.synflow import SynflowConfig
 from expunge.training import sparsity as prunable
+from tests import problems
 from tests.golden import cases
-from tests.golden.cases import Case
-from tests.golden.test_methods import context, data, rule, split
+from tests.golden.cases import Case, context, rule, tiny_data, tiny_split
 
 SHAPE = (3, 32, 32)  # of an image, as the case says in words
 
@@ -23,7 +23,7 @@ SHAPE = (3, 32, 32)  # of an image, as the case says in words
 def prune(config: object, before: Mask | None = None) -> Mask:
     """What a pruner leaves of the tiny network."""
     plugin = registry.of_config("pruning", config)
-    return plugin.call(cases.tiny_model(), SHAPE, config, context(sparsity=before))  # type: ignore[return-value]
+    return plugin.call(cases.tiny_model(), SHAPE, config, context(sparsity=before))
 
 
 def assert_mask(case: Case, got: Mask, prefix: str) -> None:
@@ -73,9 +73,8 @@ def alternated(case: Case, epochs: int, model: nn.Module | None = None) -> tuple
         epochs=epochs, rate=given["rate"], batch_size=given["batch_size"], rule=rule(case), as_released=True
     )
     model, circumstances = model or cases.tiny_model(), context()
-    ao_sparse.unlearn(model, data(model), config, circumstances)
-    assert circumstances.sparsity is not None
-    return model.state_dict(), circumstances.sparsity, circumstances.notes["sparsity"]  # type: ignore[return-value]
+    ao_sparse.unlearn(model, tiny_data(), config, circumstances)
+    return model.state_dict(), circumstances.sparsity, circumstances.notes["sparsity"]
 
 
 def epochs_of(prefix: str) -> list[int]:
@@ -116,9 +115,9 @@ def test_model_after_alternating(epochs: int) -> None:
     exact, mask, _ = alternated(case, epochs, in_double(cases.tiny_model()))
     runs: list[dict[str, Tensor]] = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        model = cases.tiny_model().to(memory_format=layout)  # type: ignore[call-overload]
+        model = cases.tiny_model().to(memory_format=layout)
         state, found, _ = alternated(case, epochs, model)
-        assert all(torch.equal(found[name], mask[name]) for name in mask)
+        assert problems.same(found, mask)
         runs.append(state)
     for name in exact:
         kept = expected.get(f"{name}_mask")
@@ -139,7 +138,7 @@ def test_the_case_has_as_many_batches_as_it_says() -> None:
     """The number of batches that normalisation has seen is that of the steps: E passes over the retain set."""
     case = cases.load("ao_sparse")
     (epochs,) = epochs_of("expected")
-    steps = epochs * split("retain").steps(case.hyperparameters["batch_size"])
+    steps = epochs * tiny_split("retain").steps(case.hyperparameters["batch_size"])
     before = cases.load("tiny").prefixed("model.")
     for name, value in case.prefixed(f"expected{epochs}.").items():
         if name.endswith("num_batches_tracked"):

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge.data.image_set import make
 from expunge.trajectory import adjoint, tangents
@@ -19,15 +19,6 @@ from tests.golden.cases import Case
 CASES = ["trajectory_logistic", "trajectory_cnn"]
 
 
-def network(case: Case) -> nn.Module:
-    """The network that the case describes in words."""
-    side, classes = case.tensors["images"].shape[-1], int(case.tensors["labels"].max()) + 1
-    if case.name == "trajectory_logistic":
-        return nn.Sequential(nn.Flatten(), nn.Linear(side * side, classes))
-    first, second = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)
-    return nn.Sequential(first, nn.Softplus(), second, nn.Softplus(), nn.Flatten(), nn.Linear(64, classes))
-
-
 @contextmanager
 def problem(name: str) -> Iterator[tuple[Case, FlatLoss, Trajectory]]:
     """The case, its loss in float64, and the trajectory as this package records it."""
@@ -36,8 +27,7 @@ def problem(name: str) -> Iterator[tuple[Case, FlatLoss, Trajectory]]:
     images = case.tensors["images"]
     pixels = images.double() / 255 if images.dtype == torch.uint8 else images.double()
     found = make(pixels, case.tensors["labels"])
-    model = network(case).double()
-    nn.utils.vector_to_parameters(case.tensors["initial"].double(), model.parameters())
+    model = cases.trajectory_network(case, case.tensors["initial"])
     batches = case.tensors["batch_plan"].long()
     rates = given["lr"] * given["decay"] ** torch.arange(len(batches), dtype=torch.float64)
     plan = Plan(found.ids, batches, rates, given["regularization"], given["clip"], 0.0)
@@ -49,22 +39,12 @@ def ordered(loss: FlatLoss, vector: Tensor) -> Tensor:
     return loss.in_order(vector.detach().view(-1, vector.shape[-1])).view(vector.shape)
 
 
-def close(case: Case, got: Tensor, name: str) -> None:
-    torch.testing.assert_close(got, case.tensors[name].double(), rtol=case.rtol, atol=case.atol)
-
-
-def kept(case: Case) -> Tensor:
-    found = torch.ones(len(case.tensors["labels"]), dtype=torch.bool)
-    found[case.tensors["forget"].long()] = False
-    return found
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_weights_along_the_way(name: str) -> None:
     with problem(name) as (case, loss, trajectory):
         replay = Replay(loss, trajectory.plan, loss.flat(dict(trajectory.initial)))
         found = [step.weights for step in replay] + [replay.weights]
-        close(case, ordered(loss, torch.stack(found)), "weights")
+        case.check(ordered(loss, torch.stack(found)), "weights")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -77,23 +57,23 @@ def test_vectors_of_every_example(name: str, kind: str) -> None:
         else:
             tangent = tangents.AsReleased(loss, trajectory, each)
         end = tangents.carry(loss, trajectory, [tangent])
-        close(case, ordered(loss, tangent.vectors), f"{kind}_vectors")
-        close(case, ordered(loss, end + tangent.vectors[case.tensors["forget"].long()].sum(dim=0)), kind)
+        case.check(ordered(loss, tangent.vectors), f"{kind}_vectors")
+        case.check(ordered(loss, end + tangent.vectors[case.tensors["forget"].long()].sum(dim=0)), kind)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_set_aware(name: str) -> None:
     with problem(name) as (case, loss, trajectory):
-        tangent = tangents.SetAware(loss, trajectory, kept(case))
+        tangent = tangents.SetAware(loss, trajectory, cases.kept(case))
         end = tangents.carry(loss, trajectory, [tangent])
-        close(case, ordered(loss, end + tangent.vectors[0]), "set_aware")
+        case.check(ordered(loss, end + tangent.vectors[0]), "set_aware")
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_retrained(name: str) -> None:
     with problem(name) as (case, loss, trajectory):
-        replay = Replay(loss, trajectory.plan, loss.flat(dict(trajectory.initial)), kept=kept(case))
-        close(case, ordered(loss, replay.finish()), "retrained")
+        replay = Replay(loss, trajectory.plan, loss.flat(dict(trajectory.initial)), kept=cases.kept(case))
+        case.check(ordered(loss, replay.finish()), "retrained")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -104,7 +84,7 @@ def test_adjoint(name: str, memory: int) -> None:
         weights = loss.flat(dict(loss.named(loss.weights)) | _named(loss, end))
         slope = loss.point(weights, torch.arange(len(case.tensors["labels"]))).gradient()
         found, _ = adjoint.influence(loss, trajectory, slope[None], memory)
-        close(case, found[0], "influence_on_mean_loss")
+        case.check(found[0], "influence_on_mean_loss")
 
 
 def _named(loss: FlatLoss, plain: Tensor) -> dict[str, Tensor]:
@@ -120,4 +100,4 @@ def _named(loss: FlatLoss, plain: Tensor) -> dict[str, Tensor]:
 def test_distances_to_retraining(name: str) -> None:
     case = cases.load(name)
     found = [case.tensors["weights"][-1], *(case.tensors[kind] for kind in ("as_released", "additive", "set_aware"))]
-    close(case, torch.stack([(each - case.tensors["retrained"]).norm() for each in found]).double(), "distances")
+    case.check(torch.stack([(each - case.tensors["retrained"]).norm() for each in found]), "distances")

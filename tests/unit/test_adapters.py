@@ -2,33 +2,21 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask, largest
 from expunge.core.weights import count
-from expunge.training.context import Context
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank, adapted
-from expunge.unlearning.unlearn import unlearn
 from tests import problems
-
-
-def run(text: str, model: nn.Module | None = None, **more: object) -> tuple[nn.Module, Context]:
-    context = problems.context(**more)
-    found = unlearn(model or problems.model(), problems.data(), presets.named(text), context)
-    return found, context
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
 @pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize("text", ["finetune:epochs=2", "scrub:epochs=1", "random_label:epochs=1"])
 def test_the_change_has_the_rank_and_leaves_vectors_alone(text: str, rank: int) -> None:
-    before = weights(problems.model())
-    model, _ = run(f"{text},adapters.rank={rank},lr=0.1")
+    before = problems.weights(problems.model())
+    model, _ = problems.run(f"{text},adapters.rank={rank},lr=0.1")
     assert list(model.state_dict()) == list(problems.model().state_dict())
     for name, weight in model.named_parameters():
         assert weight.requires_grad
@@ -41,15 +29,15 @@ def test_the_change_has_the_rank_and_leaves_vectors_alone(text: str, rank: int) 
 
 
 def test_vectors_are_trained_on_request() -> None:
-    before = weights(problems.model())
-    model, _ = run("finetune:epochs=1,adapters.vectors=true,lr=0.1")
+    before = problems.weights(problems.model())
+    model, _ = problems.run("finetune:epochs=1,adapters.vectors=true,lr=0.1")
     assert all(bool((weight != before[name]).any()) for name, weight in model.named_parameters())
 
 
 def test_a_step_of_zero_is_the_identity() -> None:
-    before = weights(problems.model())
-    model, _ = run("finetune:epochs=1,lr=0,adapters.rank=2")
-    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    before = problems.weights(problems.model())
+    model, _ = problems.run("finetune:epochs=1,lr=0,adapters.rank=2")
+    assert problems.same(problems.weights(model), before)
 
 
 def test_full_rank_follows_gradient_descent_on_the_product() -> None:
@@ -57,16 +45,16 @@ def test_full_rank_follows_gradient_descent_on_the_product() -> None:
     model, data = problems.model(batch_norm=False).eval(), problems.data(retain=6)
     plan = LowRank(rank=3, scale=0.5)
     inputs, labels = data.retain.inputs.float() / 255, data.retain.labels
-    before, expected = weights(model), {}
+    before, expected = problems.weights(model), {}
     nn.functional.cross_entropy(model(inputs), labels).backward()
     slopes = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     context = problems.context()
     with adapted(model, plan, context):
         for name, module in model.named_modules():
             if hasattr(module, "parametrizations"):
-                (delta,) = module.parametrizations.weight  # type: ignore[union-attr]
+                (delta,) = module.parametrizations.weight
                 key = name.removesuffix(".parametrizations.weight") + ".weight"
-                down = delta.down.detach()  # type: ignore[union-attr]
+                down = delta.down.detach()
                 slope = slopes[key].flatten(1)
                 expected[key] = before[key] - 0.1 * plan.scale**2 * (slope @ down.T @ down).view_as(before[key])
         optimizer = torch.optim.SGD([w for w in model.parameters() if w.requires_grad], lr=0.1)
@@ -88,18 +76,18 @@ def test_few_weights_are_trained() -> None:
 
 def test_weights_that_were_frozen_stay_frozen() -> None:
     model = problems.model()
-    model[0].weight.requires_grad_(False)  # type: ignore[index]
-    before = weights(model)
-    after, _ = run("finetune:epochs=1,adapters.rank=2,lr=0.1", model)
+    model[0].weight.requires_grad_(False)
+    before = problems.weights(model)
+    after, _ = problems.run("finetune:epochs=1,adapters.rank=2,lr=0.1", model)
     assert torch.equal(dict(after.named_parameters())["0.weight"], before["0.weight"])
     assert not dict(after.named_parameters())["0.weight"].requires_grad
 
 
 def test_masks_and_sparsity_hold_for_the_merged_weights() -> None:
     model = problems.model()
-    before = weights(model)
+    before = problems.weights(model)
     mask = largest({name: weight.abs() for name, weight in before.items()}, 0.5)
-    after, _ = run("finetune:epochs=1,adapters.rank=2,adapters.vectors=true,lr=0.1", update_masks=mask)
+    after, _ = problems.run("finetune:epochs=1,adapters.rank=2,adapters.vectors=true,lr=0.1", update_masks=mask)
     for name, weight in after.named_parameters():
         assert torch.equal(weight[~mask[name]], before[name][~mask[name]])
     assert any(bool((weight != before[name]).any()) for name, weight in after.named_parameters())
@@ -107,7 +95,7 @@ def test_masks_and_sparsity_hold_for_the_merged_weights() -> None:
     with torch.no_grad():
         for name, weight in sparse.named_parameters():
             weight.masked_fill_(~mask[name], 0.0)
-    after, context = run("finetune:epochs=1,adapters.rank=2,lr=0.1", sparse, sparsity=mask)
+    after, context = problems.run("finetune:epochs=1,adapters.rank=2,lr=0.1", sparse, sparsity=mask)
     assert all(bool((weight[~mask[name]] == 0).all()) for name, weight in after.named_parameters())
     assert isinstance(context.sparsity, Mask)
     assert set(context.sparsity) == set(mask)
@@ -115,14 +103,14 @@ def test_masks_and_sparsity_hold_for_the_merged_weights() -> None:
 
 def test_what_adapters_cannot_do_is_refused() -> None:
     with pytest.raises(RequestError, match="cannot be drawn anew"):
-        run("retrain:epochs=1,adapters.rank=2")
+        problems.run("retrain:epochs=1,adapters.rank=2")
     with pytest.raises(RequestError, match="an update mask for each role"):
-        run("sfron:epochs=1,adapters.rank=2")
+        problems.run("sfron:epochs=1,adapters.rank=2")
     with pytest.raises(RequestError, match="rank must be a finite number, at least 1"):
         presets.named("finetune:adapters.rank=0")
     frozen = problems.model().requires_grad_(False)
     with pytest.raises(RequestError, match="no trainable matrix"):
-        run("finetune:adapters.rank=2", frozen)
+        problems.run("finetune:adapters.rank=2", frozen)
 
 
 def test_the_model_is_whole_again_after_an_error() -> None:

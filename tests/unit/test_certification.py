@@ -50,8 +50,8 @@ def minimiser(keep: Tensor, l2: float) -> Tensor:
 def linear(weights: Tensor) -> nn.Module:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
     with torch.no_grad():
-        model[1].weight.copy_(weights[:, :-1])  # type: ignore[operator]
-        model[1].bias.copy_(weights[:, -1])  # type: ignore[operator]
+        model[1].weight.copy_(weights[:, :-1])
+        model[1].bias.copy_(weights[:, -1])
     return model
 
 
@@ -365,7 +365,7 @@ def test_what_a_certificate_supposes_is_asked_for() -> None:
     with pytest.raises(RequestError, match="strongly convex"):
         CertifiedRemovalConfig(l2=0.0)
     frozen_below = problems.model(batch_norm=False)
-    frozen_below[0].requires_grad_(False)  # type: ignore[operator]
+    frozen_below[0].requires_grad_(False)
     statistics = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16, affine=False), nn.Linear(16, 3))
     for model in (problems.model(batch_norm=False), frozen_below, statistics):
         with pytest.raises(RequestError, match="no change of the last layer removes"):
@@ -408,4 +408,4 @@ def test_the_constants_of_the_input_step_are_no_backbone() -> None:
 )
 def test_bad_values_are_named(field: str, value: object) -> None:
     with pytest.raises(RequestError, match=field):
-        replace(CONFIG, **{field: value})  # type: ignore[arg-type]
+        replace(CONFIG, **{field: value})

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
-from expunge.core import checkpoints, config, registry
+from expunge.core import checkpoints
 from expunge.core.errors import RequestError
 from expunge.core.weights import load, trainable
 from expunge.data.normalisation import with_normalisation
+from tests import problems
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CLASSES = 7
@@ -139,9 +140,7 @@ def original(layout: str, seed: int = 0) -> nn.Module:
 
 def ours(layout: str, mean: tuple[float, ...] = (0.5, 0.5, 0.5), std: tuple[float, ...] = (1.0, 1.0, 1.0)) -> nn.Module:
     """Our network, with other statistics than the checkpoint's."""
-    wanted = config.parse("models", LAYOUTS[layout][0])
-    network = registry.of_config("models", wanted).call(wanted, (3, 32, 32), CLASSES)
-    return with_normalisation(network, mean, std).eval()  # type: ignore[arg-type]
+    return with_normalisation(problems.architecture(LAYOUTS[layout][0], classes=CLASSES), mean, std).eval()
 
 
 def images() -> Tensor:
@@ -276,18 +275,18 @@ def test_statistics_of_other_channels_are_refused(tmp_path: Path) -> None:
 def test_a_network_without_its_input_step(tmp_path: Path) -> None:
     source = original("resnet18")
     torch.save(source.state_dict(), tmp_path / "a.pt")
-    network = ours("resnet18").network  # type: ignore[union-attr]
-    state, _ = checkpoints.translate(checkpoints.read(tmp_path / "a.pt"), network, "a.pt")  # type: ignore[arg-type]
-    load(network, state, "a.pt")  # type: ignore[arg-type]
-    assert torch.equal(network(source.normalize(images())), source(images()))  # type: ignore[operator]
+    network = ours("resnet18").network
+    state, _ = checkpoints.translate(checkpoints.read(tmp_path / "a.pt"), network, "a.pt")
+    load(network, state, "a.pt")
+    assert torch.equal(network(source.normalize(images())), source(images()))
 
 
 def test_a_model_is_not_changed_by_translating(tmp_path: Path) -> None:
     torch.save(original("resnet18").state_dict(), tmp_path / "a.pt")
     model = ours("resnet18")
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = problems.state(model)
     checkpoints.translate(checkpoints.read(tmp_path / "a.pt"), model, "a.pt")
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert problems.same(model, before)
 
 
 def test_a_stale_weight_is_never_used(tmp_path: Path) -> None:
@@ -460,7 +459,7 @@ def other_files(folder: Path) -> dict[str, bytes]:
     torch.save({"a": torch.zeros(3000)}, old, _use_new_zipfile_serialization=False)
     (folder / "inside").write_text("x")
     for name, mode in (("tar", "w"), ("tgz", "w:gz")):
-        with tarfile.open(folder / name, mode) as archive:  # type: ignore[call-overload]
+        with tarfile.open(folder / name, mode) as archive:
             archive.add(folder / "inside", "inside")
     archives = {name: (folder / name).read_bytes() for name in ("tar", "tgz")}
     cut = {"cut": whole.getvalue()[:6000], "cut old": old.getvalue()[:6000], "cut early": old.getvalue()[:100]}
@@ -531,7 +530,7 @@ def test_saliency_masks_of_parallel_models(tmp_path: Path) -> None:
     torch.save({f"module.{name}": value for name, value in given.items()}, tmp_path / "b.pt")
     model = ours("resnet18")
     a, b = (checkpoints.read_mask(tmp_path / name, model) for name in ("a.pt", "b.pt"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert problems.same(a, b)
 
 
 @pytest.mark.parametrize(
@@ -572,19 +571,13 @@ def vgg_weights(width: int, bias: bool, head: list[int]) -> int:
     ("name", "bias", "head"), [("vgg16_bn", False, [2048, 256, 256, 10]), ("vgg16_bn_lth", True, [512, 10])]
 )
 def test_sizes_of_vgg(name: str, bias: bool, head: list[int]) -> None:
-    wanted = config.parse("models", name)
     with torch.device("meta"):
-        model = registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10)
-    assert sum(weight.numel() for weight in model.parameters()) == vgg_weights(64, bias, head)  # type: ignore[attr-defined]
+        model = problems.architecture(name)
+    assert sum(weight.numel() for weight in model.parameters()) == vgg_weights(64, bias, head)
 
 
 def test_final_pooling_of_vgg_changes_no_name() -> None:
-    models = []
-    for text in ("vgg16_bn:width=2", "vgg16_bn:width=2,final_pooling=false"):
-        wanted = config.parse("models", text)
-        torch.manual_seed(0)
-        models.append(registry.of_config("models", wanted).call(wanted, (3, 32, 32), 10))
-    first, second = models
-    assert list(first.state_dict()) == list(second.state_dict())  # type: ignore[attr-defined]
-    assert first.features(images()).shape[2:] == (1, 1)  # type: ignore[attr-defined]
-    assert second.features(images()).shape[2:] == (2, 2)  # type: ignore[attr-defined]
+    first, second = (problems.architecture(f"vgg16_bn:width=2{more}") for more in ("", ",final_pooling=false"))
+    assert list(first.state_dict()) == list(second.state_dict())
+    assert first.features(images()).shape[2:] == (1, 1)
+    assert second.features(images()).shape[2:] == (2, 2)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
@@ -16,14 +17,13 @@ from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask, largest
 from expunge.curvature import fisher, gram, kronecker, products, solve
-from expunge.curvature.network import Network, flat, frozen, mean_gradient, shaped
+from expunge.curvature.network import flat, frozen, mean_gradient, shaped
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import fisher_forgetting, influence
 from expunge.methods.fisher_forgetting import FisherForgettingConfig
 from expunge.methods.influence import InfluenceConfig
 from expunge.training.context import Context
-from expunge.unlearning.unlearn import Unlearning, unlearn
 from tests import problems
 
 IMAGES = problems.images(9, seed=4)
@@ -35,8 +35,8 @@ def trained() -> nn.Module:
     model = problems.model()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        model[1].running_mean.copy_(torch.randn(4, generator=generator) / 10)  # type: ignore[union-attr,operator]
-        model[1].running_var.copy_(0.5 + torch.rand(4, generator=generator))  # type: ignore[union-attr,operator]
+        model[1].running_mean.copy_(torch.randn(4, generator=generator) / 10)
+        model[1].running_var.copy_(0.5 + torch.rand(4, generator=generator))
     return model
 
 
@@ -55,19 +55,13 @@ def loss_of(model: nn.Module, images: ImageSet, each: bool = False) -> tuple[Ten
     return flat(names).detach(), loss
 
 
-def random_vector(network: Network, seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) for name, w in network.weights.items()}
-
-
 def one_gradients(model: nn.Module, images: ImageSet) -> Tensor:
     """G (n, p) by an explicit Jacobian."""
     theta, losses = loss_of(model, images, each=True)
     return jacrev(losses)(theta)
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
 
 
 def test_the_gradient_is_that_of_the_mean_loss() -> None:
@@ -80,7 +74,7 @@ def test_hessian_vector_products() -> None:
     theta, loss = loss_of(trained(), IMAGES)
     dense = jacrev(jacrev(loss))(theta)
     with frozen(trained(), DOUBLE) as network:
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         close(flat(products.hessian_vector(network, IMAGES, v, 4)), dense @ flat(v))
 
 
@@ -98,7 +92,7 @@ def test_gauss_newton_vector_products() -> None:
     inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     dense = torch.einsum("ncp,ncd,ndq->pq", jacobian, inner, jacobian) / len(IMAGES)
     with frozen(model, DOUBLE) as network:
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         close(flat(products.gauss_newton_vector(network, IMAGES, v, 4)), dense @ flat(v))
         true = flat(fisher.true_fisher(network, IMAGES, 10**6))
     close(true, dense.diagonal())  # the Gauss-Newton matrix of the cross-entropy is the true Fisher matrix
@@ -109,7 +103,7 @@ def test_derivatives_along_vectors() -> None:
     for model in (trained(), perceptron(), unknown):
         g = one_gradients(model, IMAGES)
         with frozen(model, DOUBLE) as network:
-            v, w = random_vector(network), random_vector(network, 1)
+            v, w = problems.random_like(network.weights), problems.random_like(network.weights, 1)
             both = {name: torch.stack([v[name], w[name]]) for name in v}
             found = products.slopes_along(network, IMAGES, both, 4)
         close(found, torch.stack([flat(v), flat(w)]) @ g.T)
@@ -127,11 +121,11 @@ def test_fisher_diagonals_are_loops_over_examples_and_classes(memory: int) -> No
             true += log_p[chosen].exp().detach() * square / count
             empirical += square / count if chosen == label else 0.0
     with frozen(trained(), DOUBLE) as network:
-        close(flat(fisher.empirical_fisher(network, IMAGES, memory)), empirical)  # type: ignore[arg-type]
-        close(flat(fisher.true_fisher(network, IMAGES, memory)), true)  # type: ignore[arg-type]
+        close(flat(fisher.empirical_fisher(network, IMAGES, memory)), empirical)
+        close(flat(fisher.true_fisher(network, IMAGES, memory)), true)
         close(
             flat(fisher_forgetting.released_curvature(network, IMAGES, 1)),
-            true,  # type: ignore[arg-type]
+            true,
         )
 
 
@@ -151,7 +145,7 @@ def test_gram_solves_are_dense_solves(damping: float, memory: int) -> None:
     g = one_gradients(trained(), IMAGES)
     dense = damping * torch.eye(g.shape[1], dtype=DOUBLE) + g.T @ g / len(g)
     with frozen(trained(), DOUBLE) as network:
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         found = flat(gram.fisher_solve(network, IMAGES, v, damping, memory))
     torch.testing.assert_close(found, torch.linalg.solve(dense, flat(v)), rtol=1e-7, atol=1e-8)
 
@@ -159,9 +153,9 @@ def test_gram_solves_are_dense_solves(damping: float, memory: int) -> None:
 def test_gram_solves_leave_out_weights_that_do_not_move() -> None:
     g = one_gradients(trained(), IMAGES)
     with frozen(trained(), DOUBLE) as network:
-        free = {name: each > 0 for name, each in random_vector(network, 1).items()}
+        free = {name: each > 0 for name, each in problems.random_like(network.weights, 1).items()}
         kept = flat(free)
-        v = {name: each * free[name] for name, each in random_vector(network).items()}
+        v = {name: each * free[name] for name, each in problems.random_like(network.weights).items()}
         found = flat(gram.fisher_solve(network, IMAGES, v, 0.1, 20_000, free))
     part = g[:, kept]
     dense = 0.1 * torch.eye(part.shape[1], dtype=DOUBLE) + part.T @ part / len(g)
@@ -189,7 +183,7 @@ def test_gram_solves_of_linear_layers_are_dense_solves(still: str | None, memory
         if still is not None:
             free[still].view(-1)[::2] = False
         kept = flat(free)
-        v = {name: each * free[name] for name, each in random_vector(network).items()}
+        v = {name: each * free[name] for name, each in problems.random_like(network.weights).items()}
         found = flat(gram.fisher_solve(network, IMAGES, v, 0.03, memory, None if still is None else free))
     part = g[:, kept]
     dense = 0.03 * torch.eye(part.shape[1], dtype=DOUBLE) + part.T @ part / len(g)
@@ -205,7 +199,7 @@ def test_gram_solves_are_the_recursion_of_woodfisher() -> None:
         o = inverse @ each
         inverse -= torch.outer(o, o) / (len(g) + each @ o)
     with frozen(trained(), DOUBLE) as network:
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         found = flat(gram.fisher_solve(network, IMAGES, v, damping, 10**8))
     torch.testing.assert_close(found, inverse @ flat(v), rtol=1e-8, atol=1e-9)
 
@@ -306,7 +300,7 @@ def test_the_neumann_series_is_cut_off_after_so_many_terms(depth: int) -> None:
     step = torch.eye(12, dtype=DOUBLE) - dense / 4
     expected = sum(torch.linalg.matrix_power(step, power) @ flat(right) / 4 for power in range(depth))
     found = solve.Lissa(scale=4.0, depth=depth).solve(apply, right)
-    close(flat(found.vector), expected)  # type: ignore[arg-type]
+    close(flat(found.vector), expected)
     left = flat(right) - dense @ flat(found.vector)
     assert found.residual == pytest.approx(float(left.norm() / flat(right).norm()), rel=1e-9)
     assert found.iterations == depth
@@ -320,14 +314,14 @@ def test_a_neumann_series_of_too_small_a_scale_is_refused_with_the_cure() -> Non
 
 def test_modes_weights_and_statistics_are_as_before() -> None:
     model = trained().train()
-    model[5].eval()  # type: ignore[operator]
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model[5].eval()
+    before = problems.state(model)
     with frozen(model, DOUBLE) as network:
         assert not model.training
         fisher.true_fisher(network, IMAGES, 10**6)
-        products.gauss_newton_vector(network, IMAGES, random_vector(network))
-    assert [module.training for module in model] == [True] * 5 + [False]  # type: ignore[union-attr]
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        products.gauss_newton_vector(network, IMAGES, problems.random_like(network.weights))
+    assert [module.training for module in model] == [True] * 5 + [False]
+    assert problems.same(model, before)
     assert all(weight.grad is None for weight in model.parameters())
 
 
@@ -357,26 +351,20 @@ CONFIGS = [
 configs = pytest.mark.parametrize("config", CONFIGS, ids=str)
 
 
-def run(config: object, context: Context | None = None, data: UnlearningData | None = None) -> nn.Module:
-    return unlearn(trained(), data or problems.data(), Unlearning(config), context or problems.context())
-
-
 @configs
 def test_alpha_zero_is_the_identity(config: object) -> None:
     no_class_left = dataclasses.replace(problems.data(), retain=without(2))
-    found = run(dataclasses.replace(config, alpha=0.0), data=no_class_left)  # type: ignore[type-var]
-    assert all(
-        torch.equal(a, b) for a, b in zip(found.state_dict().values(), trained().state_dict().values(), strict=True)
-    )
+    found = problems.unlearned(dataclasses.replace(config, alpha=0.0), trained(), no_class_left)
+    assert problems.same(found, trained())
 
 
 @configs
 def test_every_weight_moves_but_those_that_are_frozen_or_pruned(config: object) -> None:
-    before = {name: weight.detach() for name, weight in trained().named_parameters()}
+    before = problems.weights(trained())
     generator = torch.Generator().manual_seed(2)
     scores = {name: torch.rand(weight.shape, generator=generator) for name, weight in before.items()}
     kept, moving = largest(scores, 0.6), largest({name: 1 - each for name, each in scores.items()}, 0.7)
-    after = dict(run(config, problems.context(sparsity=kept, update_masks=moving)).named_parameters())
+    after = problems.weights(problems.unlearned(config, trained(), sparsity=kept, update_masks=moving))
     for name, weight in after.items():
         assert not bool(weight[~kept[name]].any())
         still = kept[name] & ~moving[name]
@@ -396,7 +384,7 @@ def test_pruned_weights_have_no_influence(config: object) -> None:
     def linear(width: int) -> nn.Module:
         model = nn.Sequential(nn.Flatten(), nn.Linear(width, 3, bias=False))
         with torch.no_grad():
-            model[1].weight.copy_(torch.linspace(-1, 1, 48).view(3, 16)[:, :width])  # type: ignore[operator]
+            model[1].weight.copy_(torch.linspace(-1, 1, 48).view(3, 16)[:, :width])
         return model
 
     def first_rows(images: ImageSet, rows: int) -> ImageSet:
@@ -410,12 +398,12 @@ def test_pruned_weights_have_no_influence(config: object) -> None:
     kept[:, :12] = True
     sparse, small = linear(16), linear(12)
     with torch.no_grad():
-        sparse[1].weight[~kept] = 0.0  # type: ignore[index,operator]
+        sparse[1].weight[~kept] = 0.0
     same = isinstance(config, InfluenceConfig)
     for model, data, mask in ((sparse, cut(4), Mask({"1.weight": kept})), (small, cut(3), None)):
         function = registry.of_config("methods", config).function
         function(model, data, config, problems.context(sparsity=mask))
-    found, expected = sparse[1].weight[:, :12], small[1].weight  # type: ignore[index]
+    found, expected = sparse[1].weight[:, :12], small[1].weight
     if same:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     else:  # other draws: compare the variances
@@ -431,7 +419,7 @@ def test_pruned_weights_have_no_influence(config: object) -> None:
 def test_a_mask_for_each_role_is_refused(config: object) -> None:
     masks = {"forget": Mask({}), "retain": Mask({})}
     with pytest.raises(RequestError, match="takes no steps"):
-        run(config, problems.context(update_masks=masks))
+        problems.run(config, trained(), update_masks=masks)
 
 
 @configs
@@ -439,7 +427,7 @@ def test_images_that_are_not_finite_fail_with_the_reason(config: object) -> None
     data = problems.data()
     bad = dataclasses.replace(data.retain, inputs=torch.full(data.retain.inputs.shape, torch.nan))
     with pytest.raises(RunError, match=r"finite|nan"):
-        run(config, data=dataclasses.replace(data, retain=bad))
+        problems.run(config, trained(), dataclasses.replace(data, retain=bad))
 
 
 def without(label: int) -> ImageSet:
@@ -447,21 +435,20 @@ def without(label: int) -> ImageSet:
     return retain.select(retain.labels != label)
 
 
-def noise(seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(w.shape, generator=generator) for name, w in trained().named_parameters()}
+def noise() -> dict[str, Tensor]:
+    return problems.random_like(problems.weights(trained()))
 
 
 def direct(config: FisherForgettingConfig, data: UnlearningData, context: Context) -> dict[str, Tensor]:
     model = fisher_forgetting.unlearn(trained(), data, config, context)
-    return {name: weight.detach() for name, weight in model.named_parameters()}
+    return problems.weights(model)
 
 
 @pytest.mark.parametrize("as_released", [False, True])
 @pytest.mark.parametrize("label", [0, 2])
 def test_only_classes_without_a_retained_example_are_cleared(label: int, as_released: bool) -> None:
     config = FisherForgettingConfig(alpha=1e-9, as_released=as_released)
-    before = {name: weight.detach() for name, weight in trained().named_parameters()}
+    before = problems.weights(trained())
     context = problems.context()
     found = direct(config, dataclasses.replace(problems.data(), retain=without(label)), context)
     assert context.notes["cleared_classes"] == [label]
@@ -498,7 +485,7 @@ def test_means_are_over_kept_weights_and_as_released_over_pruned_ones_too(as_rel
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.masked_fill_(~kept[name], 0.0)
-    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    before = problems.weights(model)
     with frozen(model) as network:
         if as_released:
             found = fisher_forgetting.released_curvature(network, data.retain, 32)
@@ -510,7 +497,7 @@ def test_means_are_over_kept_weights_and_as_released_over_pruned_ones_too(as_rel
     config = FisherForgettingConfig(alpha=1e-4, as_released=as_released)
     fisher_forgetting.unlearn(model, data, config, problems.context(sparsity=Mask(kept)))
     expected = before["5.weight"] + active * (1e-3 * mean[:, None]).sqrt() * noise()["5.weight"]
-    torch.testing.assert_close(model[5].weight.detach(), expected, rtol=1e-4, atol=1e-6)  # type: ignore[operator,union-attr]
+    torch.testing.assert_close(model[5].weight.detach(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_last_layer_is_told_by_its_place_unless_as_released() -> None:
@@ -564,7 +551,7 @@ def test_influence_solves_the_system_of_its_curvature_over_the_free_weights(
         v = flat(influence.direction(network, data, 256))
     assert not bool(change[~free].any())
     torch.testing.assert_close(product[free], v[free], rtol=1e-3, atol=1e-5)
-    taken = context.notes[solver]["iterations"]  # type: ignore[index]
+    taken = context.notes[solver]["iterations"]
     assert taken == 1 if solver in ("kfac", "ekfac") and not held else taken > 1
 
 
@@ -592,15 +579,6 @@ def test_influence_draws_its_samples() -> None:
     assert bool(images.contains(drawn.ids).any())
     assert drawn.ids.tolist() != list(range(12)), "not the first of the split"
     assert influence.sample(images, 30, torch.Generator()) is images
-
-
-@pytest.mark.parametrize(
-    ("alias", "name"),
-    [(a, "fisher_forgetting") for a in ("fisher", "fisher_new", "FF")]
-    + [("IU", "influence"), ("wfisher", "influence")],
-)
-def test_names_of_the_original_repositories(alias: str, name: str) -> None:
-    assert registry.find("methods", alias).name == name
 
 
 def test_labels_of_the_data_are_not_as_released() -> None:

@@ -12,19 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from expunge.core import config, registry
 from expunge.core.errors import RequestError
-from expunge.data.dataset import Dataset
+from expunge.data.augment import Augmentation
+from tests.problems import dataset
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NAMES = [f"{number:06}.jpg" for number in range(1, 9)]
 HAS = [True, False, True, True, False, False, True, False]
 PARTITION = [0, 0, 1, 0, 2, 0, 2, 1]
-
-
-def load(text: str) -> Dataset:
-    wanted = config.parse("data", text)
-    return registry.of_config("data", wanted).call(wanted)  # type: ignore[return-value]
 
 
 def picture(seed: int, height: int, width: int) -> Image.Image:
@@ -58,7 +53,7 @@ def write_celeba(folder: Path, kind: str = "txt", order: list[int] | None = None
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("kind", ["txt", "csv"])
 def test_celeba_in_its_published_formats(tmp_path: Path, kind: str, nested: bool) -> None:
-    data = load(f"celeba:{write_celeba(tmp_path, kind, nested=nested)},size=8")
+    data = dataset(f"celeba:{write_celeba(tmp_path, kind, nested=nested)},size=8")
     for images, part in ((data.train, 0), (data.test, 2)):
         wanted = [index for index in range(len(NAMES)) if PARTITION[index] == part]
         assert images.labels.tolist() == [int(HAS[index]) for index in wanted]
@@ -71,24 +66,24 @@ def test_celeba_in_its_published_formats(tmp_path: Path, kind: str, nested: bool
 
 def test_celeba_has_128_pixels_and_no_augmentation_unless_asked_otherwise(tmp_path: Path) -> None:
     write_celeba(tmp_path)
-    data = load(f"celeba:{tmp_path}")
+    data = dataset(f"celeba:{tmp_path}")
     assert data.train.shape == (3, 128, 128)
     assert data.train.augmentation is None
-    augmented = load(f"celeba:{tmp_path},augment=true,size=4")
-    assert augmented.train.augmentation is not None
+    augmented = dataset(f"celeba:{tmp_path},augment=true,size=4")
+    assert augmented.train.augmentation == Augmentation()
     assert augmented.test.augmentation is None
 
 
 def test_celeba_by_the_first_images_and_another_attribute(tmp_path: Path) -> None:
     write_celeba(tmp_path)
-    data = load(f"celeba:{tmp_path},first=2,first_test=1,size=4")
+    data = dataset(f"celeba:{tmp_path},first=2,first_test=1,size=4")
     assert (len(data.train), len(data.test)) == (2, 1)
     assert data.train.labels.tolist() == [1, 0], "in the order of the list"
-    assert len(load(f"celeba:{tmp_path},first=99,first_test=99,size=4").train) == 4
+    assert len(dataset(f"celeba:{tmp_path},first=99,first_test=99,size=4").train) == 4
     with pytest.raises(RequestError, match=r"all of the 4 training images are Bald: take more of them by first, or"):
-        load(f"celeba:{tmp_path},attribute=Bald,size=4")
+        dataset(f"celeba:{tmp_path},attribute=Bald,size=4")
     with pytest.raises(RequestError, match="none of the 4 training images are Young"):
-        load(f"celeba:{tmp_path},attribute=Young,size=4")
+        dataset(f"celeba:{tmp_path},attribute=Young,size=4")
 
 
 def test_celeba_needs_only_the_images_it_uses(tmp_path: Path) -> None:
@@ -96,11 +91,11 @@ def test_celeba_needs_only_the_images_it_uses(tmp_path: Path) -> None:
     for name, part in zip(NAMES, PARTITION, strict=True):
         if part == 1:
             (tmp_path / "img_align_celeba" / name).unlink()
-    assert len(load(f"celeba:{tmp_path},size=4").train) == 4
+    assert len(dataset(f"celeba:{tmp_path},size=4").train) == 4
     (tmp_path / "img_align_celeba" / NAMES[5]).unlink()
     with pytest.raises(RequestError, match=r"lacks 1 of 4 images of the list, the first being 000006.jpg: unpack"):
-        load(f"celeba:{tmp_path},size=4")
-    assert len(load(f"celeba:{tmp_path},size=4,first=3").train) == 3
+        dataset(f"celeba:{tmp_path},size=4")
+    assert len(dataset(f"celeba:{tmp_path},size=4,first=3").train) == 3
 
 
 def edit(path: Path, before: str, after: str) -> None:
@@ -139,7 +134,7 @@ def test_damaged_lists_of_celeba_are_named_with_the_line(
 ) -> None:
     edit(write_celeba(tmp_path) / file, before, after)
     with pytest.raises(RequestError, match=message) as caught:
-        load(f"celeba:{tmp_path},size=4")
+        dataset(f"celeba:{tmp_path},size=4")
     assert str(tmp_path) in str(caught.value)
 
 
@@ -150,22 +145,22 @@ def test_lists_of_celeba_that_are_missing_empty_or_no_text(tmp_path: Path, stem:
     content = path.read_bytes()
     path.write_bytes(content.replace(b"000004", b"\xff\xfe\xfa"))
     with pytest.raises(RequestError, match=rf"{stem}.{kind} is no text in UTF-8: fetch it again"):
-        load(f"celeba:{tmp_path},size=4")
+        dataset(f"celeba:{tmp_path},size=4")
     path.write_bytes(b"")
     with pytest.raises(RequestError, match=r"attr_celeba.* names no attributes|partition lacks 8 images"):
-        load(f"celeba:{tmp_path},size=4")
+        dataset(f"celeba:{tmp_path},size=4")
     path.unlink()
     with pytest.raises(RequestError, match=rf"holds no {stem}.txt and no {stem}.csv: put the file"):
-        load(f"celeba:{tmp_path},size=4")
+        dataset(f"celeba:{tmp_path},size=4")
 
 
 @pytest.mark.parametrize("kind", ["txt", "csv"])
 def test_a_mark_of_byte_order_and_windows_lines_are_no_part_of_the_lists(tmp_path: Path, kind: str) -> None:
     write_celeba(tmp_path, kind)
-    wanted = load(f"celeba:{tmp_path},size=4").train.fingerprint()
+    wanted = dataset(f"celeba:{tmp_path},size=4").train.fingerprint()
     for path in tmp_path.glob(f"*.{kind}"):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert load(f"celeba:{tmp_path},size=4").train.fingerprint() == wanted
+    assert dataset(f"celeba:{tmp_path},size=4").train.fingerprint() == wanted
 
 
 @pytest.mark.parametrize(("part", "what"), [(0, "training"), (2, "test")])
@@ -173,7 +168,7 @@ def test_a_partition_of_celeba_without_images(tmp_path: Path, part: int, what: s
     path = write_celeba(tmp_path) / PARTITIONS
     path.write_text(path.read_text().replace(f" {part}\n", " 1\n"))
     with pytest.raises(RequestError, match=f"list_eval_partition gives no image to the {what} partition"):
-        load(f"celeba:{tmp_path},size=4")
+        dataset(f"celeba:{tmp_path},size=4")
 
 
 def test_a_list_cannot_reach_outside_the_folder_of_images(tmp_path: Path) -> None:
@@ -182,14 +177,14 @@ def test_a_list_cannot_reach_outside_the_folder_of_images(tmp_path: Path) -> Non
     for file in (ATTRIBUTES, PARTITIONS):
         edit(tmp_path / file, NAMES[0], "../secret.jpg")
     with pytest.raises(RequestError, match=r"lacks 1 of 4 images of the list, the first being \.\./secret.jpg"):
-        load(f"celeba:{tmp_path},size=4")
+        dataset(f"celeba:{tmp_path},size=4")
 
 
 def test_celeba_without_its_folder_of_images(tmp_path: Path) -> None:
     write_celeba(tmp_path)
     (tmp_path / "img_align_celeba").rename(tmp_path / "other")
     with pytest.raises(RequestError, match=r"there is no folder .*img_align_celeba$"):
-        load(f"celeba:{tmp_path},size=4")
+        dataset(f"celeba:{tmp_path},size=4")
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -219,18 +214,18 @@ def test_images_that_are_none_or_bombs_are_named(tmp_path: Path, content: bytes,
     write_celeba(tmp_path)
     (tmp_path / "img_align_celeba" / NAMES[1]).write_bytes(content)
     with pytest.raises(RequestError, match=f"img_align_celeba/{NAMES[1]} {message}"):
-        load(f"celeba:{tmp_path},size=4")
+        dataset(f"celeba:{tmp_path},size=4")
 
 
 def test_a_true_jpeg_is_read_and_a_cut_one_is_named(tmp_path: Path) -> None:
     write_celeba(tmp_path)
     path = tmp_path / "img_align_celeba" / NAMES[0]
     Image.new("RGB", (178, 218), (200, 60, 20)).save(path, "JPEG", quality=95)
-    first = load(f"celeba:{tmp_path},size=4").train.inputs[0]
+    first = dataset(f"celeba:{tmp_path},size=4").train.inputs[0]
     assert (first[:, 0, 0].int() - first.new_tensor([200, 60, 20]).int()).abs().max() <= 3, "red comes first"
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(RequestError, match=f"{NAMES[0]} is damaged"):
-        load(f"celeba:{tmp_path},size=4")
+        dataset(f"celeba:{tmp_path},size=4")
 
 
 PEOPLE = {"Ann_B": 4, "Cid_D": 5, "Eve_F": 10, "Gus_H": 6, "Ida_J": 11}
@@ -251,7 +246,7 @@ SMALL = "least=5,most=10,crop=10"
 
 
 def test_lfw_has_the_people_with_enough_images_but_not_too_many(tmp_path: Path) -> None:
-    data = load(f"lfw:{write_lfw(tmp_path)},{SMALL}")
+    data = dataset(f"lfw:{write_lfw(tmp_path)},{SMALL}")
     assert data.class_names == ("Cid_D", "Eve_F", "Gus_H")
     assert data.test.labels.tolist() == [0, 1, 1, 2], "a fifth of each, rounded down"
     assert data.train.labels.tolist() == [0] * 4 + [1] * 8 + [2] * 5
@@ -262,7 +257,7 @@ def test_lfw_has_the_people_with_enough_images_but_not_too_many(tmp_path: Path) 
 
 
 def test_every_image_of_lfw_is_there_once_with_its_centre_in_rgb(tmp_path: Path) -> None:
-    data = load(f"lfw:{write_lfw(tmp_path)},{SMALL}")
+    data = dataset(f"lfw:{write_lfw(tmp_path)},{SMALL}")
     for label, name in enumerate(data.class_names):
         pictures = [picture(1000 * len(name) + number + PEOPLE[name], 12, 11) for number in range(PEOPLE[name])]
         wanted = {np.asarray(image)[1:11, 0:10].tobytes() for image in pictures}
@@ -277,7 +272,7 @@ def test_every_image_of_lfw_is_there_once_with_its_centre_in_rgb(tmp_path: Path)
 
 def test_lfw_is_resized_after_the_crop(tmp_path: Path) -> None:
     write_lfw(tmp_path)
-    whole, small = load(f"lfw:{tmp_path},{SMALL}"), load(f"lfw:{tmp_path},{SMALL},size=4")
+    whole, small = dataset(f"lfw:{tmp_path},{SMALL}"), dataset(f"lfw:{tmp_path},{SMALL},size=4")
     cropped = Image.fromarray(whole.test.inputs[0].permute(1, 2, 0).numpy())
     np.testing.assert_array_equal(
         small.test.inputs[0].permute(1, 2, 0), np.asarray(cropped.resize((4, 4), Image.Resampling.BILINEAR))
@@ -286,7 +281,7 @@ def test_lfw_is_resized_after_the_crop(tmp_path: Path) -> None:
 
 def test_another_seed_sets_other_images_of_lfw_aside(tmp_path: Path) -> None:
     write_lfw(tmp_path)
-    tests = [load(f"lfw:{tmp_path},{SMALL},seed={seed}").test for seed in (0, 0, 1, 2, 3)]
+    tests = [dataset(f"lfw:{tmp_path},{SMALL},seed={seed}").test for seed in (0, 0, 1, 2, 3)]
     assert tests[0].fingerprint() == tests[1].fingerprint()
     assert len({test.fingerprint() for test in tests}) > 1
     assert all(test.labels.tolist() == [0, 1, 1, 2] for test in tests)
@@ -295,7 +290,7 @@ def test_another_seed_sets_other_images_of_lfw_aside(tmp_path: Path) -> None:
 def test_images_in_the_published_size_need_no_options_but_the_people(tmp_path: Path) -> None:
     for number in range(5):
         save(Image.new("RGB", (250, 250), (number, 9, 200)), tmp_path / "Ann_B" / f"{number}.JPG")
-    data = load(f"lfw:{tmp_path},least=5")
+    data = dataset(f"lfw:{tmp_path},least=5")
     assert data.train.shape == (3, 224, 224)
     assert data.train.inputs[:, :, 0, 0].tolist()[0][1:] == [9, 200]
 
@@ -314,25 +309,25 @@ def test_images_in_the_published_size_need_no_options_but_the_people(tmp_path: P
 def test_options_of_lfw_that_cannot_be_met(tmp_path: Path, options: str, message: str) -> None:
     write_lfw(tmp_path)
     with pytest.raises(RequestError, match=message):
-        load(f"lfw:{tmp_path},{options}")
+        dataset(f"lfw:{tmp_path},{options}")
 
 
 @pytest.mark.parametrize("option", ["size=0", "first=0", "first_test=-1"])
 def test_options_of_celeba_that_cannot_be_met(tmp_path: Path, option: str) -> None:
     with pytest.raises(RequestError, match=f"{option.partition('=')[0]} must be"):
-        load(f"celeba:{tmp_path},{option}")
+        dataset(f"celeba:{tmp_path},{option}")
 
 
 def test_lfw_without_people_or_with_a_name_that_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="the most being 0"):
-        load(f"lfw:{tmp_path}")
+        dataset(f"lfw:{tmp_path}")
     with pytest.raises(RequestError, match="there is no folder"):
-        load(f"lfw:{tmp_path / 'none'}")
+        dataset(f"lfw:{tmp_path / 'none'}")
     person = tmp_path / os.fsdecode(b"Ann_\xff")
     for number in range(5):
         save(picture(number, 10, 10), person / f"{number}.jpg")
     with pytest.raises(RequestError, match=r"is no printable text in UTF-8: rename it"):
-        load(f"lfw:{tmp_path},least=5,crop=8")
+        dataset(f"lfw:{tmp_path},least=5,crop=8")
 
 
 def test_neither_depends_on_the_order_in_which_files_lie_on_the_disk(
@@ -350,7 +345,7 @@ def test_neither_depends_on_the_order_in_which_files_lie_on_the_disk(
         monkeypatch.setattr(
             Path, "iterdir", lambda path, r=shuffle: iter(r.sample(all_ := [*iterated(path)], len(all_)))
         )
-        loaded = (load(f"celeba:{faces},size=4"), load(f"lfw:{people},{SMALL}"))
+        loaded = (dataset(f"celeba:{faces},size=4"), dataset(f"lfw:{people},{SMALL}"))
         monkeypatch.undo()
         found.append([(d.train.fingerprint(), d.test.fingerprint(), d.class_names) for d in loaded])
     assert found[0] == found[1] == found[2]

@@ -4,7 +4,8 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 
 import pytest
@@ -13,11 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from expunge.core import registry
 from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask, full, largest
-from expunge.data.image_set import Batch, ImageSet, TensorImages, make
+from expunge.data.image_set import Batch, ImageSet, make
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import (
     bad_teacher,
@@ -44,24 +44,16 @@ from tests import problems
 PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class InOrder(TensorImages):
-    """Batches are consecutive slices whatever the generator."""
-
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        return super().batches(size)
-
-
 def in_order(**sizes: int) -> UnlearningData:
     data = problems.data(**sizes)
-    sets = {name: getattr(data, name) for name in ("forget", "retain")}
-    return dataclasses.replace(data, **{name: InOrder(s.inputs, s.labels, s.ids) for name, s in sets.items()})
+    sets = {"forget": problems.in_order(data.forget), "retain": problems.in_order(data.retain)}
+    return dataclasses.replace(data, **sets)
 
 
 def model(**more: object) -> nn.Module:
     """The shared problem without dropout, so that a loop by hand sees the same numbers."""
-    made = problems.model(**more)  # type: ignore[arg-type]
-    made[4].p = 0.0  # type: ignore[union-attr]
+    made = problems.model(**more)
+    made[4].p = 0.0
     return made
 
 
@@ -71,13 +63,7 @@ def trained() -> nn.Module:
     return finetune.unlearn(model(), problems.data(retain=60), config, problems.context()).eval()
 
 
-def equal(first: nn.Module, second: nn.Module) -> bool:
-    return all(torch.equal(a, second.state_dict()[name]) for name, a in first.state_dict().items())
-
-
-def assert_same_state(got: nn.Module, wanted: nn.Module) -> None:
-    for name, value in wanted.state_dict().items():
-        torch.testing.assert_close(got.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name)
+assert_same_state = partial(problems.assert_close, rtol=1e-5, atol=1e-6)
 
 
 def descend(made: nn.Module, losses: list[Callable[[], Tensor]], lr: float = 0.1) -> nn.Module:
@@ -132,10 +118,10 @@ def test_without_a_penalty_l1_sparse_is_fine_tuning_bit_for_bit(
     same = {"epochs": 2, "batch_size": 7, "rule": rule}
     context, other = problems.context(), problems.context()
     with context.seeded():  # dropout draws too
-        first = l1_sparse.unlearn(problems.model(), problems.data(), L1SparseConfig(**same, **changes), context)  # type: ignore[arg-type]
+        first = l1_sparse.unlearn(problems.model(), problems.data(), L1SparseConfig(**same, **changes), context)
     with other.seeded():
-        second = finetune.unlearn(problems.model(), problems.data(), FinetuneConfig(**same), other)  # type: ignore[arg-type]
-    assert equal(first, second)
+        second = finetune.unlearn(problems.model(), problems.data(), FinetuneConfig(**same), other)
+    assert problems.same(first, second)
 
 
 def test_l1_shrinks_weights() -> None:
@@ -163,7 +149,7 @@ def test_warns_with_the_cure_when_l1_ruins_the_model() -> None:
     ],
 )
 def test_does_not_warn_without_reason(start: Callable[[], nn.Module], changes: dict[str, float]) -> None:
-    config = L1SparseConfig(**({"epochs": 2, "batch_size": 20, "rule": Rule(lr=0.05)} | changes))  # type: ignore[arg-type]
+    config = L1SparseConfig(**({"epochs": 2, "batch_size": 20, "rule": Rule(lr=0.05)} | changes))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         l1_sparse.unlearn(start(), problems.data(retain=60), config, problems.context())
@@ -274,9 +260,9 @@ def test_boundary_expanding_by_hand() -> None:
         row = nn.Linear(64, 1)
     wider = nn.Linear(64, 4)
     with torch.no_grad():
-        wider.weight.copy_(torch.cat([by_hand[5].weight, row.weight]))  # type: ignore[list-item,index]
-        wider.bias.copy_(torch.cat([by_hand[5].bias, row.bias]))  # type: ignore[list-item,index]
-    by_hand[5] = wider  # type: ignore[operator,index]
+        wider.weight.copy_(torch.cat([by_hand[5].weight, row.weight]))
+        wider.bias.copy_(torch.cat([by_hand[5].bias, row.bias]))
+    by_hand[5] = wider
     shadow = torch.full((7,), 3)
     batches = [b for _ in range(2) for b in data.forget.batches(7)]
     descend(by_hand, [lambda b=b: functional.cross_entropy(by_hand(b.inputs), shadow) for b in batches])
@@ -288,15 +274,15 @@ def test_boundary_expanding_by_hand() -> None:
 def test_boundary_expanding_gives_back_the_same_parameters() -> None:
     start = model()
     before = dict(start.named_parameters())
-    layer = start[5]  # type: ignore[index]
+    layer = start[5]
     boundary_expanding.unlearn(
         start, problems.data(), BoundaryExpandingConfig(epochs=1, rule=PLAIN), problems.context()
     )
     after = dict(start.named_parameters())
     assert list(after) == list(before)
     assert all(after[name] is before[name] for name in before)
-    assert start[5] is layer  # type: ignore[index]
-    assert layer.out_features == 3  # type: ignore[union-attr]
+    assert start[5] is layer
+    assert layer.out_features == 3
 
 
 def test_a_failed_run_leaves_no_shadow() -> None:
@@ -322,7 +308,7 @@ def test_boundary_expanding_takes_a_classifier_without_bias_and_frozen_layers() 
 
 def test_boundary_expanding_under_masks_of_each_role_and_sparsity() -> None:
     start = model()
-    before = {name: weight.detach().clone() for name, weight in start.named_parameters()}
+    before = problems.weights(start)
     moving = largest({name: weight.abs() for name, weight in before.items()}, 0.5)
     masks = {"forget": moving, "retain": full(start)}
     kept = Mask({"5.weight": before["5.weight"] > 0})
@@ -346,7 +332,7 @@ def test_a_shadow_row_moves_under_masks() -> None:
     context = problems.context(update_masks=nothing)
     config = BoundaryExpandingConfig(epochs=20, batch_size=10, rule=PLAIN)
     boundary_expanding.unlearn(start, problems.data(), config, context)
-    losses = [record["loss"]["forget"] for record in context.history()]  # type: ignore[index]
+    losses = [record["loss"]["forget"] for record in context.history()]
     assert losses[-1] < 0.5 * losses[0]
     for name, weight in model().named_parameters():
         assert torch.equal(start.get_parameter(name), weight)
@@ -361,12 +347,32 @@ def test_boundary_expanding_says_what_it_needs() -> None:
     with pytest.raises(RequestError, match=r"has 5 outputs, not the 3"):
         run(nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Unflatten(1, (5, 1, 1)), nn.Conv2d(5, 3, 1), nn.Flatten()))
     adapted = model()
-    parametrize.register_parametrization(adapted[5], "weight", nn.Identity())  # type: ignore[index,arg-type]
+    parametrize.register_parametrization(adapted[5], "weight", nn.Identity())
     with pytest.raises(RequestError, match="do without adapters"):
         run(adapted)
 
 
+# NegGrad+
+
+
+def test_neggrad_plus_at_alpha_one_is_fine_tuning_bit_for_bit_whatever_is_forgotten() -> None:
+    tuned = problems.unlearned(FinetuneConfig(epochs=2, batch_size=7))
+    for forget in (problems.data().forget, problems.images(10, seed=77)):
+        data = dataclasses.replace(problems.data(), forget=forget)
+        assert problems.same(problems.unlearned("neggrad_plus:alpha=1.0,epochs=2,batch_size=7", on=data), tuned)
+
+
 # Random labels
+
+
+def test_random_labels_are_wrong_unless_asked_otherwise() -> None:
+    true = torch.arange(3).repeat(2000)
+    generator = torch.Generator().manual_seed(0)
+    drawn = random_label.draw_labels(true, 3, False, generator)
+    shares = torch.bincount((drawn - true) % 3, minlength=3) / len(true)
+    assert shares.tolist() == [0, pytest.approx(0.5, abs=0.03), pytest.approx(0.5, abs=0.03)]
+    anything = random_label.draw_labels(true, 3, True, generator)
+    assert float((anything == true).double().mean()) == pytest.approx(1 / 3, abs=0.03)
 
 
 def test_alternating_without_a_threshold_is_the_default() -> None:
@@ -437,7 +443,7 @@ def test_a_mixed_step_by_role_is_two_steps_on_the_same_batch(monkeypatch: pytest
 @pytest.mark.parametrize("by_role", [False, True])
 def test_mixed_epochs_see_every_example_once_and_keep_masks(by_role: bool) -> None:
     start, context = model(), problems.context()
-    before = {name: weight.detach().clone() for name, weight in start.named_parameters()}
+    before = problems.weights(start)
     mask = largest({name: weight.abs() for name, weight in before.items()}, 0.5)
     context.update_masks = mask
     rule = PerRole(Rule(rho=0.01), Rule()) if by_role else Rule()
@@ -446,7 +452,7 @@ def test_mixed_epochs_see_every_example_once_and_keep_masks(by_role: bool) -> No
 
     def spy(labels: Tensor, *rest: object) -> Tensor:
         seen.append(labels)
-        return real(labels, *rest)  # type: ignore[arg-type]
+        return real(labels, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random_label, "draw_labels", spy)
@@ -518,7 +524,7 @@ def test_soft_threshold_at_the_ends(share: float) -> None:
 def test_the_share_that_goes_back_falls_over_the_run() -> None:
     start = model()
     total, shares = model_weights.count(start), []
-    first = {name: weight.detach().clone() for name, weight in start.named_parameters()}
+    first = problems.weights(start)
     real = random_label.soft_threshold
 
     def spy(weights: list[tuple[nn.Parameter, Tensor]], share: float) -> None:
@@ -537,11 +543,11 @@ def test_the_share_that_goes_back_falls_over_the_run() -> None:
 
 def test_no_share_is_the_plain_method_and_all_of_it_nearly_stands_still() -> None:
     def run(**changes: object) -> nn.Module:
-        config = RandomLabelConfig(epochs=1, batch_size=40, **changes)  # type: ignore[arg-type]
+        config = RandomLabelConfig(epochs=1, batch_size=40, **changes)
         return random_label.unlearn(model(), problems.data(), config, problems.context())
 
-    assert equal(run(), run(proximal=0.0))
-    assert not equal(run(), run(proximal=0.5))
+    assert problems.same(run(), run(proximal=0.0))
+    assert not problems.same(run(), run(proximal=0.5))
     sparse = run(proximal=1.0, order="mixed")  # one step, after which everything goes back
     assert all(torch.equal(weight, sparse.get_parameter(name)) for name, weight in model().named_parameters())
 
@@ -555,12 +561,21 @@ def test_the_threshold_keeps_sparsity() -> None:
 
 
 @pytest.mark.parametrize("order", ["alternate", "mixed"])
-def test_any_number_of_classes(order: str) -> None:
-    config = RandomLabelConfig(epochs=1, batch_size=20, order=order)  # type: ignore[arg-type]
-    for classes in (2, 11):
-        data = problems.data(classes=4 if classes == 11 else 2, forget=22)
-        data = dataclasses.replace(data, num_classes=classes)
-        assert random_label.unlearn(model(classes=classes), data, config, problems.context()) is not None
+@pytest.mark.parametrize(("classes", "present"), [(2, 2), (11, 4)])
+def test_wrong_labels_are_of_any_class_of_the_model(
+    order: str, classes: int, present: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of those of which there is no example."""
+    real, drawn = random_label.draw_labels, list[tuple[Tensor, Tensor]]()
+    monkeypatch.setattr(
+        random_label, "draw_labels", lambda true, *rest: drawn.append((true, real(true, *rest))) or drawn[-1][1]
+    )
+    data = dataclasses.replace(problems.data(classes=present, forget=22), num_classes=classes)
+    config = RandomLabelConfig(epochs=4, batch_size=20, order=order)
+    random_label.unlearn(model(classes=classes), data, config, problems.context())
+    true, wrong = (torch.cat(each) for each in zip(*drawn, strict=True))
+    assert not bool((true == wrong).any())
+    assert set(wrong.tolist()) == set(range(classes))
 
 
 # Gradient ascent
@@ -598,23 +613,10 @@ def test_the_divergence_by_its_formula(temperature: float) -> None:
     assert bad_teacher.divergence(student, student, temperature).abs().max() < 1e-6
 
 
-def teachers(patch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """The frozen copies that a run makes, in order: the competent teacher, the incompetent one."""
-    made: list[nn.Module] = []
-    real = model_weights.frozen_copy
-
-    def spy(start: nn.Module) -> nn.Module:
-        made.append(real(start))
-        return made[-1]
-
-    patch.setattr(model_weights, "frozen_copy", spy)
-    return made
-
-
 @pytest.mark.parametrize("by_role", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_bad_teacher_in_closed_form(by_role: bool, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = teachers(monkeypatch)
+    made = problems.spied_teachers(monkeypatch)
     data, context = problems.data(forget=10, retain=30), problems.context()
     rule = PerRole(PLAIN, dataclasses.replace(PLAIN, lr=0.2)) if by_role else PLAIN
     config = BadTeacherConfig(epochs=1, batch_size=40, retain_fraction=1.0, temperature=temperature, rule=rule)
@@ -646,32 +648,32 @@ def test_bad_teacher_in_closed_form(by_role: bool, temperature: float, monkeypat
     if not by_role:
         assert record["loss"] == pytest.approx(expected, rel=1e-4)
         assert int(got.get_buffer("1.num_batches_tracked")) == 1
-    assert record["loss"]["forget"] == pytest.approx(expected["forget"], rel=1e-4)  # type: ignore[index]
+    assert record["loss"]["forget"] == pytest.approx(expected["forget"], rel=1e-4)
 
 
 def test_the_teachers_never_change_and_the_bad_one_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = teachers(monkeypatch)
+    made = problems.spied_teachers(monkeypatch)
     start = trained()
     original = copy.deepcopy(start)
     snapshots: list[list[dict[str, Tensor]]] = []
-    context = problems.context(on_step=lambda _: snapshots.append([copy.deepcopy(t.state_dict()) for t in made]))
+    context = problems.context(on_step=lambda _: snapshots.append([problems.state(t) for t in made]))
     config = BadTeacherConfig(epochs=3, batch_size=8, rule=Rule(lr=0.05))
     got = bad_teacher.unlearn(start, problems.data(), config, context)
-    assert not equal(got, original)
+    assert not problems.same(got, original)
     competent, incompetent = made
-    assert equal(competent, original)
+    assert problems.same(competent, original)
     assert not competent.training
     assert not incompetent.training
     assert not any(weight.requires_grad for teacher in made for weight in teacher.parameters())
     for first, second in zip(snapshots[0], snapshots[-1], strict=True):
-        assert all(torch.equal(value, second[name]) for name, value in first.items())
+        assert problems.same(first, second)
     assert not any(torch.equal(incompetent.get_parameter(name), original.get_parameter(name)) for name in ("0.weight",))
 
 
 def test_the_incompetent_teacher_comes_from_the_generator_of_the_run() -> None:
     def weights(seed: int) -> Tensor:
         with pytest.MonkeyPatch.context() as patch:
-            made = teachers(patch)
+            made = problems.spied_teachers(patch)
             bad_teacher.unlearn(model(), problems.data(), BadTeacherConfig(epochs=0), problems.context(seed))
         return model_weights.vector(made[1])
 
@@ -737,22 +739,6 @@ def test_bad_values_are_named(config: type, field: str, value: object) -> None:
         config(**{field: value})
 
 
-@pytest.mark.parametrize(
-    ("alias", "name"),
-    [
-        ("FT_prune", "l1_sparse"),
-        ("FT_l1", "l1_sparse"),
-        ("BS", "boundary_shrink"),
-        ("BE", "boundary_expanding"),
-        ("RL", "random_label"),
-        ("GA", "gradient_ascent"),
-        ("BadT", "bad_teacher"),
-    ],
-)
-def test_names_of_other_code_bases(alias: str, name: str) -> None:
-    assert registry.find("methods", alias).name == name
-
-
 @pytest.mark.parametrize("module", [boundary_shrink, random_label])
 def test_one_class_has_no_wrong_label(module: ModuleType) -> None:
     config = BoundaryShrinkConfig() if module is boundary_shrink else RandomLabelConfig()
@@ -775,6 +761,12 @@ def test_one_class_is_no_error_where_no_wrong_one_is_needed(module: ModuleType, 
 
 
 # Retraining
+
+
+def test_retraining_does_not_depend_on_the_forget_set_or_the_old_weights() -> None:
+    wanted = RetrainConfig(epochs=2, batch_size=7)
+    first = problems.unlearned(wanted, problems.model(seed=1))
+    assert problems.same(first, problems.unlearned(wanted, problems.model(seed=2), problems.data(forget=7)))
 
 
 def reset(start: nn.Module, context: Context) -> nn.Module:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import expunge
 from expunge.core.errors import RequestError
@@ -30,7 +30,6 @@ from expunge.training import fit as training
 from expunge.training.rules import Rule
 from expunge.trajectory.plan import fingerprint
 from expunge.trajectory.record import recorded
-from expunge.unlearning import unlearn as unlearning
 from expunge.unlearning.unlearn import Unlearning
 from expunge.unlearning.update_masks import UpdateMask
 from tests import problems
@@ -138,7 +137,7 @@ class Computed:
         assert isinstance(other, Computed)
         names = ("keys", "labels", "ids")
         parts = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names}
-        return dataclasses.replace(self, **parts)  # type: ignore[arg-type]
+        return dataclasses.replace(self, **parts)
 
     def fingerprint(self) -> str:
         return in_memory(self).fingerprint()
@@ -157,7 +156,7 @@ def computed(count: int, first: int, augmentation: Augmentation | None = None, a
 
 
 def streamed(**more: object) -> UnlearningData:
-    sets = (computed(count, first, **more) for count, first in ((10, 0), (29, 20), (12, 60)))  # type: ignore[arg-type]
+    sets = (computed(count, first, **more) for count, first in ((10, 0), (29, 20), (12, 60)))
     return UnlearningData(*sets, CLASSES)
 
 
@@ -181,23 +180,13 @@ WAYS = {
 }
 
 
-def unlearned(config: object, data: UnlearningData) -> nn.Module:
-    wanted = config if isinstance(config, Unlearning) else Unlearning(config)
-    return unlearning.unlearn(problems.model(), data, wanted, problems.context())
-
-
-def same(first: nn.Module, second: nn.Module) -> bool:
-    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
-
-
 @pytest.mark.parametrize("more", [{}, {"augmentation": Augmentation(1)}, {"as_float": True}], ids=str)
 @pytest.mark.parametrize("name", WAYS)
 def test_methods_give_the_same_weights_whether_images_are_held_or_computed(name: str, more: dict[str, object]) -> None:
     data = streamed(**more)
-    got = unlearned(WAYS[name], data)
-    assert same(got, unlearned(WAYS[name], held(data)))
-    assert not same(got, problems.model())
+    got = problems.unlearned(WAYS[name], on=data)
+    assert problems.same(got, problems.unlearned(WAYS[name], on=held(data)))
+    assert not problems.same(got, problems.model())
 
 
 def test_recorded_trainings_take_images_that_are_computed() -> None:
@@ -207,9 +196,8 @@ def test_recorded_trainings_take_images_that_are_computed() -> None:
     for given in (data, held(data)):
         model = problems.model(batch_norm=False)
         trajectory = recorded(model, given.everything(), plan, problems.context())
-        context = problems.context(trajectory=trajectory)
-        found.append(unlearning.unlearn(model, given, Unlearning(HessianFreeConfig()), context))
-    assert same(*found)
+        found.append(problems.unlearned(HessianFreeConfig(), model, given, trajectory=trajectory))
+    assert problems.same(*found)
 
 
 def test_predictions_are_the_same() -> None:
@@ -225,7 +213,7 @@ def test_the_python_interface_takes_any_set() -> None:
         expunge.unlearn(problems.model(), forget=f, retain=r, method="finetune", epochs=1, batch_size=6).model
         for f, r in ((forget, retain), (in_memory(forget), in_memory(retain)))
     ]
-    assert same(*found)
+    assert problems.same(*found)
 
 
 @pytest.mark.parametrize("trigger", [PatchTrigger(size=2, margin=1), BlendTrigger(), GaussianPoison()])

@@ -82,16 +82,11 @@ def blocks(network: Network) -> list[slice]:
     return list(found.values())
 
 
-def random_vector(network: Network) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) for name, w in network.weights.items()}
-
-
 def check(model: nn.Module, images: ImageSet, kind: Kind, dense: Tensor) -> None:
     """Products and inverses are those of the dense matrix F, damped."""
     with frozen(model, DOUBLE) as network:
         found = factored(network, images, DAMPING, kind, 10**8, batch_size=4)
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         damped = dense + DAMPING * torch.eye(len(dense), dtype=DOUBLE)
         torch.testing.assert_close(flat(found.product(v)), damped @ flat(v), rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(flat(found.inverse(v)), torch.linalg.solve(damped, flat(v)), rtol=1e-8, atol=1e-9)
@@ -149,7 +144,7 @@ def test_other_weights_have_the_diagonal_of_the_true_fisher_matrix(kind: Kind) -
     images = problems.images(9)
     with frozen(convolutional(), DOUBLE) as network:
         found = factored(network, images, DAMPING, kind, 10**8)
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         product, inverse, diagonal = found.product(v), found.inverse(v), fisher.true_fisher(network, images, 10**8)
         assert list(product) == list(inverse) == list(network.weights)
         for name in ("1.weight", "1.bias"):
@@ -176,7 +171,7 @@ def test_a_convolution_over_the_whole_image_is_a_linear_layer(kind: Kind) -> Non
 
 def test_of_the_bias_of_a_layer_alone() -> None:
     model = linear()
-    model[1].weight.requires_grad_(False)  # type: ignore[index,union-attr]
+    model[1].weight.requires_grad_(False)
     images = problems.images(9)
     rows = kronecker_of_a_layer(True)[4][:, :, 16]
     check(model, images, "kfac", rows.T @ rows / 9)
@@ -185,10 +180,10 @@ def test_of_the_bias_of_a_layer_alone() -> None:
 @kinds
 def test_the_model_is_left_alone_and_the_weights_are_those_of_the_network(kind: Kind) -> None:
     model = convolutional().float().train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = problems.state(model)
     with frozen(model) as network:
         factored(network, problems.images(9), DAMPING, kind, 10**8)
-        v = random_vector(network)
+        v = problems.random_like(network.weights)
         moved = replace(network, weights={name: weight + 0.1 for name, weight in network.weights.items()})
         found = factored(moved, problems.images(9), DAMPING, kind, 10**8).product(v)
     other = convolutional().float()
@@ -199,7 +194,7 @@ def test_the_model_is_left_alone_and_the_weights_are_those_of_the_network(kind: 
         expected = factored(network, problems.images(9), DAMPING, kind, 10**8).product(v)
     torch.testing.assert_close(flat(found), flat(expected))
     assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert problems.same(model, before)
     assert all(weight.grad is None for weight in model.parameters())
 
 

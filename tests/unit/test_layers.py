@@ -1,6 +1,7 @@
 """Gradients of single examples from what layers saw, against a loop of autograd over the examples."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 from expunge.curvature import fisher, layers
 from expunge.curvature.network import frozen
 from expunge.data.image_set import ImageSet, make
+from tests import problems
 
 DOUBLE = torch.float64
 COUNT, CLASSES = 7, 3
@@ -144,10 +146,7 @@ def loop(model: nn.Module, data: ImageSet) -> tuple[dict[str, Tensor], dict[str,
     return gradients, {name: part.square().mean(0) for name, part in gradients.items()}, true
 
 
-def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}")
+close = partial(problems.assert_close, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", ALL)

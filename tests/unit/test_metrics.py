@@ -14,7 +14,6 @@ from expunge.core.errors import RequestError, RunError
 from expunge.evaluation import membership
 from expunge.evaluation.predictions import Predictions, Subject, evaluate, predict
 from expunge.metrics.membership_svc import MembershipSvcConfig, efficacy
-from expunge.training.context import Context
 from tests import problems
 
 
@@ -23,12 +22,8 @@ def given(probabilities: list[list[float]], labels: list[int]) -> Predictions:
     return Predictions(logits, torch.tensor(labels), torch.arange(len(labels)))
 
 
-def context() -> Context:
-    return Context(torch.Generator().manual_seed(0))
-
-
 def measure(subject: Subject, *names: str) -> dict[str, float]:
-    return evaluate(subject, [config.parse("metrics", name) for name in names], context())
+    return evaluate(subject, [config.parse("metrics", name) for name in names], problems.context())
 
 
 def test_accuracies_by_hand() -> None:
@@ -137,7 +132,7 @@ def test_members_are_sampled_to_the_size_of_the_test_set() -> None:
 
     splits = {"forget": part(9, 1), "retain": part(90, 2), "test": part(30, 3)}
     first = measure(Subject(splits, {}), "membership_svc")
-    other = evaluate(Subject(splits, {}), [MembershipSvcConfig()], Context(torch.Generator().manual_seed(9)))
+    other = evaluate(Subject(splits, {}), [MembershipSvcConfig()], problems.context(9))
     assert set(first) == {f"membership_svc.{k}" for k in ("correctness", "confidence", "entropy", "m_entropy", "prob")}
     assert first != other, "another seed draws other members"
 
@@ -175,10 +170,10 @@ def test_shares_of_nothing_are_not_defined() -> None:
 
 def test_predict_runs_in_evaluation_mode_and_leaves_the_mode_alone() -> None:
     model, images = problems.model().train(), problems.images(11)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = problems.state(model)
     found = predict(model, images, torch.device("cpu"), batch_size=4)
     assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert problems.same(model, before)
     with torch.no_grad():
         torch.testing.assert_close(found.logits, model.eval()(images.inputs / 255))
     assert torch.equal(found.ids, images.ids)
@@ -218,9 +213,11 @@ def test_a_metric_does_not_depend_on_those_asked_for_with_it() -> None:
     alone = measure(two_subjects()[0], "membership_svc")
     assert alone == {name: value for name, value in several.items() if name.startswith("membership_svc")}
     assert len(several) > len(alone) > 0
-    shared = context()
+    shared = problems.context()
     evaluate(two_subjects()[0], [MembershipSvcConfig()], shared)
-    assert torch.equal(shared.generator.get_state(), context().generator.get_state()), "each draws from its own"
+    assert torch.equal(shared.generator.get_state(), problems.context().generator.get_state()), (
+        "each draws from its own"
+    )
 
 
 def test_what_a_metric_needs_is_measured_too() -> None:

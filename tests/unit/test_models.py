@@ -8,30 +8,20 @@ from torch.nn import functional
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
 from expunge.core.weights import reinitialise
-
-SMALL = {"resnet18": 4, "resnet34": 4, "resnet50": 2, "resnet20": 4, "resnet44": 4, "resnet56": 4, "small_cnn": 8}
-SMALL |= {"vgg16_bn": 4, "vgg16_bn_lth": 4}
-
-
-def build(name: str, classes: int = 10, shape: tuple[int, ...] = (3, 16, 16)) -> nn.Module:
-    wanted = config.parse("models", name)
-    return registry.of_config("models", wanted).call(wanted, shape, classes)  # type: ignore[return-value]
+from expunge.data.normalisation import with_normalisation
+from tests import problems
+from tests.problems import architecture, narrow
 
 
 @pytest.mark.parametrize("name", registry.plugins("models"))
 def test_the_same_seed_draws_the_same_weights_when_built_and_when_drawn_anew(name: str) -> None:
-    text = f"{name}:width={SMALL[name]}" if name in SMALL else name
-    torch.manual_seed(5)
-    fresh = build(text)
-    torch.manual_seed(6)
-    model = build(text)
-    assert not all(torch.equal(a, b) for a, b in zip(fresh.parameters(), model.parameters(), strict=True))
+    fresh, model = (architecture(narrow(name), (3, 16, 16), seed=seed) for seed in (5, 6))
+    assert not problems.same(problems.weights(fresh), problems.weights(model))
     for value in (*model.parameters(), *model.buffers()):
         value.detach().add_(1)
     torch.manual_seed(5)
     reinitialise(model)
-    for key, value in fresh.state_dict().items():
-        assert torch.equal(value, model.state_dict()[key]), key
+    assert problems.same(model, fresh)
 
 
 def option_a(width: int, blocks: int, classes: int) -> int:
@@ -48,20 +38,13 @@ def option_a(width: int, blocks: int, classes: int) -> int:
 @pytest.mark.parametrize(("name", "blocks"), [("resnet20", 3), ("resnet44", 7), ("resnet56", 9)])
 @pytest.mark.parametrize("width", [4, 16])
 def test_cifar_resnets_have_no_weights_in_their_shortcuts(name: str, blocks: int, width: int) -> None:
-    model = build(f"{name}:width={width}")
-    assert sum(weight.numel() for weight in model.parameters()) == option_a(width, blocks, 10)
-
-
-def test_the_size_of_resnet20_with_and_without_projections() -> None:
-    """269,722 without; 1x1 convolutions and normalisations at the two transitions would add 2,752."""
-    assert option_a(16, 3, 10) == 269_722
-    assert option_a(16, 3, 10) + (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64) == 272_474
+    assert size(f"{name}:width={width}", (3, 16, 16)) == option_a(width, blocks, 10)
 
 
 @pytest.mark.parametrize("name", ["resnet18:width=32", "resnet50:width=16", "resnet20:width=32"])
 def test_convolutions_are_kaiming_normal_in_their_outputs(name: str) -> None:
     torch.manual_seed(0)
-    for module in build(name).modules():
+    for module in architecture(name).modules():
         if isinstance(module, nn.Conv2d):
             wanted = (2 / (module.out_channels * module.kernel_size[0] ** 2)) ** 0.5
             tolerance = 5 / (2 * module.weight.numel()) ** 0.5
@@ -70,8 +53,8 @@ def test_convolutions_are_kaiming_normal_in_their_outputs(name: str) -> None:
 
 def test_the_last_layer_is_kaiming_normal_in_cifar_resnets_and_as_torch_draws_it_in_others() -> None:
     torch.manual_seed(0)
-    kaiming = build("resnet20:width=16", classes=500).fc.weight.detach()  # type: ignore[union-attr]
-    plain = build("resnet18:width=8", classes=500).fc.weight.detach()  # type: ignore[union-attr]
+    kaiming = architecture("resnet20:width=16", classes=500).fc.weight.detach()
+    plain = architecture("resnet18:width=8", classes=500).fc.weight.detach()
     assert kaiming.shape == plain.shape == (500, 64)
     assert float(kaiming.std()) == pytest.approx((2 / 64) ** 0.5, rel=0.03)
     assert float(plain.std()) == pytest.approx((1 / (3 * 64)) ** 0.5, rel=0.03)
@@ -79,7 +62,17 @@ def test_the_last_layer_is_kaiming_normal_in_cifar_resnets_and_as_torch_draws_it
 
 
 def size(text: str, shape: tuple[int, ...], classes: int = 10) -> int:
-    return sum(weight.numel() for weight in build(text, classes, shape).parameters())
+    """The number of weights; none is drawn."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in architecture(text, shape, classes).parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("resnet18", 11_173_962), ("resnet20", 269_722), ("resnet56", 853_018), ("resnet50", 23_520_842)],
+)
+def test_sizes_on_cifar_are_those_of_the_literature(name: str, count: int) -> None:
+    assert size(name, (3, 32, 32)) == count
 
 
 @pytest.mark.parametrize(("name", "count"), [("lenet", 61_706), ("cnn", 21_840), ("logistic", 7_850)])
@@ -98,7 +91,7 @@ def weights(model: nn.Module) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 30), (2, 12, 13)])
 def test_lenet_by_its_layers(shape: tuple[int, ...]) -> None:
-    model, x = build("lenet", 10, shape), torch.randn(3, *shape)
+    model, x = architecture("lenet", shape), torch.randn(3, *shape)
     w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = weights(model)
     hidden = functional.max_pool2d(functional.conv2d(functional.pad(x, (2,) * 4), w1, b1).relu(), 2)
     hidden = functional.max_pool2d(functional.conv2d(hidden, w2, b2).relu(), 2).flatten(1)
@@ -108,7 +101,7 @@ def test_lenet_by_its_layers(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 30), (2, 16, 17)])
 def test_the_cnn_by_its_layers(shape: tuple[int, ...]) -> None:
-    model, x = build("cnn", 10, shape), torch.randn(3, *shape)
+    model, x = architecture("cnn", shape), torch.randn(3, *shape)
     w1, b1, w2, b2, w3, b3, w4, b4 = weights(model)
     hidden = functional.max_pool2d(functional.conv2d(x, w1, b1), 2).relu()
     hidden = functional.max_pool2d(functional.conv2d(hidden, w2, b2), 2).relu().flatten(1)
@@ -119,7 +112,7 @@ def test_dropout_of_the_cnn_is_off_unless_asked_for_and_never_in_evaluation_mode
     x = torch.randn(3, 1, 28, 28)
     for text, same in (("cnn", True), ("cnn:dropout=0.5", False)):
         torch.manual_seed(0)
-        model = build(text, 10, (1, 28, 28))
+        model = architecture(text, (1, 28, 28))
         evaluated = model.eval()(x)
         assert torch.equal(model(x), evaluated)
         assert torch.equal(model.train()(x), evaluated) == same
@@ -127,8 +120,8 @@ def test_dropout_of_the_cnn_is_off_unless_asked_for_and_never_in_evaluation_mode
 
 def test_dropout_of_the_cnn_drops_whole_channels_and_units_at_its_rate() -> None:
     torch.manual_seed(0)
-    model, seen = build("cnn:dropout=0.3", 10, (1, 28, 28)), {}
-    for module in model:  # type: ignore[union-attr]
+    model, seen = architecture("cnn:dropout=0.3", (1, 28, 28)), {}
+    for module in model:
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.register_forward_hook(
                 lambda module, inputs, output: seen.update({type(module): (inputs[0], output)})
@@ -153,4 +146,13 @@ def test_a_dropout_that_is_no_chance_is_refused(rate: str) -> None:
 def test_images_too_small_for_two_convolutions_are_refused(shape: tuple[int, ...]) -> None:
     for name, least in (("lenet", 12), ("cnn", 16)):
         with pytest.raises(RequestError, match=f"of {least} pixels or more"):
-            build(name, 10, shape)
+            architecture(name, shape)
+
+
+def test_normalisation_is_the_first_step() -> None:
+    model = with_normalisation(nn.Identity(), (0.5, 0.2), (0.25, 2.0))
+    inputs = torch.rand(3, 2, 4, 4)
+    expected = torch.stack([(inputs[:, 0] - 0.5) / 0.25, (inputs[:, 1] - 0.2) / 2.0], dim=1)
+    torch.testing.assert_close(model(inputs), expected)
+    assert list(model.state_dict()) == ["normalise.mean", "normalise.std"]
+    assert not list(model.parameters())

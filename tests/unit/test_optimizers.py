@@ -38,7 +38,7 @@ def ours(rule: PerRole, **masks: Mask) -> Tensor:
     model = Line()
     step = Stepper(model, rule, len(ORDER), device=torch.device("cpu"), update_masks=masks or None)
     for role in ORDER:
-        step(**{role: lambda r=role: loss(model, r)})  # type: ignore[misc]
+        step(**{role: lambda r=role: loss(model, r)})
     return model.weight.detach()
 
 
@@ -82,7 +82,7 @@ def test_shared_moments_follow_the_formulas(rule: PerRole) -> None:
 
 
 def test_sharing_matters() -> None:
-    results = [ours(PerRole(ADAMW, OTHER, share)) for share in ("nothing", "first", "second", "both")]  # type: ignore[arg-type]
+    results = [ours(PerRole(ADAMW, OTHER, share)) for share in ("nothing", "first", "second", "both")]
     for position, first in enumerate(results):
         assert all(not torch.allclose(first, second, rtol=1e-4) for second in results[:position])
 
@@ -92,7 +92,7 @@ def test_two_equal_rules_that_share_everything_are_one_rule(rule: Rule) -> None:
     model = Line()
     step = Stepper(model, rule, len(ORDER), device=torch.device("cpu"))
     for role in ORDER:
-        step(**{role: lambda r=role: loss(model, r)})  # type: ignore[misc]
+        step(**{role: lambda r=role: loss(model, r)})
     assert torch.equal(ours(PerRole(rule, rule, "both")), model.weight.detach())
 
 
@@ -116,7 +116,7 @@ def test_shared_sgd_steps_at_each_roles_own_rate() -> None:
 def test_a_role_leaves_weights_outside_its_mask_and_the_shared_moments_there_alone(share: str) -> None:
     # Each weight is in the mask of one role only: it must move as if the other role did not exist.
     first, second = torch.tensor([True, False]), torch.tensor([False, True])
-    rule = PerRole(ADAMW, OTHER, share)  # type: ignore[arg-type]
+    rule = PerRole(ADAMW, OTHER, share)
     model = Line()
     masks = {"forget": Mask({"weight": first}), "retain": Mask({"weight": second})}
     step = Stepper(model, rule, len(ORDER), device=torch.device("cpu"), update_masks=masks)
@@ -126,7 +126,7 @@ def test_a_role_leaves_weights_outside_its_mask_and_the_shared_moments_there_alo
             {k: s.clone() for k, s in step._updates[r].optimizer.state[model.weight].items() if s.shape == (2,)}
             for r in ("forget", "retain")
         ]
-        step(**{role: lambda r=role: loss(model, r)})  # type: ignore[misc]
+        step(**{role: lambda r=role: loss(model, r)})
         still = ~(first if role == "forget" else second)
         assert torch.equal(model.weight[still], before[still])
         assert not torch.equal(model.weight[~still], before[~still])
@@ -153,7 +153,7 @@ def test_one_rule_with_a_mask_per_role_steps_by_role() -> None:
 )
 def test_moments_that_an_optimizer_does_not_have_cannot_be_shared(rule: tuple[Rule, Rule], share: str) -> None:
     with pytest.raises(RequestError, match=f"cannot share={share}"):
-        PerRole(*rule, share)  # type: ignore[arg-type]
+        PerRole(*rule, share)
 
 
 def test_eight_bits_need_a_gpu_and_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,11 +162,11 @@ def test_eight_bits_need_a_gpu_and_the_extra(monkeypatch: pytest.MonkeyPatch) ->
     on_a_gpu = [SimpleNamespace(device=torch.device("cuda"))]
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(RequestError, match=r"pip install 'expunge\[8bit\]'"):
-        optimizers.make(Rule(optimizer="adamw8bit"), on_a_gpu)  # type: ignore[arg-type]
+        optimizers.make(Rule(optimizer="adamw8bit"), on_a_gpu)
     made: list[dict[str, object]] = []
     library = SimpleNamespace(optim=SimpleNamespace(AdamW8bit=lambda weights, **options: made.append(options)))
     monkeypatch.setitem(sys.modules, "bitsandbytes", library)
-    optimizers.make(Rule(optimizer="adamw8bit", lr=0.1, weight_decay=0.05), on_a_gpu)  # type: ignore[arg-type]
+    optimizers.make(Rule(optimizer="adamw8bit", lr=0.1, weight_decay=0.05), on_a_gpu)
     assert made == [{"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.05}]
 
 

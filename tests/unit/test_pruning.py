@@ -1,6 +1,5 @@
 """Pruners, AO-sparse and l1-sparse: exact sparsity, nested masks, conservation, and brute force."""
 
-import copy
 import dataclasses
 import math
 
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from expunge.core import config as configuration
 from expunge.core import masks, registry
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask, full
@@ -46,7 +44,7 @@ def network(seed: int = 0, widths: tuple[int, int] = (3, 5), classes: int = 3) -
 
 def prune(config: object, model: nn.Module, before: Mask | None = None, seed: int = 0) -> Mask:
     plugin = registry.of_config("pruning", config)
-    return plugin.call(model, SHAPE, config, problems.context(seed, sparsity=before))  # type: ignore[return-value]
+    return plugin.call(model, SHAPE, config, problems.context(seed, sparsity=before))
 
 
 def left(mask: Mask, *names: str) -> int:
@@ -132,7 +130,7 @@ def test_per_layer_every_layer_has_the_rate(kind: type, rate: float, widths: tup
 )
 def test_rounds_are_nested(config: object) -> None:
     model = network()
-    kept = prune(dataclasses.replace(config, rate=0.0), model)  # type: ignore[type-var]
+    kept = prune(dataclasses.replace(config, rate=0.0), model)
     assert kept.density() == 1
     for number in range(4):
         names = [[name] for name in kept] if getattr(config, "scope", "global") == "layer" else [list(kept)]
@@ -265,19 +263,13 @@ def test_weights_that_are_not_finite_cannot_be_ranked() -> None:
 
 # SynFlow
 
-
-def build(name: str, size: int = 8, seed: int = 0) -> nn.Module:
-    """A model for images of 3 x size x size, at initialisation."""
-    wanted = configuration.parse("models", name)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return registry.of_config("models", wanted).call(wanted, (3, size, size), 10)  # type: ignore[return-value]
+SMALL = (3, 8, 8)
 
 
 def flows(model: nn.Module, shape: tuple[int, ...], batch_norm: str = "absolute") -> tuple[dict[str, float], float]:
     """The sum of the scores of each convolution, and the flow through all: the sum of logits without the biases."""
     kept = masks.over(None, prunable.weights(model, linear=False))
-    copied = synflow.positive(model, kept, batch_norm)  # type: ignore[arg-type]
+    copied = synflow.positive(model, kept, batch_norm)
     sums = {name: float(score.sum()) for name, score in synflow.scores(copied, kept, shape).items()}
     with torch.no_grad():
         total = copied(torch.ones(1, *shape, dtype=torch.float64)).sum() - copied.get_parameter("fc.bias").sum()
@@ -300,20 +292,20 @@ def assert_conserved(sums: dict[str, float], total: float) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18:width=4", "resnet20:width=4", "resnet50:width=4"])
 def test_synflow_conserves_flow_at_initialisation(name: str) -> None:
-    assert_conserved(*flows(build(name), (3, 8, 8)))
+    assert_conserved(*flows(problems.architecture(name, SMALL, seed=0), SMALL))
 
 
 def test_without_batch_normalisation_a_trained_model_conserves_flow_too() -> None:
-    model = build("resnet18:width=4")
+    model = problems.architecture("resnet18:width=4", SMALL, seed=0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -1, 1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
             nn.init.uniform_(module.weight, -1, 1)
             nn.init.uniform_(module.bias, -1, 1)
     with pytest.raises(AssertionError):
-        assert_conserved(*flows(model, (3, 8, 8)))
-    assert_conserved(*flows(model, (3, 8, 8), "identity"))
+        assert_conserved(*flows(model, SMALL))
+    assert_conserved(*flows(model, SMALL, "identity"))
 
 
 def test_scores_of_synflow_are_sums_over_paths() -> None:
@@ -341,7 +333,7 @@ def test_scores_of_synflow_are_sums_over_paths() -> None:
 @pytest.mark.parametrize("name", ["resnet20:width=8", pytest.param("resnet18:width=8", marks=pytest.mark.slow)])
 def test_synflow_empties_no_layer_at_99_percent(name: str) -> None:
     """Of images of 32 x 32: where the last stage sees a single pixel, most of its weights see padding alone."""
-    model = build(name, 32)
+    model = problems.architecture(name, seed=0)
     total = sum(weight.numel() for weight in prunable.weights(model, linear=False).values())
     mask = synflow.prune(model, (3, 32, 32), SynflowConfig(0.99), problems.context())
     assert left(mask) == total - round(0.99 * total)
@@ -349,11 +341,11 @@ def test_synflow_empties_no_layer_at_99_percent(name: str) -> None:
 
 
 def test_synflow_leaves_the_model_as_it_is_and_takes_one_image_per_iteration() -> None:
-    model = build("resnet18:width=4").train()
+    model = problems.architecture("resnet18:width=4", SMALL, seed=0).train()
     frozen = model.get_submodule("stem").eval()
     model(torch.rand(2, 3, 8, 8)).sum().backward()
-    before = copy.deepcopy(model.state_dict())
-    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}  # type: ignore[union-attr]
+    before = problems.state(model)
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     seen: list[Tensor] = []
     backward: list[object] = []
     model.register_forward_pre_hook(lambda module, given: seen.append(given[0]) or None)
@@ -370,7 +362,7 @@ def test_synflow_leaves_the_model_as_it_is_and_takes_one_image_per_iteration() -
         assert torch.equal(value, before[name])
     for name, weight in model.named_parameters():
         assert weight.requires_grad
-        assert torch.equal(weight.grad, gradients[name])  # type: ignore[arg-type]
+        assert torch.equal(weight.grad, gradients[name])
 
 
 def test_many_iterations_of_synflow_rank_what_is_left_anew() -> None:
@@ -387,13 +379,12 @@ def test_many_iterations_of_synflow_rank_what_is_left_anew() -> None:
             after[name].view(-1)[index] = False
         mask = Mask(after)
     got = prune(SynflowConfig(0.8, iterations=5), model)
-    assert mask is not None
     assert all(torch.equal(got[name], kept) for name, kept in mask.items())
 
 
 def test_synflow_refuses_to_rank_without_flow() -> None:
     model = problems.model()
-    nn.init.constant_(model[1].running_mean, 100.0)  # type: ignore[index]
+    nn.init.constant_(model[1].running_mean, 100.0)
     with pytest.raises(RequestError, match="batch_norm=identity"):
         prune(SynflowConfig(0.5, iterations=2), model)
     assert left(prune(SynflowConfig(0.5, iterations=2, batch_norm="identity"), model)) == 18
@@ -421,7 +412,7 @@ def test_a_pruned_weight_is_exactly_zero_after_100_steps(name: str) -> None:
     model = network()
     sparsity = prune(MagnitudeConfig(0.6, linear=True), model)
     context = problems.context(sparsity=sparsity)
-    before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
+    before = problems.weights(model)
     forget, retain = next(problems.images(6, seed=1).batches(6)), next(problems.images(12, seed=2).batches(12))
     step = context.stepper(model.train(), RULES[name], 100)
     for number in range(100):
@@ -432,7 +423,6 @@ def test_a_pruned_weight_is_exactly_zero_after_100_steps(name: str) -> None:
             forget=lambda: -0.1 * cross_entropy(model(forget.inputs), forget.labels),
             retain=lambda: cross_entropy(model(retain.inputs), retain.labels),
         )
-    assert context.sparsity is not None
     for key, weight in model.named_parameters():
         kept = context.sparsity.get(key, torch.ones_like(weight, dtype=torch.bool))
         assert bool((weight[~kept] == 0).all())
@@ -453,8 +443,8 @@ def alternate(
 
 def without_dropout() -> nn.Sequential:
     made = problems.model()
-    made[4].p = 0.0  # type: ignore[index, union-attr]
-    return made  # type: ignore[return-value]
+    made[4].p = 0.0
+    return made
 
 
 def zeros(weight: Tensor) -> int:
@@ -467,7 +457,6 @@ def test_alternating_reaches_the_rate_for_every_number_of_epochs(epochs: int, in
     config = AoSparseConfig(epochs=epochs, rate=0.7, interval=interval, batch_size=10)
     model, context = alternate(config)
     assert zeros(model.get_parameter("0.weight")) == round(0.7 * 36)
-    assert context.sparsity is not None
     assert list(context.sparsity) == ["0.weight"]
     assert context.notes["sparsity"] == pytest.approx(round(0.7 * 36) / 36)
     assert len(config.portions(36)) == math.ceil(epochs / interval)
@@ -524,7 +513,6 @@ def test_alternating_goes_on_from_a_sparse_model() -> None:
             model.get_parameter(name).masked_fill_(~kept, 100.0)  # stale values, as in a checkpoint with hooks
     config = AoSparseConfig(epochs=3, rate=0.5, batch_size=10)
     after, context = alternate(config, model=model, sparsity=before)
-    assert context.sparsity is not None
     assert within(context.sparsity, before)
     assert torch.equal(context.sparsity["6.weight"], before["6.weight"])
     convolutions = ("0.weight", "2.weight")
@@ -601,7 +589,6 @@ def test_l1_sparse_can_prune_the_small_weights() -> None:
     l1_sparse.unlearn(dense, problems.data(), config, problems.context())
     context = problems.context(sparsity=full(pruned))
     l1_sparse.unlearn(pruned, problems.data(), dataclasses.replace(config, prune=True), context)
-    assert context.sparsity is not None
     small = 0
     for name, weight in dense.named_parameters():
         kept = (weight.abs() >= 0.1) | torch.tensor(name not in ("0.weight", "5.weight"))
@@ -609,7 +596,7 @@ def test_l1_sparse_can_prune_the_small_weights() -> None:
         assert torch.equal(context.sparsity[name], kept)
         assert torch.equal(pruned.get_parameter(name), weight * kept)
     assert context.notes["sparsity"] == pytest.approx(small / (36 + 192))
-    assert context.notes["sparsity"] == pytest.approx(context.notes["below_threshold"]["prunable"])  # type: ignore[index]
+    assert context.notes["sparsity"] == pytest.approx(context.notes["below_threshold"]["prunable"])
     moving = torch.arange(36).view(4, 1, 3, 3) % 2 == 0
     model, before = problems.model(), problems.model().get_parameter("0.weight")
     masked = problems.context(update_masks=Mask({"0.weight": moving}))

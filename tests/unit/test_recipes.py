@@ -32,7 +32,6 @@ def test_every_recipe_expands_to_runs_that_json_holds(name: str) -> None:
         known = {run_id(each): each for each in before.values()}
         assert config.run_from_data(config.run_to_data(cell.run), known) == cell.run
         assert before.keys() == {"original", "subject", "reference"}
-        assert cell.run.reference is not None
         assert cell.run.reference.original == cell.run.subject.original
 
 
@@ -108,7 +107,7 @@ def comparison(**changes: object) -> Comparison:
         "forget": "random:20",
         "methods": ("finetune:epochs=1",),
     }
-    return Comparison(**(given | changes))  # type: ignore[arg-type]
+    return Comparison(**(given | changes))
 
 
 def test_a_variation_changes_the_training_of_originals_and_references_or_the_forget_set() -> None:
@@ -126,7 +125,6 @@ def test_a_variation_changes_the_training_of_originals_and_references_or_the_for
         training, forget = expected[cell.scenario]
         original, reference = cell.run.subject.original, cell.run.reference
         assert original == TrainConfig(wanted.data, wanted.model, training, seed=cell.seed)
-        assert reference is not None
         assert reference.unlearning == retraining(training)
         assert cell.run.subject.forget == reference.forget == parse("forget_sets", forget)
 

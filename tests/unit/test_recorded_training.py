@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from expunge.api.recorded import Recorded, train_recorded
-from expunge.core import config, registry
 from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError, RunError
 from expunge.data.augment import Augmentation
@@ -22,14 +21,12 @@ from expunge.methods.retrain import RetrainConfig
 from expunge.scores import ScoreData
 from expunge.scores.trajectory_influence import TrajectoryInfluenceConfig as Wanted
 from expunge.scores.trajectory_influence import score_examples
-from expunge.training.context import Context
 from expunge.training.fit import Training, fit
 from expunge.training.rules import PerRole, Rule
 from expunge.trajectory.flat_loss import flat_loss
 from expunge.trajectory.plan import Trajectory, draw, fingerprint, mark, read
 from expunge.trajectory.record import recorded
 from expunge.trajectory.steps import record
-from expunge.trajectory.store import VectorStore
 from expunge.trajectory.tangents import Additive, carry
 from expunge.unlearning.adapters import LowRank
 from expunge.unlearning.unlearn import Unlearning, unlearn
@@ -49,16 +46,13 @@ def pictures(count: int = 12, side: int = 16) -> ImageSet:
 
 
 def network(text: str, shape: tuple[int, ...] = (1, 16, 16)) -> nn.Module:
-    wanted = config.parse("models", text)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return with_normalisation(registry.of_config("models", wanted).call(wanted, shape, 3), (0.3,), (0.25,))
+    return with_normalisation(problems.architecture(text, shape, 3, seed=1), (0.3,), (0.25,))
 
 
 def plan(**changes: object) -> Training:
     rule = Rule(lr=0.05, momentum=0.0, weight_decay=0.01, schedule="exponential")
     given = {key: changes.pop(key) for key in [*changes] if key in {field.name for field in dataclasses.fields(Rule)}}
-    return Training(2, 5, dataclasses.replace(rule, **given), record=True, **changes)  # type: ignore[arg-type]
+    return Training(2, 5, dataclasses.replace(rule, **given), record=True, **changes)
 
 
 def trained(
@@ -94,23 +88,13 @@ def squared_norm(model: nn.Module) -> Tensor:
     return torch.stack([weight.square().sum() for weight in model.parameters()]).sum()
 
 
-def close(first: nn.Module, second: nn.Module, **more: float) -> None:
-    for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
-        torch.testing.assert_close(one, other, msg=lambda text, name=name: f"{name}: {text}", **more)
-
-
-def same(first: nn.Module, second: nn.Module) -> bool:
-    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
-
-
 @pytest.mark.parametrize("text", MODELS)
 @pytest.mark.parametrize(("momentum", "clip"), [(0.0, None), (0.9, None), (0.0, 0.3), (0.9, 0.3)])
 def test_it_is_what_torch_does(text: str, momentum: float, clip: float | None) -> None:
     model, images = network(text), pictures()
     found, trajectory = trained(model, images, plan(momentum=momentum, clip=clip))
-    close(found, by_torch(model, images, trajectory), rtol=2e-4, atol=2e-5)
-    assert not same(found, model)
+    problems.assert_close(found, by_torch(model, images, trajectory), rtol=2e-4, atol=2e-5)
+    assert not problems.same(found, model)
     assert trajectory.plan.steps == 6
     assert (trajectory.clipped > 0) == (clip is not None)
 
@@ -121,8 +105,8 @@ def test_weight_decay_is_in_what_is_clipped_unlike_in_other_trainings() -> None:
     other = copy.deepcopy(model)
     fit(other, images, wanted.rule, problems.context(), epochs=1, batch_size=5)
     found, trajectory = trained(model, images, dataclasses.replace(wanted, epochs=1))
-    close(found, by_torch(model, images, trajectory), rtol=1e-5, atol=1e-7)
-    assert float((weights(found) - weights(other)).norm()) > 1e-3
+    problems.assert_close(found, by_torch(model, images, trajectory), rtol=1e-5, atol=1e-7)
+    assert float((model_weights.vector(found) - model_weights.vector(other)).norm()) > 1e-3
 
 
 @pytest.mark.parametrize("text", MODELS)
@@ -131,16 +115,16 @@ def test_the_same_seed_gives_the_same_bytes(text: str) -> None:
     first, one = trained(network(text), images, plan(clip=1.0))
     second, other = trained(network(text), images, plan(clip=1.0))
     third, _ = trained(network(text), images, plan(clip=1.0), seed=1)
-    assert same(first, second)
+    assert problems.same(first, second)
     assert one.digest() == other.digest()
-    assert not same(first, third)
+    assert not problems.same(first, third)
 
 
 def test_the_order_of_the_images_does_not_matter() -> None:
     images = pictures()
     first, one = trained(network("cnn"), images, plan())
     second, other = trained(network("cnn"), images.select(torch.arange(12).flip(0)), plan())
-    assert same(first, second)
+    assert problems.same(first, second)
     assert one.digest() == other.digest()
 
 
@@ -199,21 +183,22 @@ def test_a_training_of_nothing_is_refused(epochs: int, count: int) -> None:
 )
 def test_what_cannot_be_recorded_is_refused_with_the_cure(changes: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        Training(**({"record": True} | changes))  # type: ignore[arg-type]
+        Training(**({"record": True} | changes))
 
 
 def test_it_is_in_evaluation_mode_on_the_test_transform() -> None:
     """Statistics of batch normalisation stay, dropout and augmentation do nothing, and modes come back."""
     images = pictures()
     model = network("small_cnn:width=2").train()
-    model[1][0].eval()  # type: ignore[index]
+    model[1][0].eval()
     modes = [module.training for module in model.modules()]
     found, _ = trained(model, images, plan())
     assert [module.training for module in found.modules()] == modes
     assert all(torch.equal(value, dict(model.named_buffers())[name]) for name, value in found.named_buffers())
     augmented = dataclasses.replace(images, augmentation=Augmentation())
-    assert same(found, trained(model, augmented, plan())[0])
-    assert same(trained(network("cnn:dropout=0.9"), images, plan())[0], trained(network("cnn"), images, plan())[0])
+    assert problems.same(found, trained(model, augmented, plan())[0])
+    dropping, plain = (trained(network(text), images, plan())[0] for text in ("cnn:dropout=0.9", "cnn"))
+    assert problems.same(dropping, plain)
 
 
 def test_frozen_weights_stay() -> None:
@@ -232,15 +217,15 @@ def test_the_trajectory_is_what_was_there_before() -> None:
     )
     assert all(torch.equal(value, model.get_parameter(name)) for name, value in trajectory.initial.items())
     assert trajectory.images == fingerprint(images)
-    assert trajectory.end == mark(weights(trained(model, images, plan())[0]))
+    assert trajectory.end == mark(model_weights.vector(trained(model, images, plan())[0]))
     assert seen == [(step, 6) for step in range(1, 7)]
     again = read(trajectory.tensors())
     assert again.digest() == trajectory.digest()
-    assert dataclasses.replace(again.plan, ids=None, batches=None, rates=None) == dataclasses.replace(  # type: ignore[arg-type]
+    assert dataclasses.replace(again.plan, ids=None, batches=None, rates=None) == dataclasses.replace(
         trajectory.plan,
-        ids=None,  # type: ignore[arg-type]
-        batches=None,  # type: ignore[arg-type]
-        rates=None,  # type: ignore[arg-type]
+        ids=None,
+        batches=None,
+        rates=None,
     )
 
 
@@ -291,12 +276,7 @@ def split(images: ImageSet, *gone: int) -> UnlearningData:
 
 
 def unlearned(model: nn.Module, trajectory: Trajectory, data: UnlearningData, method: object) -> nn.Module:
-    context = Context(torch.Generator().manual_seed(0), trajectory=trajectory)
-    return unlearn(copy.deepcopy(model), data, Unlearning(method), context)
-
-
-def weights(model: nn.Module) -> Tensor:
-    return model_weights.vector(model)
+    return problems.unlearned(method, copy.deepcopy(model), data, trajectory=trajectory)
 
 
 @pytest.mark.parametrize("text", MODELS)
@@ -305,12 +285,12 @@ def test_the_tangents_of_every_architecture_lead_to_the_retrained_model(text: st
     """In steps so small that no unit and no maximum of a pool changes sides, where first order is all there is."""
     model, trajectory = trained(network(text), pictures(), plan(lr=0.001 * (1 - momentum), momentum=momentum))
     data = split(pictures(), 41, 47)
-    wanted = weights(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
-    nothing = float((weights(model) - wanted).norm())
+    wanted = model_weights.vector(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
+    nothing = float((model_weights.vector(model) - wanted).norm())
     assert nothing > 0
     for method in (HessianFreeConfig(), HessianFreeConfig("additive")):
         found = unlearned(model, trajectory, data, method)
-        assert float((weights(found) - wanted).norm()) < 0.02 * nothing
+        assert float((model_weights.vector(found) - wanted).norm()) < 0.02 * nothing
         assert all(torch.equal(value, dict(model.named_buffers())[name]) for name, value in found.named_buffers())
 
 
@@ -324,7 +304,7 @@ def test_retraining_along_the_recorded_batches_is_training_without_the_examples(
     batches = trajectory.plan.batches
     less = torch.where((batches >= 0) & kept[batches.clamp(min=0)], batches, -1)
     without = dataclasses.replace(trajectory, plan=dataclasses.replace(trajectory.plan, batches=less))
-    close(found, by_torch(network(text), images, without), rtol=2e-4, atol=2e-5)
+    problems.assert_close(found, by_torch(network(text), images, without), rtol=2e-4, atol=2e-5)
 
 
 def test_retraining_without_examples_of_no_batch_is_the_recorded_training_bit_for_bit() -> None:
@@ -339,7 +319,7 @@ def test_retraining_without_examples_of_no_batch_is_the_recorded_training_bit_fo
         expected = loss.in_order(end[None])[0]
     mixed = images.select(torch.randperm(12, generator=generator))
     found = unlearned(model, trajectory, split(mixed, 47), RetrainConfig(recorded=True))
-    assert torch.equal(weights(found).float(), expected)
+    assert torch.equal(model_weights.vector(found).float(), expected)
 
 
 def test_retraining_does_not_read_the_trained_weights_and_refuses_other_images() -> None:
@@ -347,7 +327,7 @@ def test_retraining_does_not_read_the_trained_weights_and_refuses_other_images()
     model, trajectory = trained(network("cnn"), images, plan())
     data = split(images, 41, 47)
     first = unlearned(model, trajectory, data, RetrainConfig(recorded=True))
-    assert same(first, unlearned(network("cnn"), trajectory, data, RetrainConfig(recorded=True)))
+    assert problems.same(first, unlearned(network("cnn"), trajectory, data, RetrainConfig(recorded=True)))
     black = dataclasses.replace(data.forget, inputs=torch.zeros_like(data.forget.inputs))
     with pytest.raises(RequestError, match="of other images"):
         unlearned(model, trajectory, dataclasses.replace(data, forget=black), RetrainConfig(recorded=True))
@@ -359,10 +339,10 @@ def test_a_whole_batch_may_be_forgotten(variant: str) -> None:
     model, trajectory = trained(network("cnn"), images, plan(fixed_order=True, lr=0.01))
     gone = trajectory.plan.ids[trajectory.plan.batch(1)]
     data = split(images, *gone.tolist())
-    wanted = weights(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
+    wanted = model_weights.vector(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
     assert bool(torch.isfinite(wanted).all())
-    found = weights(unlearned(model, trajectory, data, HessianFreeConfig(variant)))  # type: ignore[arg-type]
-    assert float((found - wanted).norm()) < float((weights(model) - wanted).norm())
+    found = model_weights.vector(unlearned(model, trajectory, data, HessianFreeConfig(variant)))
+    assert float((found - wanted).norm()) < float((model_weights.vector(model) - wanted).norm())
 
 
 def test_hessian_free_refuses_other_images_and_other_models() -> None:
@@ -401,18 +381,14 @@ def test_vectors_are_for_the_additive_variant() -> None:
 def test_vectors_are_of_the_weights_themselves_not_of_adapters() -> None:
     model, trajectory = trained(network("logistic"), pictures(), plan())
 
-    def nowhere(name: str) -> VectorStore:
-        raise AssertionError(name)
-
     wanted = Unlearning(HessianFreeConfig("additive", vectors="somewhere"), adapters=LowRank(rank=1))
     with pytest.raises(RequestError, match="made from adapters"):
-        unlearn(model, split(pictures(), 41), wanted, problems.context(trajectory=trajectory, vectors=nowhere))
+        unlearn(model, split(pictures(), 41), wanted, problems.context(), {"trajectory": trajectory})
 
 
 def test_hessian_free_notes_what_it_walked_along() -> None:
     model, trajectory = trained(network("logistic"), pictures(), plan(clip=0.3))
-    context = problems.context(trajectory=trajectory)
-    unlearn(model, split(pictures(), 41), Unlearning(HessianFreeConfig()), context)
+    _, context = problems.run(HessianFreeConfig(), model, split(pictures(), 41), trajectory=trajectory)
     assert context.notes["trajectory"] == {"steps": 6, "clipped": 6}
 
 
@@ -428,7 +404,7 @@ def test_scores_are_in_the_order_of_the_training_images_and_about_the_images_ask
         loss = nn.functional.cross_entropy(model(asked.inputs / 255), asked.labels)
         slope = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
     found = score_examples(
-        model.eval(), ScoreData(**sets, num_classes=3), Wanted(images=images), problems.context(trajectory=trajectory)
+        model.eval(), ScoreData(**sets, num_classes=3), Wanted(images=images), problems.context(), trajectory=trajectory
     )["loss"]
     torch.testing.assert_close(found[seen], each.vectors @ slope, rtol=1e-3, atol=1e-8)
     assert not torch.equal(seen, torch.arange(12))
@@ -442,10 +418,9 @@ def test_scores_refuse_other_images_and_other_models() -> None:
         (model, darker, "of other images"),
         (network("logistic"), images, "does not lead to this model"),
     ):
+        seen = ScoreData(train, images, images, 3)
         with pytest.raises(RequestError, match=message):
-            score_examples(
-                given.eval(), ScoreData(train, images, images, 3), Wanted(), problems.context(trajectory=trajectory)
-            )
+            score_examples(given.eval(), seen, Wanted(), problems.context(), trajectory=trajectory)
 
 
 # The same from Python.
@@ -453,7 +428,7 @@ def test_scores_refuse_other_images_and_other_models() -> None:
 
 def mine(**more: object) -> Recorded:
     given = {"epochs": 2, "batch_size": 5, "lr": 0.05, "momentum": 0.0} | more
-    return train_recorded(network("logistic"), pictures(), **given)  # type: ignore[arg-type]
+    return train_recorded(network("logistic"), pictures(), **given)
 
 
 def test_vectors_of_other_trainings_are_never_written_over(tmp_path: Path) -> None:
@@ -475,12 +450,12 @@ def test_vectors_of_other_trainings_are_never_written_over(tmp_path: Path) -> No
 def test_stored_vectors_are_only_for_the_recorded_model(tmp_path: Path) -> None:
     recorded = mine()
     found = recorded.precompute(tmp_path)
-    context = problems.context(trajectory=recorded.trajectory, vectors=found)
+    extras = {"trajectory": recorded.trajectory, "vectors": found}
     wanted = Unlearning(HessianFreeConfig("additive", vectors="these"))
     with recorded.deletions(found) as online:
         expected = online.delete([41])
-    close(
-        unlearn(copy.deepcopy(recorded.model), split(pictures(), 41), wanted, context),
+    problems.assert_close(
+        unlearn(copy.deepcopy(recorded.model), split(pictures(), 41), wanted, problems.context(), extras),
         recorded.with_weights(expected),
     )
     with torch.no_grad():
@@ -488,7 +463,7 @@ def test_stored_vectors_are_only_for_the_recorded_model(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="not the one that was recorded"), recorded.deletions(found):
         pass
     with pytest.raises(RequestError, match="not the one that was recorded"):
-        unlearn(recorded.model, split(pictures(), 41), wanted, context)
+        unlearn(recorded.model, split(pictures(), 41), wanted, problems.context(), extras)
 
 
 def test_a_model_with_other_weights_is_a_copy_of_the_same_precision() -> None:
@@ -538,7 +513,7 @@ def test_what_cannot_be_precomputed_is_refused_before_anything_is_written(
     given: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        mine().precompute(tmp_path / "new", **given)  # type: ignore[arg-type]
+        mine().precompute(tmp_path / "new", **given)
     assert not (tmp_path / "new").exists()
 
 
@@ -554,4 +529,4 @@ def test_a_forget_set_is_named_by_integers(wrong: object) -> None:
     recorded = mine()
     assert recorded.partition([41, 47])[0].ids.sort().values.tolist() == [41, 47]
     with pytest.raises(RequestError, match="ids must be a list of integers"):
-        recorded.partition(wrong)  # type: ignore[arg-type]
+        recorded.partition(wrong)

@@ -12,33 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.core.errors import RequestError
-from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import scrub, sfron
 from expunge.training import batches as mixed
+from expunge.training.context import Context
 from expunge.training.rules import PerRole, Rule
 from expunge.unlearning import presets
-from expunge.unlearning.unlearn import Unlearning, unlearn
 from tests import problems
 
 FORGET, RETAIN = 10, 30
 
 
-def run(
-    config: object, seed: int = 0, data: UnlearningData | None = None, model: nn.Module | None = None
-) -> tuple[nn.Module, list[dict[str, object]]]:
-    context = problems.context(seed)
-    start = problems.model() if model is None else model
-    unlearned = unlearn(start, data or problems.data(), Unlearning(config), context)
-    return unlearned, context.history()
-
-
-def roles(history: list[dict[str, object]]) -> list[str]:
-    return ["+".join(record["loss"]) for record in history]  # type: ignore[arg-type]
-
-
-def same(first: nn.Module, second: nn.Module) -> bool:
-    one, two = first.state_dict(), second.state_dict()
-    return list(one) == list(two) and all(torch.equal(one[name], two[name]) for name in one)
+def roles(context: Context) -> list[str]:
+    return ["+".join(record["loss"]) for record in context.history()]
 
 
 def sizes(model: nn.Module) -> list[int]:
@@ -149,8 +134,7 @@ def test_the_history_counts_both_kinds_of_step(rule: Rule | None, epochs: int, s
     config = sfron.SfronConfig(epochs=epochs, batch_size=size, forget_every=every, rule=rule or sfron.RULES)
     total = epochs * problems.data().retain.steps(size)
     expected = [role for t in range(total) for role in (["forget"] if t % every == 0 else []) + ["retain"]]
-    _, history = run(config)
-    assert roles(history) == expected
+    assert roles(problems.run(config)[1]) == expected
     assert Counter(expected) == Counter({"forget": math.ceil(total / every), "retain": total})
 
 
@@ -158,7 +142,7 @@ def test_an_epoch_costs_one_forward_per_step() -> None:
     model = problems.model()
     seen = sizes(model)
     config = sfron.SfronConfig(epochs=4, batch_size=10, forget_batch_size=4, forget_every=5)
-    run(config, model=model)
+    problems.run(config, model)
     # T = 12; forget steps at 0, 5 and 10, of 4, 4 and the last 2 examples.
     assert seen == [4, *[10] * 5, 4, *[10] * 5, 2, *[10] * 2]
 
@@ -166,7 +150,7 @@ def test_an_epoch_costs_one_forward_per_step() -> None:
 def test_forget_batches_are_as_large_as_retain_batches_by_default() -> None:
     model = problems.model()
     seen = sizes(model)
-    run(sfron.SfronConfig(epochs=1, batch_size=5, forget_every=6), model=model)
+    problems.run(sfron.SfronConfig(epochs=1, batch_size=5, forget_every=6), model)
     assert seen == [5] * 7
 
 
@@ -189,9 +173,9 @@ def test_a_run_against_a_plain_loop(shared: bool) -> None:
     )
     models = [problems.model() for _ in range(2)]
     for model in models:
-        model[4].p = 0.0  # type: ignore[index, union-attr]
+        model[4].p = 0.0
     data = problems.data()
-    got, history = run(config, data=data, model=models[0])
+    got, context = problems.run(config, models[0], data)
 
     model = models[1].train()
     make = lambda: torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=5e-4)  # noqa: E731
@@ -218,16 +202,16 @@ def test_a_run_against_a_plain_loop(shared: bool) -> None:
             take(forgetter, -alpha * decay * (weights * each).sum(), clip)
             assert norms[-1] > clip  # the limit matters
         take(retainer, functional.cross_entropy(model(retain.inputs), retain.labels), clip if shared else math.inf)
-    assert [next(iter(record["loss"].values())) for record in history] == pytest.approx(losses, rel=1e-3)  # type: ignore[attr-defined]
+    assert [next(iter(record["loss"].values())) for record in context.history()] == pytest.approx(losses, rel=1e-3)
     for ours, theirs in zip(got.state_dict().values(), model.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_the_rates_by_default_are_those_of_the_share_of_the_run() -> None:
-    _, history = run(sfron.SfronConfig(epochs=10, batch_size=6, forget_every=5))
+    _, context = problems.run(sfron.SfronConfig(epochs=10, batch_size=6, forget_every=5))
     total, t = 50, 0
-    for record in history:
-        (role, rate), *_ = record["lr"].items()  # type: ignore[attr-defined]
+    for record in context.history():
+        (role, rate), *_ = record["lr"].items()
         wanted = 0.01 * 0.5 * (1 + math.cos(math.pi * t / total))
         # Exact in forget steps; in between a retain step is at most one call ahead.
         assert rate == pytest.approx(wanted, abs=1e-12 if role == "forget" else 0.01 * math.pi / 2 / (total + 10))
@@ -236,7 +220,6 @@ def test_the_rates_by_default_are_those_of_the_share_of_the_run() -> None:
 
 def test_only_forget_steps_are_clipped_by_default() -> None:
     rule = sfron.SfronConfig().rule
-    assert isinstance(rule, PerRole)
     assert (rule.forget.clip, rule.retain.clip) == (7.0, None)
     assert dataclasses.replace(rule.forget, clip=None) == rule.retain
 
@@ -246,10 +229,9 @@ def test_it_forgets_what_it_is_told_and_keeps_the_rest() -> None:
     one_class = dataclasses.replace(
         data, forget=data.forget.select(data.forget.labels == 0), retain=data.retain.select(data.retain.labels != 0)
     )
-    trained, _ = run(presets.named("finetune:epochs=5,batch_size=16,lr=0.05").method, data=problems.data(retain=60))
-    unlearned, _ = run(
-        sfron.SfronConfig(epochs=10, batch_size=10, forget_every=1), data=one_class, model=copy.deepcopy(trained)
-    )
+    trained = problems.unlearned("finetune:epochs=5,batch_size=16,lr=0.05", on=problems.data(retain=60))
+    config = sfron.SfronConfig(epochs=10, batch_size=10, forget_every=1)
+    unlearned = problems.unlearned(config, copy.deepcopy(trained), one_class)
     context = problems.context()
     assert scrub.error(trained, one_class.forget, context) == 0
     assert scrub.error(unlearned, one_class.forget, context) > Fraction(1, 2)
@@ -271,8 +253,6 @@ def test_sfron_refuses_bad_counts(field: str, value: int) -> None:
 
 def test_sfron_is_found_by_its_other_name_and_takes_options() -> None:
     method = presets.named("SFRon:alpha=1,forget.optimizer=adamw,forget.lr=1e-4").method
-    assert isinstance(method, sfron.SfronConfig)
-    assert isinstance(method.rule, PerRole)
     assert (method.alpha, method.rule.forget.optimizer, method.rule.forget.lr, method.rule.retain.lr) == (
         1,
         "adamw",
@@ -287,16 +267,17 @@ def test_sfron_is_found_by_its_other_name_and_takes_options() -> None:
 def test_maximising_comes_first_and_only_in_the_first_epochs() -> None:
     model = problems.model()
     seen = sizes(model)
-    _, history = run(scrub.ScrubConfig(epochs=3, maximise_epochs=2, batch_size=15, forget_batch_size=4), model=model)
+    config = scrub.ScrubConfig(epochs=3, maximise_epochs=2, batch_size=15, forget_batch_size=4)
+    _, context = problems.run(config, model)
     first, last = ["forget"] * 3 + ["retain"] * 2, ["retain"] * 2
-    assert roles(history) == first + first + last
+    assert roles(context) == first + first + last
     assert seen == 2 * [4, 4, 2, 15, 15] + [15, 15]
 
 
 def test_forget_batches_of_scrub_are_as_large_as_retain_batches_by_default() -> None:
     model = problems.model()
     seen = sizes(model)
-    run(scrub.ScrubConfig(epochs=1, maximise_epochs=1, batch_size=5), model=model)
+    problems.run(scrub.ScrubConfig(epochs=1, maximise_epochs=1, batch_size=5), model)
     assert seen == [5] * 8
 
 
@@ -314,10 +295,18 @@ def test_a_step_of_scrub_costs_one_forward_of_student_and_teacher_each(rewind: b
             calls["student" if module.training else "errors"] += 1
 
     model.register_forward_hook(note)
-    _, history = run(scrub.ScrubConfig(epochs=3, maximise_epochs=2, batch_size=7, rewind=rewind), model=model)
-    assert calls["student"] == calls["teacher"] == len(history)
+    config = scrub.ScrubConfig(epochs=3, maximise_epochs=2, batch_size=7, rewind=rewind)
+    _, context = problems.run(config, model)
+    assert calls["student"] == calls["teacher"] == len(context.history())
     # Rewinding looks once at the forget set per checkpoint and once at the validation set.
     assert calls["errors"] == (4 + 1 if rewind else 0)
+
+
+def test_the_teacher_is_the_original_and_never_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers = problems.spied_teachers(monkeypatch)
+    problems.run(scrub.ScrubConfig(epochs=2, batch_size=7))
+    (teacher,) = teachers
+    assert problems.same(teacher, problems.model())
 
 
 @pytest.mark.parametrize("field", ["temperature", "alpha", "gamma"])
@@ -340,9 +329,9 @@ PLAIN = scrub.ScrubConfig(epochs=4, maximise_epochs=2, batch_size=7, forget_batc
 REWOUND = dataclasses.replace(PLAIN, rewind=True)
 
 
-def after(epochs: int, seed: int = 0, model: nn.Module | None = None) -> nn.Module:
+def after(epochs: int, seed: int = 0) -> nn.Module:
     """The student after so many epochs: with a constant rate, the plain method stopped early."""
-    return run(dataclasses.replace(PLAIN, epochs=epochs), seed, model=model)[0]
+    return problems.unlearned(dataclasses.replace(PLAIN, epochs=epochs), seed=seed)
 
 
 def wrong(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
@@ -355,23 +344,22 @@ def test_rewinds_to_the_checkpoint_of_a_given_sequence_of_errors(index: int, mon
     # Errors on the forget set 0, 1/8, 2/8, 3/8, 4/8 after 0..4 epochs, then the error on unseen examples.
     errors = iter([Fraction(j, 8) for j in range(5)] + [Fraction(index, 8) + Fraction(1, 100)])
     monkeypatch.setattr(scrub, "error", lambda *_: next(errors))
-    rewound, history = run(REWOUND)
+    rewound, context = problems.run(REWOUND)
     # Bit for bit, with the statistics of batch normalisation; so the random stream was the same.
-    assert same(rewound, after(index))
+    assert problems.same(rewound, after(index))
     assert int(rewound.state_dict()["1.num_batches_tracked"]) == min(index, 2) * 2 + index * 5
-    assert roles(history) == roles(run(PLAIN)[1])
-    assert not same(rewound, after((index + 1) % 5))
+    assert roles(context) == roles(problems.run(PLAIN)[1])
+    assert not problems.same(rewound, after((index + 1) % 5))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_rewinds_to_the_epoch_that_brute_force_finds(seed: int) -> None:
     data = problems.data()
-    assert data.validation is not None
     students = [after(epochs, seed) for epochs in range(5)]
     wanted = wrong(students[-1], data.validation.inputs, data.validation.labels)
     gaps = [abs(wrong(student, data.forget.inputs, data.forget.labels) - wanted) for student in students]
     chosen = max(j for j in range(5) if gaps[j] <= min(gaps) + 1e-9)
-    assert same(run(REWOUND, seed)[0], students[chosen])
+    assert problems.same(problems.unlearned(REWOUND, seed=seed), students[chosen])
 
 
 def test_the_checkpoint_nearest_to_the_error_wanted_wins_and_the_later_of_two() -> None:
@@ -388,17 +376,16 @@ def test_the_checkpoint_nearest_to_the_error_wanted_wins_and_the_later_of_two() 
 def test_the_error_is_the_share_of_wrong_answers_in_evaluation_mode() -> None:
     model = problems.model().train()
     data = problems.data()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = problems.state(model)
     share = scrub.error(model, data.retain, problems.context())
     assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert problems.same(model, before)
     assert float(share) == pytest.approx(wrong(model, data.retain.inputs, data.retain.labels))
 
 
 def test_unseen_examples_are_those_of_the_forgotten_classes() -> None:
     data = problems.data()
     everything = scrub.of_forgotten_classes(data)
-    assert data.validation is not None
     assert everything.ids.tolist() == data.validation.ids.tolist()
     of_two = dataclasses.replace(data, forget=data.forget.select(data.forget.labels == 2))
     assert set(scrub.of_forgotten_classes(of_two).labels.tolist()) == {2}
@@ -407,7 +394,6 @@ def test_unseen_examples_are_those_of_the_forgotten_classes() -> None:
 
 def test_rewinding_needs_unseen_examples_of_the_forgotten_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     data = problems.data()
-    assert data.validation is not None
     others = data.validation.select(data.validation.labels != 2)
     of_two = dataclasses.replace(data, forget=data.forget.select(data.forget.labels == 2), validation=others)
     # Said before the work: not even the teacher is made.
@@ -415,29 +401,24 @@ def test_rewinding_needs_unseen_examples_of_the_forgotten_classes(monkeypatch: p
     for bad in (of_two, dataclasses.replace(data, validation=None)):
         model = problems.model()
         with pytest.raises(RequestError, match=r"rewind compares with unseen examples.* or leave rewind off"):
-            run(REWOUND, data=bad, model=model)
-        assert same(model, problems.model())
+            problems.run(REWOUND, model, bad)
+        assert problems.same(model, problems.model())
 
 
 def test_without_rewinding_no_validation_set_is_needed() -> None:
     data = problems.data()
-    assert same(run(PLAIN, data=dataclasses.replace(data, validation=None))[0], run(PLAIN, data=data)[0])
+    without = dataclasses.replace(data, validation=None)
+    assert problems.same(problems.unlearned(PLAIN, on=without), problems.unlearned(PLAIN, on=data))
 
 
 def test_rewinding_after_no_epochs_gives_the_original() -> None:
-    assert same(run(dataclasses.replace(REWOUND, epochs=0))[0], problems.model())
+    assert problems.same(problems.unlearned(dataclasses.replace(REWOUND, epochs=0)), problems.model())
 
 
 def test_the_result_states_the_steps_and_the_epoch_that_was_rewound_to() -> None:
-    context = problems.context()
-    config = sfron.SfronConfig(epochs=2, batch_size=7, forget_every=3)
-    unlearn(problems.model(), problems.data(retain=30), Unlearning(config), context)
+    _, context = problems.run(sfron.SfronConfig(epochs=2, batch_size=7, forget_every=3))
     assert context.steps() == {"forget": 4, "retain": 10}
-    context = problems.context()
-    wanted = Unlearning(scrub.ScrubConfig(epochs=2, batch_size=7, rewind=True))
-    unlearn(problems.model(), problems.data(), wanted, context)
-    note = context.notes["rewind"]
-    assert isinstance(note, dict)
+    note = problems.run(scrub.ScrubConfig(epochs=2, batch_size=7, rewind=True))[1].notes["rewind"]
     assert len(note["forget_errors"]) == 3
     distances = [abs(found - note["wanted"]) for found in note["forget_errors"]]
     assert distances[note["epoch"]] == min(distances)

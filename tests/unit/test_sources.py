@@ -15,17 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from expunge.core import config, registry
 from expunge.core.errors import RequestError
 from expunge.data import _assemble, _pickled_arrays, _pictures
-from expunge.data.dataset import Dataset, channel_statistics
+from expunge.data.augment import Augmentation
+from expunge.data.dataset import channel_statistics
+from tests.problems import dataset
 
 GENERATOR = np.random.default_rng(0)
-
-
-def load(text: str) -> Dataset:
-    wanted = config.parse("data", text)
-    return registry.of_config("data", wanted).call(wanted)  # type: ignore[return-value]
 
 
 def pixels(count: int, *shape: int) -> np.ndarray:
@@ -54,7 +50,7 @@ def write_idx(folder: Path, compress: bool) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("compress", [False, True])
 def test_idx(tmp_path: Path, compress: bool) -> None:
     arrays = write_idx(tmp_path, compress)
-    data = load(f"idx:{tmp_path}")
+    data = dataset(f"idx:{tmp_path}")
     np.testing.assert_array_equal(data.train.inputs[:, 0], arrays["train-images-idx3-ubyte"])
     assert data.test.labels.tolist() == [2, 1, 0]
     assert data.num_classes == 3
@@ -66,13 +62,13 @@ def test_idx(tmp_path: Path, compress: bool) -> None:
 def test_named_sets_are_found_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_idx(tmp_path / "mnist", compress=True)
     monkeypatch.setenv("EXPUNGE_DATA", str(tmp_path))
-    assert load("mnist").mean == (0.1307,)
-    assert len(load(f"mnist:{tmp_path}").train) == 6
+    assert dataset("mnist").mean == (0.1307,)
+    assert len(dataset(f"mnist:{tmp_path}").train) == 6
     with pytest.raises(RequestError, match=r"there is no folder .*fashion_mnist; EXPUNGE_DATA"):
-        load("fashion_mnist")
+        dataset("fashion_mnist")
     monkeypatch.delenv("EXPUNGE_DATA")
     with pytest.raises(RequestError, match="set EXPUNGE_DATA"):
-        load("mnist")
+        dataset("mnist")
 
 
 def damage(path: Path, how: str) -> None:
@@ -98,7 +94,7 @@ def test_damaged_idx_files_are_named(tmp_path: Path, compress: bool, how: str, m
     write_idx(tmp_path, compress)
     damage(next(tmp_path.glob("train-images*")), how)
     with pytest.raises(RequestError, match=message) as caught:
-        load(f"idx:{tmp_path}")
+        dataset(f"idx:{tmp_path}")
     assert str(tmp_path) in str(caught.value)
 
 
@@ -126,11 +122,11 @@ def test_parquet(tmp_path: Path, column: str) -> None:
     write_parquet(tmp_path / "train-00000-of-00002.parquet", [encoded(i) for i in train[:3]], [0, 1, 0], column)
     write_parquet(tmp_path / "train-00001-of-00002.parquet", [encoded(train[3])], [1], column)
     write_parquet(tmp_path / "test.parquet", [encoded(i) for i in test], [1, 0], column)
-    data = load(f"parquet:{tmp_path},augment=true")
+    data = dataset(f"parquet:{tmp_path},augment=true")
     np.testing.assert_array_equal(data.train.inputs.permute(0, 2, 3, 1), train)
     assert data.class_names == ("cat", "dog")
     assert data.train.labels.tolist() == [0, 1, 0, 1]
-    assert data.train.augmentation is not None
+    assert data.train.augmentation == Augmentation()
     assert data.test.augmentation is None
 
 
@@ -138,19 +134,19 @@ def test_damaged_parquet_is_named(tmp_path: Path) -> None:
     good = [encoded(image) for image in pixels(2, 6, 6, 3)]
     write_parquet(tmp_path / "train.parquet", good, [0, 1])
     with pytest.raises(RequestError, match=r"holds no test\*.parquet"):
-        load(f"parquet:{tmp_path}")
+        dataset(f"parquet:{tmp_path}")
     write_parquet(tmp_path / "test.parquet", good, [0, 7])
     with pytest.raises(RequestError, match=r"test labels must be in 0..1 for 2 classes, found 0..7"):
-        load(f"parquet:{tmp_path}")
+        dataset(f"parquet:{tmp_path}")
     write_parquet(tmp_path / "test.parquet", [good[0], b"no image"], [0, 1])
     with pytest.raises(RequestError, match=r"test.parquet, image 1 is damaged"):
-        load(f"parquet:{tmp_path}")
+        dataset(f"parquet:{tmp_path}")
     write_parquet(tmp_path / "test.parquet", [good[0], encoded(pixels(1, 5, 6, 3)[0])], [0, 1])
     with pytest.raises(RequestError, match="one size"):
-        load(f"parquet:{tmp_path}")
+        dataset(f"parquet:{tmp_path}")
     damage(tmp_path / "test.parquet", "cut")
     with pytest.raises(RequestError, match="cut short"):
-        load(f"parquet:{tmp_path}")
+        dataset(f"parquet:{tmp_path}")
 
 
 def test_a_damaged_image_is_named_by_its_own_file(tmp_path: Path) -> None:
@@ -159,7 +155,7 @@ def test_a_damaged_image_is_named_by_its_own_file(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train-0.parquet", good, [0, 1])
     write_parquet(tmp_path / "train-1.parquet", [b"no image"], [0])
     with pytest.raises(RequestError, match=r"train-1.parquet, image 0 is damaged, or no image of a known format$"):
-        load(f"parquet:{tmp_path}")
+        dataset(f"parquet:{tmp_path}")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +167,7 @@ def test_metadata_of_another_schema_only_lose_the_class_names(tmp_path: Path, me
     for split in ("train", "test"):
         table = pl.DataFrame({"img": content, "fine_label": [0, 1]})
         table.write_parquet(tmp_path / f"{split}.parquet", metadata={"huggingface": metadata})
-    assert load(f"parquet:{tmp_path}").class_names == ("0", "1")
+    assert dataset(f"parquet:{tmp_path}").class_names == ("0", "1")
 
 
 @pytest.mark.parametrize("column", [["a", "b"], [[1], [2]], [{"path": "a"}, {"path": "b"}]])
@@ -179,7 +175,7 @@ def test_a_column_without_encoded_images_is_refused(tmp_path: Path, column: list
     for split in ("train", "test"):
         pl.DataFrame({"image": column, "label": [0, 1]}).write_parquet(tmp_path / f"{split}.parquet")
     with pytest.raises(RequestError, match=r"train.parquet: the column image should hold encoded images"):
-        load(f"parquet:{tmp_path}")
+        dataset(f"parquet:{tmp_path}")
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)])
@@ -189,7 +185,7 @@ def test_every_8_bit_kind_of_image_becomes_grey_or_rgb(tmp_path: Path, mode: str
         (tmp_path / split / "a").mkdir(parents=True)
         image.save(tmp_path / split / "a" / "0.png")
     wanted = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(6, 6, channels)
-    np.testing.assert_array_equal(load(f"folder:{tmp_path}").train.inputs[0].permute(1, 2, 0), wanted)
+    np.testing.assert_array_equal(dataset(f"folder:{tmp_path}").train.inputs[0].permute(1, 2, 0), wanted)
 
 
 def test_images_of_16_bits_are_refused_rather_than_cut_off(tmp_path: Path) -> None:
@@ -197,7 +193,7 @@ def test_images_of_16_bits_are_refused_rather_than_cut_off(tmp_path: Path) -> No
         (tmp_path / split / "a").mkdir(parents=True)
         Image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(tmp_path / split / "a" / "0.png")
     with pytest.raises(RequestError, match=r"0.png has pixels of mode I;16: convert it to 8-bit"):
-        load(f"folder:{tmp_path}")
+        dataset(f"folder:{tmp_path}")
 
 
 def test_hidden_files_and_folders_are_no_classes_and_no_images(tmp_path: Path) -> None:
@@ -206,7 +202,7 @@ def test_hidden_files_and_folders_are_no_classes_and_no_images(tmp_path: Path) -
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(pixels(1, 6, 6, 3)[0]).save(tmp_path / split / name / "0.png")
             (tmp_path / split / name / "._0.png").write_bytes(b"no image")
-    data = load(f"folder:{tmp_path}")
+    data = dataset(f"folder:{tmp_path}")
     assert data.class_names == ("a", "b")
     assert data.train.labels.tolist() == [0, 1]
 
@@ -214,7 +210,7 @@ def test_hidden_files_and_folders_are_no_classes_and_no_images(tmp_path: Path) -
 def test_a_named_set_of_another_kind_is_refused(tmp_path: Path) -> None:
     write_idx(tmp_path / "cifar10", compress=False)
     with pytest.raises(RequestError, match="should have 3 channels, found 1"):
-        load(f"cifar10:{tmp_path}")
+        dataset(f"cifar10:{tmp_path}")
 
 
 def write_batches(folder: Path, protocol: int, text_keys: bool) -> tuple[np.ndarray, list[int]]:
@@ -236,7 +232,7 @@ def write_batches(folder: Path, protocol: int, text_keys: bool) -> tuple[np.ndar
 @pytest.mark.parametrize("text_keys", [True, False])
 def test_cifar_batches(tmp_path: Path, protocol: int, text_keys: bool) -> None:
     images, labels = write_batches(tmp_path, protocol, text_keys)
-    data = load(f"cifar_batches:{tmp_path}")
+    data = dataset(f"cifar_batches:{tmp_path}")
     np.testing.assert_array_equal(data.train.inputs, images.reshape(-1, 3, 32, 32))
     assert data.train.labels.tolist() == labels
     assert data.class_names[3] == "class3"
@@ -264,7 +260,7 @@ def test_cifar_batches_as_python_2_wrote_them(tmp_path: Path) -> None:
     content += short(b"labels") + labels + short(b"data") + data + b"u."
     np.testing.assert_array_equal(pickle.loads(content, encoding="bytes")[b"data"], images)
     (tmp_path / "data_batch_1").write_bytes(content)
-    found = load(f"cifar_batches:{tmp_path}").train
+    found = dataset(f"cifar_batches:{tmp_path}").train
     np.testing.assert_array_equal(found.inputs[:2], images.reshape(2, 3, 32, 32))
     assert found.labels[:2].tolist() == [6, 9]
 
@@ -276,7 +272,7 @@ def test_the_byte_order_of_python_2_is_kept(tmp_path: Path, order: bytes, kind: 
     path.write_bytes(
         b"\x80\x02}(" + short(b"data") + python2_array(values.tobytes(), b"K\x03\x85", b"i2", order) + b"u."
     )
-    assert _pickled_arrays.read(path)["data"].tolist() == [1, 2, -3]  # type: ignore[attr-defined]
+    assert _pickled_arrays.read(path)["data"].tolist() == [1, 2, -3]
 
 
 def test_circles_and_knots_in_a_pickle_cost_nothing(tmp_path: Path) -> None:
@@ -304,7 +300,7 @@ def test_a_missing_batch_is_named(tmp_path: Path, name: str) -> None:
     write_batches(tmp_path, 2, text_keys=True)
     (tmp_path / name).unlink()
     with pytest.raises(RequestError, match=f"holds no {name}: CIFAR-10 is data_batch_1 to data_batch_5"):
-        load(f"cifar_batches:{tmp_path}")
+        dataset(f"cifar_batches:{tmp_path}")
 
 
 @pytest.mark.parametrize(
@@ -320,14 +316,14 @@ def test_batches_with_bad_labels_are_named(tmp_path: Path, labels: object, messa
     write_batches(tmp_path, 2, text_keys=True)
     (tmp_path / "data_batch_2").write_bytes(pickle.dumps({"data": pixels(2, 3072), "labels": labels}, 2))
     with pytest.raises(RequestError, match=f"data_batch_2 should hold {message}"):
-        load(f"cifar_batches:{tmp_path}")
+        dataset(f"cifar_batches:{tmp_path}")
 
 
 def test_class_names_that_are_none_are_refused(tmp_path: Path) -> None:
     write_batches(tmp_path, 2, text_keys=True)
     (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": 5}, 2))
     with pytest.raises(RequestError, match=r"batches.meta should hold the class names"):
-        load(f"cifar_batches:{tmp_path}")
+        dataset(f"cifar_batches:{tmp_path}")
 
 
 def test_cifar100_has_fine_labels(tmp_path: Path) -> None:
@@ -336,7 +332,7 @@ def test_cifar100_has_fine_labels(tmp_path: Path) -> None:
         batch = {b"data": images, b"fine_labels": [4, 2, 0], b"coarse_labels": [1, 1, 0]}
         (tmp_path / name).write_bytes(pickle.dumps(batch, 2))
     (tmp_path / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"a", b"b", b"c", b"d", b"e"]}, 2))
-    assert load(f"cifar_batches:{tmp_path}").train.labels.tolist() == [4, 2, 0]
+    assert dataset(f"cifar_batches:{tmp_path}").train.labels.tolist() == [4, 2, 0]
 
 
 class Payload:
@@ -356,7 +352,7 @@ def test_a_hostile_pickle_executes_nothing(tmp_path: Path, protocol: int) -> Non
     hostile = {"data": Payload(victim), "labels": [1]}
     (tmp_path / "data_batch_3").write_bytes(pickle.dumps(hostile, protocol))
     with pytest.raises(RequestError, match="refused"):
-        load(f"cifar_batches:{tmp_path}")
+        dataset(f"cifar_batches:{tmp_path}")
     assert not victim.exists()
     pickle.loads(pickle.dumps(hostile, protocol))
     assert victim.exists(), "the payload would have worked"
@@ -425,7 +421,7 @@ def test_npz(tmp_path: Path, names: tuple[str, ...], shape: tuple[int, ...]) -> 
     path = tmp_path / "own.npz"
     arrays = (pixels(5, *shape), np.array([0, 1, 2, 1, 0]), pixels(2, *shape), np.array([2, 0], np.uint8))
     np.savez(path, **dict(zip(names, arrays, strict=True)))
-    data = load(f"npz:{path}")
+    data = dataset(f"npz:{path}")
     assert data.train.shape == ((3, 6, 6) if 3 in shape else (1, 6, 6))
     assert data.test.labels.tolist() == [2, 0]
     assert data.train.inputs.is_contiguous()
@@ -457,7 +453,7 @@ def test_bad_npz_files_are_named(tmp_path: Path, change: dict[str, np.ndarray], 
     }
     np.savez(path, **(arrays | change))
     with pytest.raises(RequestError, match=message) as caught:
-        load(f"npz:{path}")
+        dataset(f"npz:{path}")
     assert "own.npz" in str(caught.value)
 
 
@@ -465,16 +461,16 @@ def test_npz_without_its_arrays(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     np.savez(path, images=pixels(1, 2, 2))
     with pytest.raises(RequestError, match="no array train_images or x_train, only images"):
-        load(f"npz:{path}")
+        dataset(f"npz:{path}")
     path.write_bytes(b"nonsense")
     with pytest.raises(RequestError, match="cannot be read"):
-        load(f"npz:{path}")
+        dataset(f"npz:{path}")
     with pytest.raises(RequestError, match="cannot be read"):
-        load(f"npz:{tmp_path / 'missing.npz'}")
+        dataset(f"npz:{tmp_path / 'missing.npz'}")
     with path.open("wb") as file:
         np.save(file, pixels(1, 2, 2))
     with pytest.raises(RequestError, match="one bare array"):
-        load(f"npz:{path}")
+        dataset(f"npz:{path}")
 
 
 def test_npz_with_damaged_contents_is_named(tmp_path: Path) -> None:
@@ -484,7 +480,7 @@ def test_npz_with_damaged_contents_is_named(tmp_path: Path) -> None:
     content[120:160] = bytes(40)
     path.write_bytes(content)
     with pytest.raises(RequestError, match=r"own.npz cannot be read"):
-        load(f"npz:{path}")
+        dataset(f"npz:{path}")
 
 
 def test_image_folders(tmp_path: Path) -> None:
@@ -493,20 +489,20 @@ def test_image_folders(tmp_path: Path) -> None:
             (tmp_path / split / name).mkdir(parents=True)
             for index in range(count):
                 Image.fromarray(pixels(1, 6, 6, 3)[0]).save(tmp_path / split / name / f"{index}.png")
-    data = load(f"folder:{tmp_path}")
+    data = dataset(f"folder:{tmp_path}")
     assert data.class_names == ("cat", "dog")
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.train.shape == (3, 6, 6)
-    assert load(f"folder:{tmp_path},size=4").train.shape == (3, 4, 4)
+    assert dataset(f"folder:{tmp_path},size=4").train.shape == (3, 4, 4)
     Image.fromarray(pixels(1, 5, 6, 3)[0]).save(tmp_path / "train" / "cat" / "odd.png")
     with pytest.raises(RequestError, match="one size"):
-        load(f"folder:{tmp_path}")
+        dataset(f"folder:{tmp_path}")
     (tmp_path / "train" / "cat" / "odd.png").write_bytes(b"no image")
     with pytest.raises(RequestError, match=r"odd.png is damaged"):
-        load(f"folder:{tmp_path}")
+        dataset(f"folder:{tmp_path}")
     (tmp_path / "test" / "bird").mkdir()
     with pytest.raises(RequestError, match="lacks: bird"):
-        load(f"folder:{tmp_path}")
+        dataset(f"folder:{tmp_path}")
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 3)])
@@ -525,11 +521,11 @@ def test_many_pictures_are_decoded_into_the_memory_of_the_data_set(shape: tuple[
 @pytest.mark.parametrize("name", ["idx", "parquet", "cifar_batches", "folder"])
 def test_a_missing_folder(name: str) -> None:
     with pytest.raises(RequestError, match="there is no folder /nowhere/at/all"):
-        load(f"{name}:/nowhere/at/all")
+        dataset(f"{name}:/nowhere/at/all")
 
 
 def test_digits_are_embedded_and_fixed() -> None:
-    first, second = load("digits"), load("digits")
+    first, second = dataset("digits"), dataset("digits")
     assert first.train.fingerprint() == second.train.fingerprint()
     assert len(first.train) + len(first.test) == 1797
     assert not set(first.train.ids.tolist()) & set(first.test.ids.tolist())
@@ -548,7 +544,7 @@ def test_channel_statistics() -> None:
     ("name", "train", "shape"), [("fashion_mnist", 60_000, (1, 28, 28)), ("mnist", 5_000, (1, 28, 28))]
 )
 def test_real_grey_sets(name: str, train: int, shape: tuple[int, ...]) -> None:
-    data = load(name)
+    data = dataset(name)
     assert (len(data.train), len(data.test), data.train.shape) == (train, 10_000, shape)
     assert torch.bincount(data.train.labels).tolist() == [train // 10] * 10
     assert channel_statistics(data.train.inputs)[0] == pytest.approx(data.mean, abs=2e-3)
@@ -557,7 +553,7 @@ def test_real_grey_sets(name: str, train: int, shape: tuple[int, ...]) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif("EXPUNGE_DATA" not in os.environ, reason="needs the real data sets")
 def test_real_cifar10() -> None:
-    data = load("cifar10")
+    data = dataset("cifar10")
     assert (len(data.train), len(data.test), data.train.shape) == (50_000, 10_000, (3, 32, 32))
     assert data.class_names[:2] == ("airplane", "automobile")
     assert channel_statistics(data.train.inputs)[0] == pytest.approx(data.mean, abs=5e-3)

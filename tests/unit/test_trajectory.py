@@ -119,7 +119,7 @@ def plan_of(
 def problem(kind: str, **more: float | int | None) -> Iterator[tuple[FlatLoss, Trajectory, Oracle]]:
     """A recorded training in float64, its loss, and the oracle."""
     images, network = problems.images(COUNT), model(kind)
-    plan = plan_of(images, **more)  # type: ignore[arg-type]
+    plan = plan_of(images, **more)
     with flat_loss(network, images, torch.float64) as loss:
         trajectory, weights = record(loss, plan)
         named = loss.named(weights)
@@ -291,7 +291,7 @@ def errors(lr: float, kind: str) -> tuple[float, float, float]:
         trained = loss.in_order(loss.weights[None])[0]
         aware = carried(loss, trajectory, tangents.SetAware(loss, trajectory, without(*forget)))[0]
         added = each(loss, trajectory)[list(forget)].sum(dim=0)
-        return tuple(float((trained + change - expected).norm()) for change in (aware, added, torch.zeros(1)))  # type: ignore[return-value]
+        return tuple(float((trained + change - expected).norm()) for change in (aware, added, torch.zeros(1)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -41,7 +41,7 @@ def comparison(*methods: str, **changes: object) -> Comparison:
     data = DataConfig(config.parse("data", "digits"), limit=200, test_limit=50, validation=0.2)
     plan = Training(epochs=3, rule=Rule(lr=0.1))
     wanted = Comparison("small", data, config.parse("models", "logistic"), plan, "random:10%", methods)
-    return dataclasses.replace(wanted, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(wanted, **changes)
 
 
 @pytest.mark.parametrize("name", [n for n in registry.plugins("methods") if n not in ("original", "retrain")])
@@ -71,13 +71,13 @@ def test_the_best_trial_is_kept_and_the_search_goes_on_where_it_was(tmp_path: Pa
     for short, longer in zip(first, again, strict=True):
         assert longer.trials[:2] == short.trials
         assert len(longer.trials) == 5
-        assert longer.best.gap == min(trial.gap for trial in longer.trials)  # type: ignore[type-var]
+        assert longer.best.gap == min(trial.gap for trial in longer.trials)
         assert longer.trials[0].text == "finetune:epochs=1" or longer.method != "finetune"
     assert len({trial.text for trial in again[0].trials}) == 5
     assert len({trial.text for trial in again[2].trials}) == 1, "there is nothing to search"
     assert all(Store(tmp_path).directory(name).record()["finished"] == stamp for name, stamp in before.items())
     found = tuning.to_data(wanted, again, 100)
-    sources = [method["source"] for method in found["methods"]]  # type: ignore[attr-defined]
+    sources = [method["source"] for method in found["methods"]]
     assert all(source.startswith(("search, the best of 5", "the method's own defaults")) for source in sources)
 
 

@@ -13,6 +13,7 @@ from expunge.core.masks import Mask, full, largest
 from expunge.core.weights import trainable
 from expunge.training.rules import PerRole, Rule
 from expunge.training.stepper import Progress, Stepper, perturbation
+from tests import problems
 
 CPU = torch.device("cpu")
 PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)
@@ -42,7 +43,7 @@ def batch(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def stepper(model: nn.Module, rule: Rule | PerRole, steps: int = 4, **more: object) -> Stepper:
-    return Stepper(model, rule, steps, device=CPU, **more)  # type: ignore[arg-type]
+    return Stepper(model, rule, steps, device=CPU, **more)
 
 
 def train(model: nn.Module, rule: Rule | PerRole, steps: int = 4, **more: object) -> dict[str, torch.Tensor]:
@@ -52,10 +53,6 @@ def train(model: nn.Module, rule: Rule | PerRole, steps: int = 4, **more: object
         inputs, labels = batch(index)
         step(retain=lambda x=inputs, y=labels: functional.cross_entropy(model(x), y))
     return model.state_dict()
-
-
-def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +72,7 @@ def test_sharpness_aware_direction_on_a_quadratic(
     sharpness: str, adaptive: bool, lamb: float, direction: tuple[float, float]
 ) -> None:
     model = Quadratic()
-    rule = Rule(lr=1.0, momentum=0.0, weight_decay=0.0, rho=0.1, sharpness=sharpness, adaptive=adaptive, lamb=lamb)  # type: ignore[arg-type]
+    rule = Rule(lr=1.0, momentum=0.0, weight_decay=0.0, rho=0.1, sharpness=sharpness, adaptive=adaptive, lamb=lamb)
     stepper(model, rule)(retain=model.loss)
     moved = torch.tensor([1.0, -2.0], dtype=torch.float64) - model.weight.detach()
     assert moved.tolist() == pytest.approx(direction, abs=1e-5)
@@ -95,7 +92,7 @@ def test_perturbation_has_radius_rho() -> None:
 def test_optimizers_are_those_of_their_libraries(name: str) -> None:
     from lion_pytorch import Lion
 
-    rule = Rule(optimizer=name, lr=0.01, momentum=0.8, beta2=0.97, weight_decay=0.1)  # type: ignore[arg-type]
+    rule = Rule(optimizer=name, lr=0.01, momentum=0.8, beta2=0.97, weight_decay=0.1)
     model, oracle = net(), net()
     made = {
         "sgd": lambda p: torch.optim.SGD(p, 0.01, 0.8, weight_decay=0.1),
@@ -191,7 +188,7 @@ def test_dual_plain_sgd_equals_one_rule_taken_in_turns() -> None:
         for model, step in ((single, one), (dual, two)):
             step(forget=lambda m=model, x=inputs, y=labels: -functional.cross_entropy(m(x), y))
             step(retain=lambda m=model, x=inputs, y=labels: functional.cross_entropy(m(x), y))
-    assert equal(single.state_dict(), dual.state_dict())
+    assert problems.same(single.state_dict(), dual.state_dict())
 
 
 def test_roles_keep_separate_momentum() -> None:
@@ -217,7 +214,7 @@ def test_clipping_bounds_the_step() -> None:
 )
 def test_weights_outside_an_update_mask_stay_bit_equal(rule: Rule) -> None:
     model = net()
-    before = copy.deepcopy(model.state_dict())
+    before = problems.state(model)
     generator = torch.Generator().manual_seed(3)
     mask = Mask({n: torch.rand(w.shape, generator=generator) < 0.5 for n, w in trainable(model).items()})
     after = train(model, rule, update_masks=mask)
@@ -230,7 +227,7 @@ def test_weights_outside_an_update_mask_stay_bit_equal(rule: Rule) -> None:
 def test_frozen_weights_gather_no_momentum(name: str) -> None:
     model = net()
     mask = largest({n: torch.rand_like(w) for n, w in trainable(model).items()}, 0.5)
-    step = stepper(model, Rule(optimizer=name, weight_decay=0.1), update_masks=mask)  # type: ignore[arg-type]
+    step = stepper(model, Rule(optimizer=name, weight_decay=0.1), update_masks=mask)
     inputs, labels = batch()
     for _ in range(2):
         step(retain=lambda: functional.cross_entropy(model(inputs), labels))
@@ -244,7 +241,7 @@ def test_frozen_weights_gather_no_momentum(name: str) -> None:
 
 def test_a_mask_of_ones_equals_no_mask() -> None:
     with_mask, without = net(), net()
-    assert equal(train(with_mask, Rule(), update_masks=full(with_mask)), train(without, Rule()))
+    assert problems.same(train(with_mask, Rule(), update_masks=full(with_mask)), train(without, Rule()))
 
 
 def test_masks_per_role_do_not_leak() -> None:
@@ -252,10 +249,10 @@ def test_masks_per_role_do_not_leak() -> None:
     first = largest({n: torch.rand_like(w) for n, w in trainable(model).items()}, 0.3)
     step = stepper(model, PerRole(Rule(), Rule()), update_masks={"forget": first, "retain": first.inverted()})
     inputs, labels = batch()
-    before = copy.deepcopy(model.state_dict())
+    before = problems.state(model)
     step(forget=lambda: -functional.cross_entropy(model(inputs), labels))
     assert all(torch.equal(w[~first[n]], before[n][~first[n]]) for n, w in trainable(model).items())
-    before = copy.deepcopy(model.state_dict())
+    before = problems.state(model)
     step(retain=lambda: functional.cross_entropy(model(inputs), labels))
     assert all(torch.equal(w[first[n]], before[n][first[n]]) for n, w in trainable(model).items())
 
@@ -273,19 +270,19 @@ def test_a_rate_of_zero_changes_no_weight() -> None:
     for name in ("sgd", "adamw", "lion"):
         model = net()
         before = copy.deepcopy(dict(model.named_parameters()))
-        train(model, Rule(optimizer=name, lr=0.0))  # type: ignore[arg-type]
-        assert all(torch.equal(weight, before[key]) for key, weight in model.named_parameters())
+        train(model, Rule(optimizer=name, lr=0.0))
+        assert problems.same(problems.weights(model), before)
 
 
 def test_rho_zero_is_the_plain_rule_bit_for_bit() -> None:
-    assert equal(train(net(), Rule(rho=0.0, sharpness="max")), train(net(), Rule()))
+    assert problems.same(train(net(), Rule(rho=0.0, sharpness="max")), train(net(), Rule()))
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_the_perturbed_pass_leaves_batch_statistics_alone(momentum: float | None) -> None:
     plain, aware = net(), net()
     for model in (plain, aware):
-        model[1].momentum = momentum  # type: ignore[index]
+        model[1].momentum = momentum
     train(plain, Rule(lr=0.0), steps=2)
     train(aware, Rule(lr=0.0, rho=0.5), steps=2)
     for name in ("1.running_mean", "1.running_var"):
@@ -302,7 +299,7 @@ def test_nan_is_reported_with_its_step_and_rate() -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
-    assert equal(train(net(), Rule()), train(net(), Rule()))
+    assert problems.same(train(net(), Rule()), train(net(), Rule()))
 
 
 def test_bfloat16_is_used_on_request_only_for_a_tiny_model() -> None:
@@ -344,7 +341,7 @@ def test_bfloat16_is_used_on_request_only_for_a_tiny_model() -> None:
 def test_bad_values_name_the_field(field: str, value: object) -> None:
     extra = {"momentum": 0.0} if field == "nesterov" else {}
     with pytest.raises(RequestError, match=field):
-        Rule(**{field: value, **extra})  # type: ignore[arg-type]
+        Rule(**{field: value, **extra})
 
 
 def test_a_model_without_trainable_weights_is_refused() -> None:

@@ -35,7 +35,7 @@ def problem(kind: str = "network", **more: float) -> Iterator[tuple[FlatLoss, Tr
 
 def filled(loss: FlatLoss, trajectory: Trajectory, folder: Path, **more: object) -> VectorStore:
     given = {"dtype": "float32", "memory": 10**8} | more
-    layout = precompute.layout(loss, trajectory, **given)  # type: ignore[arg-type]
+    layout = precompute.layout(loss, trajectory, **given)
     return precompute.fill(begin(folder, layout), loss, trajectory)
 
 
@@ -43,7 +43,7 @@ def rows(count: int = 5, size: int = 4, **more: object) -> Layout:
     """A layout whose ids are 10, 20, ... in the order of the rows."""
     ids = tuple(10 * (at + 1) for at in range(count))
     found = Layout(size, ids, tuple(range(count)), "float32", 2, "of this training")
-    return dataclasses.replace(found, **more)  # type: ignore[arg-type]
+    return dataclasses.replace(found, **more)
 
 
 def written(folder: Path, layout: Layout) -> tuple[VectorStore, Tensor]:
@@ -150,12 +150,12 @@ def test_an_interrupted_precomputation_goes_on_where_it_was(dtype: str, memory: 
     with problem() as (loss, trajectory):
         four = 3 * 4 * loss.weights.nbytes
         whole = filled(loss, trajectory, tmp_path / "whole", dtype=dtype, memory=four)
-        layout = precompute.layout(loss, trajectory, dtype=dtype, memory=four)  # type: ignore[arg-type]
+        layout = precompute.layout(loss, trajectory, dtype=dtype, memory=four)
         assert layout.chunks == 3
         seen: list[float] = []
 
         def kill(progress: object) -> None:
-            seen.append(progress.step / progress.steps)  # type: ignore[attr-defined]
+            seen.append(progress.step / progress.steps)
             if len(seen) == 9:  # in the second chunk of six steps each
                 raise Killed
 
@@ -163,7 +163,7 @@ def test_an_interrupted_precomputation_goes_on_where_it_was(dtype: str, memory: 
             precompute.fill(begin(tmp_path / "broken", layout), loss, trajectory, kill)
         assert seen == [at / 18 for at in range(1, 10)]
         (tmp_path / "broken" / f".vectors.json.{os.getpid()}").write_text("{")  # killed while it wrote
-        now = precompute.layout(loss, trajectory, dtype=dtype, memory=memory)  # type: ignore[arg-type]
+        now = precompute.layout(loss, trajectory, dtype=dtype, memory=memory)
         left = begin(tmp_path / "broken", now)
         assert (left.layout.chunk, left.missing, left.seconds > 0) == (4, [1, 2], True)
         with pytest.raises(RequestError, match=r"lacks chunk [23] of 3.*run `expunge precompute` again"):
@@ -344,7 +344,7 @@ def test_a_trajectory_has_a_digest_of_everything_in_it() -> None:
 @contextmanager
 def deletions(folder: Path, kind: str = "network", **more: object) -> Iterator[tuple[Deletions, FlatLoss, Trajectory]]:
     with problem(kind, lr=0.1) as (loss, trajectory):
-        yield Deletions(loss, trajectory, filled(loss, trajectory, folder), **more), loss, trajectory  # type: ignore[arg-type]
+        yield Deletions(loss, trajectory, filled(loss, trajectory, folder), **more), loss, trajectory
 
 
 def test_deleting_in_several_requests_is_deleting_at_once(tmp_path: Path) -> None:
@@ -433,13 +433,13 @@ def test_another_model_than_the_recorded_one_is_refused(tmp_path: Path) -> None:
 def test_ids_are_integers_in_a_list(wrong: object, tmp_path: Path) -> None:
     with deletions(tmp_path) as (online, loss, _):
         with pytest.raises(RequestError, match="ids must be a list of integers"):
-            online.delete(wrong)  # type: ignore[arg-type]
+            online.delete(wrong)
         assert (online.deleted, torch.equal(online.weights, loss.weights)) == (set(), True)
 
 
 @pytest.mark.parametrize("given", [[3, 7], (3, 7), np.array([3, 7], np.int16), torch.tensor([3, 7], dtype=torch.uint8)])
 def test_ids_are_of_any_integer_type(given: object) -> None:
-    found = integers(given, "ids")  # type: ignore[arg-type]
+    found = integers(given, "ids")
     assert (found.dtype, found.tolist()) == (torch.int64, [3, 7])
     assert (integers([], "ids").dtype, integers([], "ids").tolist()) == (torch.int64, [])
 

@@ -153,8 +153,6 @@ def _unseen(data: UnlearningData, config: AdversarialConfig) -> ImageSet:
     forget examples resembled them would not have unlearned it.
     """
     unseen = _validation(data)
-    if not len(unseen):
-        raise RequestError("adversarial unlearning needs a validation set: images that the model was not trained on")
     if config.unseen == "retained":
         unseen = unseen.select(torch.isin(unseen.labels, data.retain.labels))
     if not len(unseen):
@@ -164,8 +162,9 @@ def _unseen(data: UnlearningData, config: AdversarialConfig) -> ImageSet:
 
 def _validation(data: UnlearningData) -> ImageSet:
     """The validation set under the augmentation of the training set, lest the attacker learn to tell augmentation."""
-    empty = data.retain.select(torch.arange(0))
-    return (data.validation or empty).with_augmentation(data.retain.augmentation)
+    if data.validation is None or not len(data.validation):
+        raise RequestError("adversarial unlearning needs a validation set: images that the model was not trained on")
+    return data.validation.with_augmentation(data.retain.augmentation)
 
 
 def _pairs(

@@ -53,11 +53,10 @@ def unlearn(
     given = dict(extras or {})
     plugin.check(dict.fromkeys(plugin.mark.stages, True) | given)
     with context.phase("unlearn"), context.seeded(), _enough_for_statistics():
-        with context.phase("precompute"):
-            for name, stage in plugin.mark.stages.items():
-                if name not in given:
-                    generator = randomness.child(context.generator, name)
-                    given[name] = stage.make(model, data, stage.only(unlearning.method), generator)
+        for name in plugin.mark.stages.keys() - given.keys():
+            with context.phase("precompute"):
+                stage, generator = plugin.mark.stages[name], randomness.child(context.generator, name)
+                given[name] = stage.make(model, data, stage.only(unlearning.method), generator)
         if unlearning.update_mask is not None:
             context.freeze_statistics = unlearning.update_mask.freeze_statistics
             with context.phase("precompute"):
