@@ -73,6 +73,7 @@ def unlearn(
     with ``vectors``, those of the forget set are added to the model.
     """
     check_plain(model, "hessian_free")
+    deleted = trajectory.plan.positions(data.forget.ids)
     allowed = moving.movable(model, context)
     again = forgotten is not None and len(forgotten) > 0
     if config.vectors is not None:
@@ -84,9 +85,10 @@ def unlearn(
     else:
         images = data.everything(forgotten)
         trajectory.check_images(images)
-        ids = torch.cat([data.forget.ids, forgotten.ids]) if forgotten is not None else data.forget.ids
+        if forgotten is not None:
+            deleted = torch.cat([deleted, trajectory.plan.positions(forgotten.ids)])
         with flat_loss(model, images) as loss:
-            tangent = _tangent(loss, trajectory, trajectory.plan.positions(ids), config)
+            tangent = _tangent(loss, trajectory, deleted, config)
             end = carry(loss, trajectory, [tangent], context.on_step)
             if again:
                 change = loss.named(tangent.vectors[0] + (end - loss.weights))
@@ -124,5 +126,4 @@ def _stored(
             f"recursion: set as_released={str(store.layout.as_released).lower()}"
         )
     store.check_trajectory(trajectory.digest())
-    trajectory.plan.positions(data.forget.ids)
     return shaped(store.change(data.forget.ids).to(context.device), trainable(model))
