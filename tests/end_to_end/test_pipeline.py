@@ -393,6 +393,7 @@ def test_shadow_models_of_a_recorded_training_follow_it() -> None:
 def test_shadow_models_do_not_depend_on_what_is_forgotten() -> None:
     few, many = shadow_models(original(), 4), shadow_models(original(), 8)
     assert many[:4] == few
+    assert len({shadow.seed for shadow in many}) == len({shadow.forget_seed for shadow in many}) == 8
     assert shadow_models(original(), 0) == ()
 
 
