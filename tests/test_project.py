@@ -69,7 +69,7 @@ def test_the_method_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.Monk
     from expunge.training.losses import cross_entropy
     from tests import problems
 
-    data, context, model = problems.data(), problems.context(), problems.model()
+    data, context, model = problems.data(), problems.context(), problems.unlearned("finetune:epochs=10,lr=0.1")
     given, labels = data.forget.inputs / 255, data.forget.labels
     doubt = lambda: cross_entropy(model.eval()(given), labels, label_smoothing=1.0).item()  # noqa: E731
     before = doubt()

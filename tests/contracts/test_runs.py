@@ -1,9 +1,7 @@
 """The contract of a kind of run, by one that another package adds: made, resumed, listed, and made by a bench."""
 
 import dataclasses
-import importlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.execute import Session
 from expunge.store.run import open_config, parents, run_id
-from tests.command_line import Terminal, write_package
+from tests.command_line import Terminal
 from tests.runs import comparison, digits, trained
 
 KIND = '''"""How many weights a model has."""
@@ -84,32 +82,16 @@ def unlearn(model: nn.Module, data: UnlearningData, config: SizedConfig, context
 '''
 
 
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package beside expunge with a kind of run, and a method that depends on such a run."""
-    folder = tmp_path / "package"
-    environment = write_package(folder, ("runs", "size", KIND), ("methods", "sized", METHOD))
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
-    forget_plugins()
-    yield folder
-    monkeypatch.undo()
-    for name in ("size", "sized"):
-        sys.modules.pop(name, None)
-    forget_plugins()
-
-
-def forget_plugins() -> None:
-    importlib.invalidate_caches()
-    for cached in (registry.plugins, registry.kinds_of_runs):
-        cached.cache_clear()
+@pytest.fixture(autouse=True)
+def _beside(package: Callable[..., Path]) -> None:
+    """A kind of run, and a method that depends on such a run."""
+    package(("runs", "size", KIND), ("methods", "sized", METHOD))
 
 
 def size(**options: object) -> object:
     return registry.find("runs", "size").config(trained(), **options)
 
 
-@pytest.mark.usefixtures("package")
 def test_it_is_made_after_its_parents_and_found_again(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path / "runs"), size(others=(trained(seed=1), trained(seed=2)), factor=2)
     directory = execute.run(wanted, store, Session())
@@ -124,7 +106,6 @@ def test_it_is_made_after_its_parents_and_found_again(tmp_path: Path) -> None:
     assert open_config(directory) == wanted
 
 
-@pytest.mark.usefixtures("package")
 def test_what_fails_is_kept_with_its_reason_and_tried_again_when_asked(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path / "runs"), size(factor=-1)
     for session in (Session(), Session(), Session(retry=True)):
@@ -133,7 +114,6 @@ def test_what_fails_is_kept_with_its_reason_and_tried_again_when_asked(tmp_path:
     assert store.directory(run_id(wanted)).record()["status"] == "failed"
 
 
-@pytest.mark.usefixtures("package")
 def test_it_is_listed(terminal: Terminal) -> None:
     listed = {row["name"]: row for row in terminal.json("list", "runs")}
     assert listed["size"]["summary"] == "Count the weights of a model."
@@ -141,7 +121,6 @@ def test_it_is_listed(terminal: Terminal) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("package")
 def test_a_bench_makes_it_as_a_parent(tmp_path: Path) -> None:
     wanted = dataclasses.replace(comparison("sized:size=(size:factor=3)"), data=digits(), model=trained().model)
     local.bench(wanted, Store(tmp_path), jobs=1)
@@ -152,13 +131,11 @@ def test_a_bench_makes_it_as_a_parent(tmp_path: Path) -> None:
     assert subject.record()["parents"]["size"] == made.id
 
 
-@pytest.mark.usefixtures("package")
 def test_a_run_of_another_kind_is_refused() -> None:
     with pytest.raises(RequestError, match=f"expected a run of `expunge size`, got {run_id(trained())}"):
         config.override(registry.find("methods", "sized").config, {}, {"size": trained()}, "sized")
 
 
-@pytest.mark.usefixtures("package")
 def test_many_parents_and_long_chains_cost_little() -> None:
     """Nesting is followed without recursion: 1,000 runs deep, and 128 wide."""
     kind = registry.find("runs", "size").config

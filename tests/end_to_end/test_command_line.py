@@ -15,7 +15,7 @@ import pytest
 
 from expunge.cli import COMMANDS, main
 from expunge.store.directory import Store
-from tests.command_line import EXPUNGE, ROOT, Terminal, expunge, write_method, write_package
+from tests.command_line import EXPUNGE, METHOD, ROOT, Terminal, expunge
 from tests.runs import gap
 
 QUICK = ["--model", "mlp:hidden=(16,)", "--limit", 300, "--test-limit", 100, "--epochs", 3]
@@ -248,16 +248,16 @@ def test_the_demo(tmp_path: Path) -> None:
     assert all((row["metrics"]["average_gap"] == 0) == (row["label"] == "retrain") for row in rows)
 
 
-def test_a_method_of_somebody_else_is_found_everywhere(tmp_path: Path) -> None:
-    environment = write_method(tmp_path / "plug", "mine", "pass")
-    assert len((tmp_path / "plug" / "mine.py").read_text().splitlines()) < 40
-    listed = expunge("list", "methods", "--json", env=environment)
-    assert "mine" in [row["name"] for row in json.loads(listed.stdout)]
-    helped = expunge("unlearn", "--help", env=environment)
-    assert "Descend on the negated loss" in re.sub(r"[\s│]+", " ", helped.stdout)
+def test_a_method_of_somebody_else_is_found_everywhere(
+    tmp_path: Path, package: Callable[..., Path], terminal: Terminal
+) -> None:
+    folder = package(("methods", "mine", METHOD.format(body="pass")))
+    assert len((folder / "mine.py").read_text().splitlines()) < 40
+    assert "mine" in [row["name"] for row in terminal.json("list", "methods")]
+    assert "Descend on the negated loss" in re.sub(r"[\s│]+", " ", terminal("unlearn", "--help"))
     own = recipe(tmp_path, methods=["MINE:lr=0.01", "finetune:epochs=1"])
-    done = expunge("bench", own, "--json", "--out", tmp_path / "bench", env=environment)
-    rows = {row["label"]: row for row in json.loads(done.stdout)["rows"]}
+    found = terminal.json("bench", own, "--out", tmp_path / "bench", "--jobs", 1)
+    rows = {row["label"]: row for row in found["rows"]}
     assert rows["mine"]["status"] == "finished"
     contract = [
         sys.executable,
@@ -269,7 +269,7 @@ def test_a_method_of_somebody_else_is_found_everywhere(tmp_path: Path) -> None:
         "-p",
         "no:cacheprovider",
     ]
-    tested = subprocess.run(contract, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    tested = subprocess.run(contract, capture_output=True, text=True, check=False, cwd=ROOT)
     assert tested.returncode == 0, tested.stdout[-2000:]
     assert int(re.search(r"(\d+) passed", tested.stdout).group(1)) >= 15
 
@@ -296,13 +296,14 @@ def measure(subject: Subject, context: Context) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_a_metric_of_somebody_else_shows_with_its_own_words(tmp_path: Path) -> None:
-    environment = write_package(tmp_path / "plug", ("metrics", "surprise", METRIC))
-    listed = expunge("list", "metrics", env=environment).stdout
-    assert "surprise.mean: sureness of forgotten examples (bits), best as retrained" in listed
+def test_a_metric_of_somebody_else_shows_with_its_own_words(
+    tmp_path: Path, package: Callable[..., Path], terminal: Terminal
+) -> None:
+    package(("metrics", "surprise", METRIC))
+    assert "surprise.mean: sureness of forgotten examples (bits), best as retrained" in terminal("list", "metrics")
     own = recipe(tmp_path, methods=["finetune:epochs=1"])
-    done = expunge("bench", own, "--json", "--out", tmp_path / "bench", env=environment)
-    rows = {row["label"]: row["metrics"] for row in json.loads(done.stdout)["rows"]}
+    found = terminal.json("bench", own, "--out", tmp_path / "bench", "--jobs", 1)
+    rows = {row["label"]: row["metrics"] for row in found["rows"]}
     assert rows["finetune"]["surprise.mean"] != rows["retrain"]["surprise.mean"]
     head = (tmp_path / "bench" / "results.md").read_text().splitlines()[0]
     assert "| MIA (%) | Sureness (bits) | Avg. gap (points) |" in head
@@ -324,7 +325,7 @@ def test_lists(what: str, terminal: Terminal) -> None:
     assert all(row["name"] in printed and row["summary"] for row in rows)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_tune_writes_the_best_options(tmp_path: Path, terminal: Terminal) -> None:
     pytest.importorskip("optuna")
     methods = ["finetune:epochs=1", "scrub:epochs=1 as mine"]

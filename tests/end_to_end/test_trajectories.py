@@ -446,13 +446,13 @@ def test_a_precomputation_that_was_interrupted_is_continued(store: Store, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_precomputation_that_was_killed_is_continued(tmp_path: Path) -> None:
-    command = [*EXPUNGE, "precompute", "--quiet", "--json", "--memory", "1e-4", "--run"]
+def test_a_precomputation_that_was_killed_is_continued(tmp_path: Path, terminal: Terminal) -> None:
+    command = ["precompute", "--quiet", "--memory", "1e-4", "--run"]
     whole, broken = Store(tmp_path / "whole"), Store(tmp_path / "broken")
     plan = dataclasses.replace(recorded().training, epochs=60)
     wanted = recorded(training=plan)
     runs = [execute.run(wanted, each, Session()).path for each in (whole, broken)]
-    process = subprocess.Popen([*command, str(runs[1])], start_new_session=True)
+    process = subprocess.Popen([*EXPUNGE, *command, str(runs[1])], start_new_session=True)
     note = broken.root / f".partial-{run_id(PrecomputeConfig(wanted))}" / "vectors.json"
     deadline = time.monotonic() + 60
     while not (note.exists() and json.loads(note.read_text())["done"]) and time.monotonic() < deadline:
@@ -461,7 +461,7 @@ def test_a_precomputation_that_was_killed_is_continued(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     done = set(json.loads(note.read_text())["done"])
     assert 0 < len(done) < open_store(note.parent).layout.chunks
-    found = [json.loads(subprocess.check_output([*command, str(each)])) for each in runs]
+    found = [terminal.json(*command, each) for each in runs]
     assert [each["status"] for each in found] == ["finished"] * 2
     first, second = ((Path(each["run"]) / "vectors.bin").read_bytes() for each in found)
     assert first == second

@@ -1,6 +1,5 @@
 """The search: what it may choose, what it minimises, and that it goes on where it was stopped."""
 
-import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -8,33 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge.bench import local, tuning
+from expunge.bench import tuning
 from expunge.bench.grid import Comparison, entries
 from expunge.core import config, registry
-from expunge.core.errors import RequestError, RunError
+from expunge.core.errors import RequestError
 from expunge.data import split_data
 from expunge.data.split_data import DataConfig, SplitData
-from expunge.store import execute
 from expunge.store.directory import Store
-from expunge.store.execute import Session
 from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.unlearning import presets
 
 pytest.importorskip("optuna")
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make runs in this process: starting others takes seconds."""
-
-    def make(runs: list[object], store: Store, **_: object) -> None:
-        for run in runs:
-            with contextlib.suppress(RunError):
-                execute.run(run, store, Session())
-
-    monkeypatch.setattr(local, "make", make)
 
 
 def comparison(*methods: str, **changes: object) -> Comparison:
@@ -61,7 +46,7 @@ def test_rates_are_searched_by_role_and_optimizer() -> None:
     assert dual["retain.lr"] == (1e-3, 1e-1)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("in_this_process")
 def test_the_best_trial_is_kept_and_the_search_goes_on_where_it_was(tmp_path: Path) -> None:
     wanted = comparison("finetune:epochs=1", "gradient_ascent:epochs=1 as climbing", "original")
     first = tuning.tune(wanted, Store(tmp_path), trials=2)
@@ -81,7 +66,7 @@ def test_the_best_trial_is_kept_and_the_search_goes_on_where_it_was(tmp_path: Pa
     assert all(source.startswith(("search, the best of 5", "the method's own defaults")) for source in sources)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("in_this_process")
 def test_the_test_set_takes_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = comparison("finetune:epochs=1")
     honest = tuning.tune(wanted, Store(tmp_path / "a"), trials=2)
@@ -107,7 +92,7 @@ def test_the_search_uses_a_model_and_forget_set_of_its_own() -> None:
     assert run_id(searched) != run_id(tuning._run_of(wanted, None, 100))
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("in_this_process")
 def test_failed_trials_lose_and_a_method_that_always_fails_is_named(tmp_path: Path) -> None:
     (search,) = tuning.tune(comparison("finetune:epochs=20,lr=1e30"), Store(tmp_path), trials=2)
     assert search.trials[0].gap is None
@@ -117,7 +102,7 @@ def test_failed_trials_lose_and_a_method_that_always_fails_is_named(tmp_path: Pa
         _ = lost.best
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("in_this_process")
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = comparison("finetune:epochs=1")
     with pytest.raises(RequestError, match="trials must be at least 1"):
