@@ -62,7 +62,7 @@ def test_the_page_stands_alone_and_has_every_part(tmp_path):
     assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
     text = " ".join(page.text)
     assert not re.search(r"https?://", text)
-    for part in ("Results", "Nearness to retraining", "Membership scores", "Losses", "Configuration", "Glossary"):
+    for part in ("Results", "against run time", "Membership scores", "Losses", "Configuration", "Glossary"):
         assert part in text
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         "bench.json", "report.html", "results.csv", "results.md", "results.tex",
@@ -86,10 +86,10 @@ def test_several_scenarios_are_named_everywhere(tmp_path):
     for part in (
         "Average gap to retraining over sparsity",
         "Share of the prunable weights",
-        "What the methods start from",
+        "The original model that the methods start from",
     ):
         assert part in text
-    assert "Nearness to retraining" not in text
+    assert "against run time" not in text
     assert any(a.get("scope") == "rowgroup" for tag, a in page.tags if tag == "th")
 
 
@@ -99,14 +99,14 @@ def test_one_scenario_is_not_named(tmp_path):
     text = "".join(page.text)
     assert "magnitude:rate" not in text
     assert "scenario" not in text.lower().partition("unlearning report")[2].partition("</style>")[2]
-    assert "Nearness to retraining" in text
+    assert "against run time" in text
 
 
 def test_scenarios_that_do_not_differ_in_sparsity_have_no_chart_over_it(tmp_path):
     write_folder(tmp_path, methods=("retrain", "scrub"), seeds=1, sizes=SMALL, scenarios={"one": 50.0, "two": 50.0})
     text = "".join(written(tmp_path).text)
     assert "Average gap to retraining over" not in text
-    assert "Nearness to retraining" not in text
+    assert "against run time" not in text
 
 
 def test_the_glossary_explains_the_attack_and_the_noise_where_they_are_measured(tmp_path):
@@ -219,7 +219,7 @@ def row(label: str, seed: int, gap: float | None, seconds: float | None = None, 
 
 def said(*rows: Row) -> list[str]:
     found = results(*rows)
-    return words.headline(found, tables.summarise(found), words.Sizes(30, 30, 300))
+    return words.headline(found, tables.summarise(found), [(30, 300)])
 
 
 def test_the_headline_names_the_nearest_method_its_cost_and_doing_nothing():
@@ -228,7 +228,7 @@ def test_the_headline_names_the_nearest_method_its_cost_and_doing_nothing():
     )
     assert found == [
         "30 of 300 training examples (10%) were to be forgotten, by 2 methods with 1 seed, compared with retraining.",
-        "b came nearest to retraining: its average gap is 2.00 points, in 10% of the time of retraining; "
+        "b is nearest to retraining: its average gap is 2.00 points, in 10% of the time of retraining; "
         "the original has an average gap of 6.00 points.",
         "All 4 runs finished.",
     ]
@@ -241,9 +241,9 @@ def test_the_headline_names_the_nearest_method_of_each_scenario():
     found = said(*dense, *sparse, replace(row("a", 0, None, status="failed"), scenario="q"))
     assert found == [
         "30 of 300 training examples (10%) were to be forgotten, by 2 methods with 1 seed in 3 scenarios.",
-        "dense: No method came nearer to retraining than the original (an average gap of 1.00 points); "
-        "b came nearest to retraining: its average gap is 2.00 points, in 10% of the time of retraining.",
-        "p:rate=0.5 (87.5% sparse): a came nearest to retraining: its average gap is 4.00 points, "
+        "dense: No method is nearer to retraining than the original (an average gap of 1.00 points); "
+        "b is nearest to retraining: its average gap is 2.00 points, in 10% of the time of retraining.",
+        "p:rate=0.5 (87.5% sparse): a is nearest to retraining: its average gap is 4.00 points, "
         "in 10% of the time of retraining.",
         "q: No method has an average gap, so none can be ranked: that takes a finished run and a retrained model.",
         "1 of 8 runs failed (a).",
@@ -261,11 +261,11 @@ def recorded(label: str, seed: int, far: float, seconds: float) -> Row:
 def test_after_recorded_trainings_the_headline_speaks_of_distances():
     rows = [recorded("retrain", 0, 0.0, 10.0), recorded("original", 0, 1.0, 0.0), recorded("b", 0, 0.25, 23.4)]
     assert said(*rows, recorded("a", 0, 0.75, 1.0))[1] == (
-        "b came nearest to retraining: its relative distance is 0.250 (that of the original is 1), in 2.3 times "
+        "b is nearest to retraining: its relative distance is 0.250 (that of the original is 1), in 2.3 times "
         "the time of retraining; the original has a distance of 0.0500."
     )
     assert said(*rows[:2], recorded("c", 0, 1.5, 1.0))[1] == (
-        "No method came nearer to retraining than the original (a distance of 0.0500); c came nearest to retraining: "
+        "No method is nearer to retraining than the original (a distance of 0.0500); c is nearest to retraining: "
         "its relative distance is 1.500 (that of the original is 1), in 10% of the time of retraining."
     )
     near = [recorded(label, seed, far, 1.0) for label, seed, far in (("b", 0, 0.1), ("b", 1, 0.3), ("c", 0, 0.3))]
@@ -275,15 +275,9 @@ def test_after_recorded_trainings_the_headline_speaks_of_distances():
 
 def test_the_headline_says_how_many_were_forgotten_where_scenarios_differ():
     found = results(row("retrain", 0, 0.0), row("b", 0, 2.0))
-    sentence = words.headline(found, tables.summarise(found), words.Sizes(1, 60, 300))[0]
+    sentence = words.headline(found, tables.summarise(found), [(60, 300), (1, 300)])[0]
     assert sentence.startswith("1 to 60 of 300 training examples (0.333% to 20%) were to be forgotten, by 1 method")
-    assert words.headline(found, tables.summarise(found), None)[0].startswith("A forget set was to be forgotten")
-
-
-def test_the_sizes_of_forget_sets_are_the_least_and_the_most_of_all_scenarios():
-    splits = {size: {"forget": range(size), "retain": range(100 - size)} for size in (7, 3, 9)}
-    assert html._sizes({(str(size), "a", 0): found for size, found in splits.items()}) == words.Sizes(3, 9, 100)
-    assert html._sizes({}) is None
+    assert words.headline(found, tables.summarise(found), [])[0].startswith("A forget set was to be forgotten")
 
 
 def test_the_page_of_recorded_trainings_explains_distances_and_the_edge_of_its_chart(tmp_path):
@@ -305,7 +299,7 @@ def test_the_page_of_recorded_trainings_explains_distances_and_the_edge_of_its_c
 def test_the_headline_says_when_doing_nothing_is_as_good():
     found = said(row("retrain", 0, 0.0), row("original", 0, 1.0), row("b", 0, 2.0))
     assert found[1].startswith(
-        "No method came nearer to retraining than the original (an average gap of 1.00 points); b came nearest"
+        "No method is nearer to retraining than the original (an average gap of 1.00 points); b is nearest"
     )
 
 

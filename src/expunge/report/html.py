@@ -1,32 +1,20 @@
-"""One self-contained page: what was forgotten, which method came nearest to retraining, and the evidence."""
+"""One self-contained page: what was forgotten, which method is nearest to retraining, and the evidence."""
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from expunge.core.registry import Measure
-from expunge.evaluation.predictions import Predictions
 from expunge.report import histograms, losses, scenarios, tables, tradeoff, words
 from expunge.report.drawing import MOST_RELATIVE
-from expunge.report.results import BASELINE, PLAIN, REFERENCE, Losses, Results, Row, history, load, predictions
+from expunge.report.results import BASELINE, PLAIN, REFERENCE, Results, Row, history, load, predictions
 from expunge.report.tables import Line, Summary
 from expunge.store.directory import write_text
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One small chart: the method, scenario and seed that it shows, and the picture as a data URI."""
-
-    title: str
-    scenario: str
-    """Its name; empty where there is only one."""
-    seed: int
-    image: str
 
 
 @dataclass(frozen=True)
@@ -36,15 +24,6 @@ class Shown:
     text: str
     gap: str = ""
     far: int | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as the page shows it: metrics, and under the title of each scenario the methods with their cells."""
-
-    measures: tuple[Measure, ...]
-    parts: tuple[tuple[str, tuple[tuple[Line, tuple[Shown, ...]], ...]], ...]
-    """The title is empty where there is only one scenario."""
 
 
 BOUNDS = (1.0, 2.0, 5.0, 10.0)
@@ -57,7 +36,7 @@ def write(folder: Path, out: Path) -> Path:
     Nothing is written before everything is made, and each file appears whole or not at all.
 
     Raises:
-        RequestError: The folder holds no evaluations, or a file in it is missing or garbled.
+        RequestError: The folder holds no evaluations, or a file in it is missing or damaged.
         OSError: A file cannot be written: the disk is full, or the folder read-only.
     """
     results = load(folder)
@@ -75,136 +54,79 @@ def write(folder: Path, out: Path) -> Path:
 
 
 def page(results: Results, summary: Summary) -> str:
-    """The page as HTML text, from the lowest finished seed of each method where one must stand for all."""
+    """The page as HTML text; its small charts show the lowest finished seed of each method."""
     shown = [row for line in summary.lines if (row := results.first(line.label, line.scenario)) is not None]
-    outputs = {_key(row): predictions(results, row) for row in shown}
-    steps = {_key(row): history(results, row) for row in shown}
-    main = _table(summary, summary.headline)
-    return _template().render(
+    outputs = [predictions(results, row) for row in shown]
+    scores = [{series.name: splits[series.name].log_odds() for series in histograms.SPLITS} for splits in outputs]
+    steps = [(row, found) for row in shown if (found := history(results, row))]
+    judge = summary.judge
+    judged = [line.cells[judge.name].mean for line in summary.lines if judge.name in line.cells]
+    draw = scenarios.over_scenarios if summary.several else tradeoff.tradeoff
+    wide, narrow = draw(summary), draw(summary, narrow=True)
+
+    environment = Environment(
+        loader=PackageLoader("expunge.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"breakable": _breakable, "spoken": tables.spoken}
+    return environment.get_template("report.html").render(
         summary=summary,
         legend=tables.legend(summary, "below it"),
         reference=REFERENCE,
         baseline=BASELINE,
-        sentences=words.headline(results, summary, _sizes(outputs)),
-        main=main,
-        full=_table(summary, summary.measures),
-        bounds=BOUNDS,
-        nearness=f"{summary.judge.title[0].upper()}{summary.judge.title[1:]}",
-        beyond=_beyond(summary),
-        judged=any(cell.far is not None for _, rows in main.parts for _, cells in rows for cell in cells),
-        glossary=words.glossary(summary),
-        **_charts(summary, outputs, steps),
-        failures=[row for row in results.rows if row.status == "failed"],
         plain=PLAIN,
+        sentences=words.headline(
+            results, summary, [(len(found["forget"]), len(found["forget"]) + len(found["retain"])) for found in outputs]
+        ),
+        cell=cell,
+        bounds=BOUNDS,
+        coloured=any(cell(line, each).far is not None for line in summary.lines for each in summary.headline),
+        failures=[row for row in results.rows if row.status == "failed"],
+        distance=f"{judge.title[0].upper()}{judge.title[1:]}",
+        beyond=MOST_RELATIVE if judge.name == tables.RELATIVE and max(judged, default=0.0) > MOST_RELATIVE else None,
+        across=scenarios.axis(summary),
+        wide=_image(wide) if wide else None,
+        narrow=_image(narrow) if narrow else None,
+        histograms=_by_scenario(shown, histograms.membership(scores)),
+        losses=_by_scenario([row for row, _ in steps], losses.losses([found for _, found in steps])),
         common=words.common_configuration(results),
         methods=words.method_configurations(results, dict.fromkeys(line.label for line in summary.lines)),
         provenance=words.provenance(results),
+        glossary=words.glossary(summary),
     )
 
 
-def _beyond(summary: Summary) -> float | None:
-    """The value at the upper edge of the charts, where something lies beyond it."""
-    if summary.judge.name != tables.RELATIVE:
-        return None
-    found = [line.cells[summary.judge.name].mean for line in summary.lines if summary.judge.name in line.cells]
-    return MOST_RELATIVE if max(found, default=0.0) > MOST_RELATIVE else None
-
-
-Key = tuple[str, str, int]
-"""What a small chart shows: scenario, label and seed."""
-
-
-def _key(row: Row) -> Key:
-    return row.scenario, row.label, row.seed
-
-
-def _template() -> Template:
-    loader = PackageLoader("expunge.report")
-    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found.filters["breakable"] = _breakable
-    found.filters["spoken"] = tables.spoken
-    return found.get_template("report.html")
-
-
 def _breakable(label: str) -> Markup:
-    """A label, escaped, that may go on in the next line after a sign between its words."""
+    """A label, escaped, in which a line may break after punctuation."""
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:,.=])", label))
 
 
-def _sizes(outputs: Mapping[Key, Mapping[str, Predictions]]) -> words.Sizes | None:
-    """How many examples were to be forgotten, of how many that were learned."""
-    forgotten = [len(splits["forget"]) for splits in outputs.values()]
-    learned = [len(splits["forget"]) + len(splits["retain"]) for splits in outputs.values()]
-    return words.Sizes(min(forgotten), max(forgotten), max(learned)) if outputs else None
-
-
-def _charts(
-    summary: Summary, outputs: Mapping[Key, Mapping[str, Predictions]], steps: Mapping[Key, Losses]
-) -> dict[str, object]:
-    """Every chart of the page, by the name that the template has for it."""
-    shown = ("forget", "retain", "test")
-    scores = {key: {name: by[name].log_odds() for name in shown} for key, by in outputs.items()}
-    wide, narrow = _over_scenarios(summary) if summary.several else _tradeoff(summary)
-    return {
-        "wide": _image(wide) if wide else None,
-        "narrow": _image(narrow) if narrow else None,
-        "tracks": [track.series for track in scenarios.tracks(summary)] if summary.several else [],
-        "across": scenarios.axis(summary),
-        "histograms": _panels(histograms.membership(scores), summary),
-        "splits": histograms.SPLITS,
-        "losses": _panels(losses.losses(steps), summary),
-        "roles": losses.role_series([role for found in steps.values() for role in found.by_role]),
-    }
-
-
-def _tradeoff(summary: Summary) -> tuple[str | None, str | None]:
-    """The chart of one scenario for wide screens and for narrow ones."""
-    return tradeoff.tradeoff(summary, 1020, 400), tradeoff.tradeoff(summary, 290, 280 + 10 * len(summary.lines))
-
-
-def _over_scenarios(summary: Summary) -> tuple[str | None, str | None]:
-    """The chart of several scenarios for wide screens and, with its names in a key, for narrow ones."""
-    wide = scenarios.over_scenarios(summary, 840, max(400, 16 * len(scenarios.tracks(summary))))
-    return wide, scenarios.over_scenarios(summary, 290, 300, labelled=False)
-
-
-def _panels(charts: Mapping[Key, str], summary: Summary) -> list[list[Panel]]:
-    """The small charts of each scenario."""
-    found: dict[str, list[Panel]] = {}
-    for (scenario, label, seed), chart in charts.items():
-        name = tables.spoken(scenario) if summary.several else ""
-        found.setdefault(scenario, []).append(Panel(label, name, seed, _image(chart)))
+def _by_scenario(rows: Sequence[Row], charts: Sequence[str]) -> list[list[tuple[Row, str]]]:
+    """The rows with their charts as images, those of each scenario together."""
+    found: dict[str, list[tuple[Row, str]]] = {}
+    for row, chart in zip(rows, charts, strict=True):
+        found.setdefault(row.scenario, []).append((row, _image(chart)))
     return list(found.values())
 
 
 def _image(svg: str) -> str:
-    """A picture as a data URI: it runs no script, and its element ids meet no others."""
+    """A picture as a data URI, in which no script runs and no element shares an id with the page."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
-def _table(summary: Summary, measures: tuple[Measure, ...]) -> Table:
-    parts = tuple(
-        (
-            part.title if summary.several else "",
-            tuple((line, tuple(_shown(line, measure) for measure in measures)) for line in part.table.lines),
-        )
-        for part in summary.parts
-    )
-    return Table(measures, parts)
-
-
-def _shown(line: Line, measure: Measure) -> Shown:
-    cell = line.cells.get(measure.name)
-    text = tables.spread(cell, measure)
-    if cell is None or line.label == REFERENCE:
+def cell(line: Line, measure: Measure) -> Shown:
+    """A metric of a method with its gap; coloured are gaps in points and the average gap."""
+    found = line.cells.get(measure.name)
+    text = tables.spread(found, measure)
+    if found is None or line.label == REFERENCE:
         return Shown(text)
     if measure.name == tables.GAP:
-        return Shown(text, far=distance(cell.mean))
-    if cell.gap is None:
+        return Shown(text, far=distance(found.mean))
+    if found.gap is None:
         return Shown(text)
-    return Shown(text, tables.text(cell.gap, measure), distance(cell.gap) if measure.unit == "%" else None)
+    return Shown(text, tables.text(found.gap, measure), distance(found.gap) if measure.unit == "%" else None)
 
 
 def distance(gap: float) -> int:
-    """How far from retraining a gap in points is: 0 for under 1 point to 4 for 10 or more."""
+    """The colour of a gap in points: 0 for under 1 point to 4 for 10 or more."""
     return sum(gap >= bound for bound in BOUNDS)

@@ -4,25 +4,25 @@ Numbers and configurations are read at once; the steps and predictions behind a 
 when :func:`history` and :func:`predictions` are called.
 """
 
+import dataclasses
 import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from expunge.core.config import from_data
 from expunge.core.errors import RequestError
 from expunge.evaluation.predictions import FORGOTTEN, Predictions, parted, stored_predictions
-from expunge.store.directory import Record, RunDirectory, Store, read_json
+from expunge.store.directory import RunDirectory, Store
 from expunge.store.run import expanded
 
-_RECORD = "subject.original.training.record"
-
-Status = Literal["finished", "failed", "pending"]
+T = TypeVar("T")
 
 REFERENCE = "retrain"
 """The label of the reference: the model retrained without the forget set."""
@@ -35,6 +35,19 @@ PLAIN = "dense"
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where and when a run was made, as in ``run.json``."""
+
+    device: str | None = None
+    threads: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    git_revision: str | None = None
+    peak_memory_bytes: float | None = None
+    started: str | None = None
+    finished: str | None = None
+
+
+@dataclass(frozen=True)
 class Row:
     """One evaluation: a method at a seed."""
 
@@ -42,22 +55,19 @@ class Row:
     """The method, as tables name it."""
     seed: int
     """The seed of the unlearning."""
-    status: Status
+    status: Literal["finished", "failed", "pending"]
     """How the run stands; one in progress counts as pending."""
     reason: str | None = None
     """Why it failed."""
     metrics: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
     """Values by full name; None where a value is missing or not finite."""
-    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Wall-clock seconds by phase."""
     config: Mapping[str, object] = field(default_factory=dict[str, object])
     """The configuration of the evaluation, as in ``config.json``."""
     run: str | None = None
     """The id of the evaluation."""
     subject: str | None = None
     """The id of the unlearning that it judges."""
-    provenance: Mapping[str, object] = field(default_factory=dict[str, object])
-    """Device, threads, versions, revision, memory and times, as in ``run.json``."""
+    provenance: Provenance = Provenance()
     scenario: str = ""
     """What sets its original model apart, such as how it was pruned; empty for none."""
 
@@ -71,11 +81,6 @@ class Results:
     rows: tuple[Row, ...]
 
     @property
-    def labels(self) -> list[str]:
-        """The methods, in the order in which they first appear."""
-        return list(dict.fromkeys(row.label for row in self.rows))
-
-    @property
     def scenarios(self) -> list[str]:
         """The scenarios, in the order in which they first appear."""
         return list(dict.fromkeys(row.scenario for row in self.rows))
@@ -83,8 +88,9 @@ class Results:
     @property
     def recorded(self) -> bool:
         """Whether the trainings were recorded, so that retraining repeats them without the forget set."""
-        found = [text for row in self.rows for name, text in flatten(row.config).items() if name == _RECORD]
-        return bool(found) and all(text == "true" for text in found)
+        trainings = [part(row.config, "subject", "original", "training") for row in self.rows]
+        found = [training["record"] for training in trainings if "record" in training]
+        return bool(found) and all(record is True for record in found)
 
     def first(self, label: str, scenario: str | None = None) -> Row | None:
         """The finished row of a method with the lowest seed, in a scenario or in any."""
@@ -94,14 +100,50 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Losses:
-    """The loss of each role at each of n steps: float64 (n,), NaN where the role was absent."""
+class Entry:
+    """An entry of ``bench.json``: a method at a seed."""
 
-    by_role: Mapping[str, Tensor]
+    label: str
+    seed: int
+    scenario: str = ""
+    run: str | None = None
+    subject: str | None = None
+    status: str = "pending"
+    reason: str | None = None
 
-    def __len__(self) -> int:
-        """The number of steps."""
-        return max((len(values) for values in self.by_role.values()), default=0)
+
+@dataclass(frozen=True)
+class Manifest:
+    """``bench.json``."""
+
+    name: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """``run.json`` of an evaluation."""
+
+    status: Literal["finished", "failed"]
+    label: str
+    scenario: str = ""
+    reason: str | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
+    parents: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The configuration of an unlearning."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A line of ``history.jsonl``."""
+
+    loss: Mapping[str, float | None]
 
 
 def load(folder: Path) -> Results:
@@ -110,135 +152,62 @@ def load(folder: Path) -> Results:
     The status in a run directory takes precedence, because the list of a killed bench may be out of date.
 
     Raises:
-        RequestError: The folder holds no evaluations, or a file in it is missing or garbled.
+        RequestError: The folder holds no evaluations, or a file in it is missing or damaged.
     """
-    manifest = folder / "bench.json"
-    listed = manifest.is_file()
-    rows = _listed(folder, manifest) if listed else _distinct([_found(run) for run in _evaluations(folder)])
+    path = folder / "bench.json"
+    if path.is_file():
+        manifest = _structured(Manifest, _read(path), path)
+        rows = [_listed(folder, entry) for entry in manifest.entries]
+        name = manifest.name
+    else:
+        rows = _distinct([_found(run) for run in Store(folder).all() if run.record().get("kind") == "evaluate"])
+        name = folder.resolve().name
     if not rows:
         raise RequestError(f"{folder} holds no evaluations: run `expunge bench` or `expunge evaluate` into it first")
-    name = _text(read_json(manifest).get("name"), manifest, "name") if listed else folder.resolve().name
     return Results(folder, name, tuple(rows))
 
 
-def history(results: Results, row: Row) -> Losses:
-    """The losses of the unlearning behind a finished row, step by step.
-
-    Raises:
-        RequestError: The file is missing or garbled; the message names it and the line.
-    """
-    path = results.folder / (row.subject or "") / "history.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path} cannot be read ({error}): delete its folder and run it again") from error
-    steps = [_losses_of_line(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
-    roles = list(dict.fromkeys(role for step in steps for role in step))
-    values = {role: [step.get(role, math.nan) for step in steps] for role in roles}
-    return Losses({role: torch.tensor(found, dtype=torch.float64) for role, found in values.items()})
-
-
-def predictions(results: Results, row: Row) -> dict[str, Predictions]:
-    """The predictions behind a finished row on the forget, retain, validation and test set.
-
-    Raises:
-        RequestError: The file is missing, garbled or incomplete.
-    """
-    directory = RunDirectory(results.folder / (row.subject or ""))
-    try:
-        splits, stored = stored_predictions(directory)
-        found = {name: _fitting(splits[name], name) for name in ("train", "validation", "test")}
-        return parted(found, stored[FORGOTTEN])
-    except RequestError:
-        raise
-    except (KeyError, ValueError) as error:
-        path = directory.path / "predictions.safetensors"
-        raise RequestError(f"{path} is incomplete ({error}): delete {directory.path} and run it again") from error
-
-
-def _fitting(found: Predictions, name: str) -> Predictions:
-    if found.logits.ndim != 2 or not len(found.logits) == len(found.labels) == len(found.ids):
-        raise ValueError(f"{name}: logits, labels and ids do not fit together")
-    if len(found) and not 0 <= int(found.labels.min()) <= int(found.labels.max()) < found.logits.shape[1]:
-        raise ValueError(f"{name}: a label has no logit")
-    return found
-
-
-def _losses_of_line(line: str, path: Path, number: int) -> dict[str, float]:
-    try:
-        losses = _mapping(json.loads(line)["loss"], path, "loss")
-        return {role: math.nan if value is None else float(cast("float", value)) for role, value in losses.items()}
-    except (ValueError, KeyError, TypeError) as error:
-        cure = "delete its folder and run it again"
-        raise RequestError(f"{path}, line {number}, is no record of a step: {cure}") from error
-
-
-def _evaluations(folder: Path) -> list[RunDirectory]:
-    return [run for run in Store(folder).all() if run.record().get("kind") == "evaluate"]
-
-
-def _listed(folder: Path, manifest: Path) -> list[Row]:
-    """The rows that ``bench.json`` lists."""
-    entries = read_json(manifest).get("entries")
-    if not isinstance(entries, list):
-        raise RequestError(f"{manifest} lists no entries: run the same `expunge bench` again")
-    found = (_mapping(entry, manifest, "entries") for entry in cast("list[object]", entries))
-    return [_of_entry(folder, manifest, entry) for entry in found]
-
-
-def _of_entry(folder: Path, manifest: Path, entry: Mapping[str, object]) -> Row:
-    label, seed = _text(entry.get("label"), manifest, "label"), _whole(entry.get("seed"), manifest, "seed")
-    scenario = _text(entry.get("scenario") or "", manifest, "scenario")
-    run = cast("str | None", entry.get("run"))
-    directory = RunDirectory(folder / run) if run else None
-    if directory is not None and (directory.exists or entry.get("status") == "finished"):
-        return replace(_found(directory), label=label, seed=seed, scenario=scenario)
-    subject = cast("str | None", entry.get("subject"))
-    status: Status = "failed" if entry.get("status") == "failed" else "pending"
-    reason = str(entry.get("reason") or "for no stated reason") if status == "failed" else None
-    config = _config_of(folder, subject)
-    return Row(label, seed, status, reason, config=config, run=run, subject=subject, scenario=scenario)
-
-
-def _config_of(folder: Path, subject: str | None) -> dict[str, object]:
-    """What is known of the configuration of an evaluation that was never made: that of its subject, if there."""
-    path = folder / (subject or "") / "config.json"
-    return {"subject": expanded(RunDirectory(path.parent))} if subject and path.is_file() else {}
+def _listed(folder: Path, entry: Entry) -> Row:
+    """The row of an entry of ``bench.json``."""
+    directory = RunDirectory(folder / entry.run) if entry.run else None
+    if directory is not None and (directory.exists or entry.status == "finished"):
+        return replace(_found(directory), label=entry.label, seed=entry.seed, scenario=entry.scenario)
+    failed = entry.status == "failed"
+    subject = RunDirectory(folder / (entry.subject or ""))
+    known = entry.subject and (subject.path / "config.json").is_file()
+    return Row(
+        label=entry.label,
+        seed=entry.seed,
+        status="failed" if failed else "pending",
+        reason=(entry.reason or "for no stated reason") if failed else None,
+        config={"subject": expanded(subject)} if known else {},
+        run=entry.run,
+        subject=entry.subject,
+        scenario=entry.scenario,
+    )
 
 
 def _found(directory: RunDirectory) -> Row:
     """The row of an evaluation that is there, finished or failed."""
     path = directory.path / "run.json"
-    record, config = directory.record(), expanded(directory)
-    status = record.get("status")
-    if status not in ("finished", "failed"):
-        cure = "delete its folder and run it again"
-        raise RequestError(f"{path}: status should be finished or failed, not {status!r}; {cure}")
-    seconds = _numbers(record.get("seconds", {}), path, "seconds")
+    data, config = _read(path), expanded(directory)
+    record = _structured(Record, data, path)
     return Row(
-        label=_text(record.get("label"), path, "label"),
-        seed=_seed(config, directory.path / "config.json"),
-        status=cast("Status", status),
-        reason=str(record.get("reason") or "for no stated reason") if status == "failed" else None,
-        metrics=_numbers(record.get("metrics", {}), path, "metrics"),
-        seconds={name: value for name, value in seconds.items() if value is not None},
+        label=record.label,
+        seed=_structured(Subject, config.get("subject"), directory.path / "config.json").seed,
+        status=record.status,
+        reason=(record.reason or "for no stated reason") if record.status == "failed" else None,
+        metrics=record.metrics,
         config=config,
         run=directory.id,
-        subject=cast("str | None", _mapping(record.get("parents", {}), path, "parents").get("subject")),
-        provenance={name: record.get(name) for name in _PROVENANCE},
-        scenario=_text(record.get("scenario") or "", path, "scenario"),
+        subject=record.parents.get("subject"),
+        provenance=_structured(Provenance, data, path),
+        scenario=record.scenario,
     )
 
 
-_PROVENANCE = ("device", "threads", "versions", "git_revision", "peak_memory_bytes", "started", "finished")
-
-
-def _seed(config: Record, path: Path) -> int:
-    return _whole(_mapping(config.get("subject"), path, "subject").get("seed"), path, "seed")
-
-
 def _distinct(rows: Sequence[Row]) -> list[Row]:
-    """The rows with labels that tell apart what is not the same method with another seed.
+    """The rows, sorted, with labels that tell apart what is not the same method with another seed.
 
     Where a label stands for several configurations, those are told apart by the options in which they differ;
     where one label and seed still occur twice in a scenario, by the run.
@@ -246,84 +215,111 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
     by_label: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
-    told = [row for group in by_label.values() for row in _told_apart(group)]
-    times = Counter(map(_place, told))
-    named = [
-        replace(row, label=f"{row.label} {(row.run or '')[-12:]}") if times[_place(row)] > 1 else row for row in told
+    named: list[Row] = []
+    for label, group in by_label.items():
+        options = [flatten(part(row.config, "subject", "unlearning")) for row in group]
+        keys = sorted({key for found in options for key in found})
+        differing = [key for key in keys if len({found.get(key) for found in options}) > 1]
+        for row, found in zip(group, options, strict=True):
+            told = ",".join(f"{key.removeprefix('method.')}={found.get(key, 'none')}" for key in differing)
+            named.append(replace(row, label=f"{label}:{told}") if told else row)
+
+    def place(row: Row) -> tuple[str, int, str]:
+        return row.scenario, row.seed, row.label
+
+    times = Counter(map(place, named))
+    told_apart = [
+        replace(row, label=f"{row.label} {(row.run or '')[-12:]}") if times[place(row)] > 1 else row for row in named
     ]
-    return sorted(named, key=_place)
+    return sorted(told_apart, key=place)
 
 
-def _place(row: Row) -> tuple[str, int, str]:
-    return row.scenario, row.seed, row.label
+def history(results: Results, row: Row) -> dict[str, Tensor]:
+    """The losses of the unlearning behind a finished row by role: float64 (steps,), NaN where a role was absent.
+
+    Raises:
+        RequestError: The file is missing or damaged; the message names it and the line.
+    """
+    path = results.folder / (row.subject or "") / "history.jsonl"
+    lines = enumerate(_text(path).splitlines(), start=1)
+    texts = {f"{path}, line {number},": line for number, line in lines if line.strip()}
+    steps = [_structured(Step, _json(line, where), where).loss for where, line in texts.items()]
+    roles = dict.fromkeys(role for step in steps for role in step)
+    values = {role: [step.get(role) for step in steps] for role in roles}
+    return {
+        role: torch.tensor([math.nan if loss is None else loss for loss in found], dtype=torch.float64)
+        for role, found in values.items()
+    }
 
 
-def _told_apart(rows: Sequence[Row]) -> list[Row]:
-    options = [flatten(unlearning_of(row)) for row in rows]
-    keys = sorted({key for found in options for key in found})
-    differing = [key for key in keys if len({found.get(key) for found in options}) > 1]
-    if not differing:
-        return list(rows)
-    names = {key: key.removeprefix("method.") for key in differing}
-    told = [",".join(f"{name}={found.get(key, 'none')}" for key, name in names.items()) for found in options]
-    return [replace(row, label=f"{row.label}:{text}") for row, text in zip(rows, told, strict=True)]
+def predictions(results: Results, row: Row) -> dict[str, Predictions]:
+    """The predictions behind a finished row on the forget, retain, validation and test set.
+
+    Raises:
+        RequestError: The file is missing, damaged or incomplete.
+    """
+    directory = RunDirectory(results.folder / (row.subject or ""))
+    try:
+        splits, stored = stored_predictions(directory)
+        for name in ("train", "validation", "test"):
+            found = splits[name]
+            if found.logits.ndim != 2 or not len(found.logits) == len(found.labels) == len(found.ids):
+                raise ValueError(f"{name}: logits, labels and ids have different lengths")
+            if len(found) and not 0 <= int(found.labels.min()) <= int(found.labels.max()) < found.logits.shape[1]:
+                raise ValueError(f"{name}: a label has no logit")
+        return parted(splits, stored[FORGOTTEN])
+    except RequestError:
+        raise
+    except (KeyError, ValueError) as error:
+        path = directory.path / "predictions.safetensors"
+        raise RequestError(f"{path} is incomplete ({error}): delete {directory.path} and run it again") from error
 
 
-def unlearning_of(row: Row) -> Mapping[str, object]:
-    """The part of a row's configuration that says how it unlearns."""
-    subject = row.config.get("subject")
-    found = cast("Mapping[str, object]", subject).get("unlearning") if isinstance(subject, Mapping) else None
-    return cast("Mapping[str, object]", found) if isinstance(found, Mapping) else {}
+def part(value: object, *keys: str) -> Mapping[str, object]:
+    """The JSON object under these keys of nested ones; empty where there is none."""
+    for key in keys:
+        value = cast("Mapping[str, object]", value).get(key) if isinstance(value, Mapping) else None
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
 
 
-def flatten(value: object, prefix: str = "") -> dict[str, str]:
-    """Nested JSON as texts by dotted name, in its order; a long list is cut short."""
-    if isinstance(value, Mapping):
-        items = cast("Mapping[str, object]", value).items()
-        parts = (flatten(part, f"{prefix}.{name}" if prefix else name) for name, part in items)
+def flatten(value: object, prefix: str = "", most: int = 12) -> dict[str, str]:
+    """Nested JSON as texts by dotted name, in its order; of a long list, the first ``most``."""
+    values = cast("list[object]", value) if isinstance(value, list) else [value]
+    if any(isinstance(each, Mapping) for each in values):
+        numbered = {str(number): each for number, each in enumerate(values, start=1)}
+        items = cast("Mapping[str, object]", value if isinstance(value, Mapping) else numbered).items()
+        parts = (flatten(each, f"{prefix}.{name}" if prefix else name) for name, each in items)
         return {name: text for part in parts for name, text in part.items()}
-    if isinstance(value, list):
-        return _flatten_list(cast("list[object]", value), prefix)
-    return {prefix: _word(value)}
+    words = [each if isinstance(each, str) else "none" if each is None else json.dumps(each) for each in values[:most]]
+    more = [f"... ({len(values)} in all)"] if len(values) > most else []
+    return {prefix: ", ".join([*words, *more]) or ("none" if not values else "")}
 
 
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be read ({error}): delete its folder and run it again") from error
 
 
-def _flatten_list(values: list[object], prefix: str, most: int = 12) -> dict[str, str]:
-    if any(isinstance(value, Mapping) for value in values):
-        return flatten({str(number): value for number, value in enumerate(values, start=1)}, prefix)
-    shown = ", ".join(_word(value) for value in values[:most])
-    return {prefix: f"{shown}, ... ({len(values)} in all)" if len(values) > most else shown or "none"}
+def _json(text: str, where: object) -> object:
+    """Parsed JSON, with None in place of NaN and infinities."""
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{where} is not JSON ({error}): delete it and run it again") from error
 
 
-def _numbers(value: object, path: Path, key: str) -> dict[str, float | None]:
-    found = _mapping(value, path, key)
-    return {name: _number(number, path, name) for name, number in found.items()}
+def _read(path: Path) -> object:
+    return _json(_text(path), path)
 
 
-def _number(value: object, path: Path, key: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RequestError(f"{path}: {key} should be a number, got {value!r}; delete its folder and run it again")
-    return float(value) if math.isfinite(value) else None
-
-
-def _mapping(value: object, path: Path, key: str) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise RequestError(f"{path}: {key} should be a JSON object, got {value!r}; delete it and run it again")
-    return cast("Mapping[str, object]", value)
-
-
-def _text(value: object, path: Path, key: str) -> str:
-    if not isinstance(value, str):
-        raise RequestError(f"{path}: {key} should be text, got {value!r}; delete it and run it again")
-    return value
-
-
-def _whole(value: object, path: Path, key: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestError(f"{path}: {key} should be a whole number, got {value!r}; delete it and run it again")
-    return value
+def _structured(kind: type[T], data: object, where: object) -> T:
+    """The fields of a dataclass from a JSON object, which may have others."""
+    names = [found.name for found in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType]
+    if not isinstance(data, Mapping):
+        raise RequestError(f"{where} should be a JSON object, got {data!r}: delete it and run it again")
+    try:
+        return from_data(kind, {name: data[name] for name in names if name in data})
+    except RequestError as error:
+        raise RequestError(f"{where} is damaged ({error}): delete it and run it again") from error

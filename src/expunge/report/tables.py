@@ -8,7 +8,7 @@ on the same original models, say, or on the same ones pruned.
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
@@ -139,34 +139,33 @@ def summarise(results: Results) -> Summary:
     """Mean, sample standard deviation and gap of every metric of every method.
 
     Methods are ranked by the average gap; where trainings were recorded, so that retraining uses the same
-    batches and the distance of weights is meaningful, by that distance, which then stands in the main table.
+    batches and the distance of weights is meaningful, by that distance, which is then in the main table.
     """
     cells = _cells(results.rows)
-    names = {name for found in cells.values() for name in found}
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in results.rows:
         groups.setdefault((row.scenario, row.label), []).append(row)
-    lines = [_line(*key, rows, cells.get(key, {})) for key, rows in groups.items()]
-    place = {scenario: number for number, scenario in enumerate(results.scenarios)}
-    found = Summary(results.name, tuple(lines), _measures(names, results.recorded))
-    ranked = sorted(lines, key=lambda line: (place[line.scenario], _rank(line, found.judge)))
-    return replace(found, lines=tuple(ranked))
+    lines: list[Line] = []
+    for (scenario, label), rows in groups.items():
+        failed = [row for row in rows if row.status == "failed"]
+        reasons = tuple(dict.fromkeys(" ".join((row.reason or "").split()) for row in failed))
+        finished = sum(row.status == "finished" for row in rows)
+        found = cells.get((scenario, label), {})
+        lines.append(Line(label, finished, len(rows), reasons, len(failed), found, scenario))
+    names = {name for found in cells.values() for name in found}
+    unranked = Summary(results.name, tuple(lines), _measures(names, results.recorded))
+    judge = unranked.judge.name
+
+    def rank(line: Line) -> tuple[int, int, float, str]:
+        first = {REFERENCE: 0, BASELINE: 1}.get(line.label, 2)
+        distance = line.cells[judge].mean if judge in line.cells else math.inf
+        return results.scenarios.index(line.scenario), first, distance, line.label
+
+    return replace(unranked, lines=tuple(sorted(lines, key=rank)))
 
 
-def _rank(line: Line, judge: Measure) -> tuple[int, float, str]:
-    first = {REFERENCE: 0, BASELINE: 1}.get(line.label, 2)
-    return (first, line.cells[judge.name].mean if judge.name in line.cells else math.inf, line.label)
-
-
-def _line(scenario: str, label: str, rows: Sequence[Row], cells: Mapping[str, Cell]) -> Line:
-    failed = [row for row in rows if row.status == "failed"]
-    reasons = tuple(dict.fromkeys(" ".join((row.reason or "").split()) for row in failed))
-    finished = sum(row.status == "finished" for row in rows)
-    return Line(label, finished, len(rows), reasons, len(failed), cells, scenario)
-
-
-def values(rows: Sequence[Row]) -> pl.DataFrame:
-    """Every value of every finished row: scenario, label, seed, metric, value.
+def _cells(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Cell]]:
+    """The cells of each scenario and label, by metric.
 
     Beside sparse models, those without a sparsity are dense: theirs is 0.
     """
@@ -178,40 +177,29 @@ def values(rows: Sequence[Row]) -> pl.DataFrame:
         for name, value in {**dense, **row.metrics}.items()
         if value is not None
     ]
-    columns = {"scenario": pl.String, "label": pl.String, "seed": pl.Int64}
-    schema = {**columns, "metric": pl.String, "value": pl.Float64}
-    return pl.DataFrame(found, schema=schema, orient="row")
-
-
-def statistics(long: pl.DataFrame) -> pl.DataFrame:
-    """Scenario, label, metric, n, mean, std and gap from the values of :func:`values`."""
-    retrained = long.filter(pl.col("label") == REFERENCE)
+    names = {"scenario": pl.String, "label": pl.String, "seed": pl.Int64, "metric": pl.String, "value": pl.Float64}
+    values = pl.DataFrame(found, schema=names, orient="row")
     same = ["scenario", "seed", "metric"]
-    reference = retrained.group_by(same).agg(pl.col("value").mean().alias("reference"))
-    beside = long.join(reference, on=same, how="left")
-    return (
-        beside.with_columns((pl.col("value") - pl.col("reference")).abs().alias("gap"))
+    retrained = values.filter(pl.col("label") == REFERENCE).group_by(same).agg(reference=pl.col("value").mean())
+    statistics = (
+        values.join(retrained, on=same, how="left")
         .group_by("scenario", "label", "metric", maintain_order=True)
         .agg(
-            pl.len().alias("n"),
-            pl.col("value").mean().alias("mean"),
-            pl.col("value").std(ddof=1).alias("std"),
-            pl.col("gap").mean(),
+            n=pl.len(),
+            mean=pl.col("value").mean(),
+            std=pl.col("value").std(ddof=1),
+            gap=(pl.col("value") - pl.col("reference")).abs().mean(),
         )
     )
-
-
-def _cells(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Cell]]:
-    """The cells of each scenario and label, by metric."""
-    found: dict[tuple[str, str], dict[str, Cell]] = {}
-    for scenario, label, name, n, mean, std, gap in statistics(values(rows)).rows():
-        compared = measure(name).compared
-        found.setdefault((scenario, label), {})[name] = Cell(n, mean, std, gap if compared else None)
-    return found
+    cells: dict[tuple[str, str], dict[str, Cell]] = {}
+    for scenario, label, name, n, mean, std, gap in statistics.rows():
+        cell = Cell(n, mean, std, gap if measure(name).compared else None)
+        cells.setdefault((scenario, label), {})[name] = cell
+    return cells
 
 
 def _measures(names: set[str], recorded: bool) -> tuple[Measure, ...]:
-    """How to show these metrics: those of the main table in its order, then the others, those of nobody last."""
+    """How to show these metrics: those of the main table in its order, then others, then those not described."""
     hidden = {TOW} if recorded else {DISTANCE, RELATIVE}
     described = [found for name, found in registry.measures().items() if name in names]
     described.sort(key=lambda found: math.inf if found.column is None else found.column)
@@ -261,56 +249,38 @@ def _decimals(value: float, measure: Measure) -> int:
     return min(3 if measure.unit == "s" else 4, max(0, 2 - size))
 
 
-def _with_gap(cell: Cell | None, measure: Measure, reference: bool) -> str:
-    """Mean, spread and, in parentheses, the gap to retraining."""
-    shown = spread(cell, measure)
-    return shown if cell is None or cell.gap is None or reference else f"{shown} ({text(cell.gap, measure)})"
-
-
 def csv(summary: Summary) -> str:
     """One line per method with unrounded numbers: ``<metric>.mean``, ``.std`` and ``.gap`` for every metric.
 
     With several scenarios, the first column names them.
     """
-    records = [
-        ({"scenario": part.scenario or PLAIN} if summary.several else {}) | _record(line, summary.measures)
-        for part in summary.parts
-        for line in part.table.lines
-    ]
+    records: list[dict[str, object]] = []
+    for line in summary.lines:
+        record: dict[str, object] = {"scenario": line.scenario or PLAIN} if summary.several else {}
+        record |= {"method": line.label, "finished": line.finished, "failed": line.failed}
+        record |= {"total": line.total, "note": line.note}
+        for measure in summary.measures:
+            cell = line.cells.get(measure.name)
+            record[f"{measure.name}.mean"] = cell.mean if cell else None
+            record[f"{measure.name}.std"] = cell.std if cell else None
+            if measure.compared:
+                record[f"{measure.name}.gap"] = cell.gap if cell else None
+        records.append(record)
     return pl.DataFrame(records, infer_schema_length=None).write_csv()
-
-
-def _record(line: Line, measures: Sequence[Measure]) -> dict[str, object]:
-    record: dict[str, object] = {
-        "method": line.label,
-        "finished": line.finished,
-        "failed": line.failed,
-        "total": line.total,
-        "note": line.note,
-    }
-    for measure in measures:
-        cell = line.cells.get(measure.name)
-        record[f"{measure.name}.mean"] = cell.mean if cell else None
-        record[f"{measure.name}.std"] = cell.std if cell else None
-        if measure.compared:
-            record[f"{measure.name}.gap"] = cell.gap if cell else None
-    return record
-
-
-def _body(summary: Summary, lines: Sequence[Line], escape: Callable[[str], str]) -> list[list[str]]:
-    """The cells of these lines of the main table as escaped text, with a last column of notes where there are any."""
-    return [
-        [
-            escape(line.label),
-            *(escape(_with_gap(line.cells.get(m.name), m, line.label == REFERENCE)) for m in summary.headline),
-            *([escape(line.note)] if summary.noted else []),
-        ]
-        for line in lines
-    ]
 
 
 def _heads(summary: Summary) -> list[str]:
     return ["Method", *(measure.head for measure in summary.headline), *(["Note"] if summary.noted else [])]
+
+
+def _texts(line: Line, summary: Summary) -> list[str]:
+    """A line of the main table: label, mean, spread and gap of each metric, and a note where some line has one."""
+    texts = [line.label]
+    for measure in summary.headline:
+        cell = line.cells.get(measure.name)
+        gap = cell.gap if cell and line.label != REFERENCE else None
+        texts.append(spread(cell, measure) + ("" if gap is None else f" ({text(gap, measure)})"))
+    return [*texts, line.note] if summary.noted else texts
 
 
 def legend(summary: Summary, where: str = "in parentheses") -> str:
@@ -324,11 +294,11 @@ def legend(summary: Summary, where: str = "in parentheses") -> str:
 def markdown(summary: Summary) -> str:
     """The main table in Markdown; with several scenarios, the first column names them."""
     heads = _heads(summary)
-    align = ["---", *["---:"] * len(summary.headline), "---"][: len(heads)]
-    rows = [["Scenario", *heads], ["---", *align]]
+    rows = [["Scenario", *heads], ["---", "---", *["---:"] * len(summary.headline), "---"][: len(heads) + 1]]
     for part in summary.parts:
-        name = _markdown_escaped(part.title)
-        rows += [[name, *row] for row in _body(summary, part.table.lines, _markdown_escaped)]
+        rows += [
+            [_markdown_escaped(each) for each in (part.title, *_texts(line, summary))] for line in part.table.lines
+        ]
     shown = rows if summary.several else [row[1:] for row in rows]
     table = "\n".join(f"| {' | '.join(row)} |" for row in shown)
     return f"{table}\n\n{_markdown_escaped(summary.name)}: {legend(summary)}.\n"
@@ -340,14 +310,14 @@ def _markdown_escaped(value: str) -> str:
 
 def latex(summary: Summary) -> str:
     """The main table in LaTeX; it needs the package booktabs. With several scenarios, each has a row with its name."""
-    heads = [_latex_escaped(head) for head in _heads(summary)]
+    heads = _heads(summary)
     columns = "l" + "r" * len(summary.headline) + "l" * (len(heads) - 1 - len(summary.headline))
     body: list[str] = []
     for part in summary.parts:
-        name = rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{_latex_escaped(part.title)}}}}}"
-        rule = [r"\midrule"] if body else []
-        body += [*rule, rf"{name} \\"] if summary.several else []
-        body += [_latex_row(row) for row in _body(summary, part.table.lines, _latex_escaped)]
+        if summary.several:
+            name = rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{_latex_escaped(part.title)}}}}} \\"
+            body += [r"\midrule", name] if body else [name]
+        body += [_latex_row(_texts(line, summary)) for line in part.table.lines]
     lines = [
         "% needs \\usepackage{booktabs}",
         f"% {' '.join(summary.name.split())}: {legend(summary).replace('±', '+-')}",
@@ -359,7 +329,7 @@ def latex(summary: Summary) -> str:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    return " & ".join(map(_latex_escaped, cells)) + r" \\"
 
 
 _LATEX = {
@@ -377,16 +347,19 @@ def _latex_escaped(value: str) -> str:
 def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
     """A title, column heads and rows of text, narrow enough for 80 columns where nothing failed.
 
-    With several scenarios, each begins with rows that hold its name only (with attacks, 80 columns may not do).
+    With several scenarios, each begins with rows that hold its name only. With attacks, it may be wider.
     """
     left_out = {TOW, *(LEFT_OUT if summary.judge.name == RELATIVE else ())}
     shown = [measure for measure in summary.headline if measure.name not in left_out]
     heads = ["method", *(f"{m.short} {m.unit if m.unit != 'points' else ''}".strip() for m in shown)]
     heads += ["note"] if summary.noted else []
-    indent = INDENT if summary.several else ""
+    indent = "  " if summary.several else ""
+    width = max([20, *(len(indent) + len(line.label) for line in summary.lines)])
     rows: list[list[str]] = []
     for part in summary.parts:
-        rows += [[words, *[""] * (len(heads) - 1)] for words in _wrapped(part, summary)]
+        if summary.several:
+            titles = [*([""] if rows else []), *textwrap.wrap(part.title, width)]
+            rows += [[title, *[""] * (len(heads) - 1)] for title in titles]
         for line in part.table.lines:
             cells = [_narrow(line.cells.get(measure.name), measure) for measure in shown]
             rows.append([f"{indent}{line.label}", *cells, *([line.note] if summary.noted else [])])
@@ -396,17 +369,6 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
 
 LEFT_OUT = ("remaining_accuracy", "test_accuracy", "membership_svc.confidence")
 """The metrics for which a terminal has no room where methods are ranked by the distance of their weights."""
-INDENT = "  "
-"""What stands before a method below the name of its scenario."""
-
-
-def _wrapped(part: Part, summary: Summary) -> list[str]:
-    """The title of a scenario in lines no wider than the first column, after an empty one except at the top."""
-    if not summary.several:
-        return []
-    wide = max(20, *(len(line.label) + len(INDENT) for line in summary.lines))
-    lines = textwrap.wrap(part.title, wide)
-    return lines if part == summary.parts[0] else ["", *lines]
 
 
 def _narrow(cell: Cell | None, measure: Measure) -> str:
