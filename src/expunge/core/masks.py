@@ -30,15 +30,12 @@ class Mask(Mapping[str, Tensor]):
         self._tensors = dict(tensors)
 
     def __getitem__(self, name: str) -> Tensor:
-        """The tensor of one parameter."""
         return self._tensors[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names, in order."""
         return iter(self._tensors)
 
     def __len__(self) -> int:
-        """The number of tensors."""
         return len(self._tensors)
 
     def density(self) -> float:

@@ -52,7 +52,6 @@ class NewtonConfig:
     """closed_form: gigabytes that it may take."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, l2=self.l2, damping=self.damping)
         checks.one_of(get_args(Weights), weights=self.weights)
         checks.one_of(get_args(Curvature), curvature=self.curvature)

@@ -33,7 +33,6 @@ class _Type:
         self.text = _text(text)
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
-        """Take the byte order."""
         order = _text(state[1])
         if order in ("<", ">"):
             self.text = f"{order}{self.text}"
@@ -54,7 +53,6 @@ class _Array:
     def __init__(self, *_: object) -> None: ...
 
     def __setstate__(self, state: tuple[object, tuple[int, ...], _Type, bool, bytes]) -> None:
-        """Take shape, type and content."""
         _, shape, kind, fortran, content = state
         self.value = np.frombuffer(content, kind.dtype()).reshape(shape, order="F" if fortran else "C")
 

@@ -26,7 +26,6 @@ class Predictions:
     ids: Tensor
 
     def __len__(self) -> int:
-        """The number of examples."""
         return len(self.labels)
 
     def probabilities(self) -> Tensor:

@@ -36,7 +36,6 @@ class AoSparseConfig:
     comparisons with published numbers only."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         prunable.check(self.rate)
         checks.at_least(1, interval=self.interval)

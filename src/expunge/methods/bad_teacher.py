@@ -32,7 +32,6 @@ class BadTeacherConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, 1, retain_fraction=self.retain_fraction)
         checks.above(0, temperature=self.temperature)

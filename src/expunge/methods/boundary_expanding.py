@@ -32,7 +32,6 @@ class BoundaryExpandingConfig:
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
 
 

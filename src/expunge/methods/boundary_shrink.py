@@ -32,7 +32,6 @@ class BoundaryShrinkConfig:
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, 1, bound=self.bound)
 

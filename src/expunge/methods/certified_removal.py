@@ -59,7 +59,6 @@ class CertifiedRemovalConfig:
     """Examples per pass; changes rounding alone."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         certification.check(1.0 if self.l2 is None else self.l2, self.epsilon, self.delta)
         checks.above(0, budget=self.budget)
         checks.at_least(0, reference_gradient_norm=self.reference_gradient_norm)

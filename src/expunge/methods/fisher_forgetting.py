@@ -47,7 +47,6 @@ class FisherForgettingConfig:
     """Gigabytes that gradients of single examples may take."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, alpha=self.alpha)
         checks.one_of(get_args(Labels), labels=self.labels)
         checks.at_least(1, batch_size=self.batch_size)

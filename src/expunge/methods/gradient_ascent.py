@@ -28,7 +28,6 @@ class GradientAscentConfig:
     """The update rule; weight decay still shrinks the weights."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.at_least(0, l1=self.l1)
 

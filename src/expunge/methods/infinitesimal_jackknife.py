@@ -25,7 +25,6 @@ class InfinitesimalJackknifeConfig(NewtonConfig):
     number of all examples, as if the forgotten ones had a loss of zero; the form of most papers."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         super().__post_init__()
         checks.one_of(get_args(MeanOver), mean_over=self.mean_over)
 

@@ -53,7 +53,6 @@ class InfluenceConfig:
     """Gigabytes that gradients of single examples may take; less makes more passes."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, alpha=self.alpha)
         checks.above(0, damping=self.damping, memory=self.memory, scale=self.scale)
         checks.between(0, 1, tolerance=self.tolerance)

@@ -43,7 +43,6 @@ class L1SparseConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.at_least(0, alpha=self.alpha, final_epochs=self.final_epochs, threshold=self.threshold)
 

@@ -28,7 +28,6 @@ class NegGradPlusConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, 1, alpha=self.alpha)
 

@@ -26,7 +26,6 @@ class NewtonStepConfig(NewtonConfig):
     of the retained loss, which training that was stopped early never reaches."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         super().__post_init__()
         checks.one_of(get_args(Towards), towards=self.towards)
 

@@ -42,7 +42,6 @@ class RandomLabelConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, 1, proximal=self.proximal)
         checks.one_of(("alternate", "mixed"), order=self.order)

@@ -33,7 +33,6 @@ class RetrainConfig:
     the forgotten examples. What stands above is then not used."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         if not 0.0 <= self.label_smoothing < 1.0:
             raise RequestError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")

@@ -42,7 +42,6 @@ class ScrubConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, epochs=self.epochs, maximise_epochs=self.maximise_epochs)
         checks.at_least(1, batch_size=self.batch_size, forget_batch_size=self.forget_batch_size)
         checks.above(0, temperature=self.temperature)

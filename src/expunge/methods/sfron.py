@@ -39,7 +39,6 @@ class SfronConfig:
     """The update rule; by default both roles share their momentum, and the gradient of forget steps is clipped."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, epochs=self.epochs, alpha=self.alpha, exponent=self.exponent)
         checks.at_least(1, forget_every=self.forget_every, batch_size=self.batch_size)
         checks.at_least(1, forget_batch_size=self.forget_batch_size)

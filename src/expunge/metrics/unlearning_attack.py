@@ -49,7 +49,6 @@ class UnlearningAttackConfig:
     """Learn from and test on the same rows, with all retained examples, as the published code does."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         ranges.at_least(2, folds=self.folds)
 
 

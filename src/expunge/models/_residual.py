@@ -20,7 +20,6 @@ class ResnetConfig:
     """Channels of the first stage; each further stage has twice as many."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
         positive(width=self.width)
 
 
@@ -62,7 +61,6 @@ class Residual(nn.Module):
     """``relu(body(x) + shortcut(x))``."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
-        """Keep both."""
         super().__init__()
         self.body = body
         self.shortcut = shortcut

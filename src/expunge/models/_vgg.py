@@ -22,7 +22,6 @@ class VggConfig:
     """Whether the last of the five stages halves the image too. A checkpoint does not say which was meant."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
         positive(width=self.width)
 
 

@@ -18,7 +18,6 @@ class MlpConfig:
     """Units of each hidden layer."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
         for width in self.hidden:
             positive(hidden=width)
 

@@ -18,7 +18,6 @@ class SmallCnnConfig:
     """Convolution, batch normalisation, ReLU; every block but the first halves the image."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         positive(width=self.width, blocks=self.blocks)
 
 

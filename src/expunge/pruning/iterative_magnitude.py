@@ -26,7 +26,6 @@ class IterativeMagnitudeConfig:
     """Prune linear layers too; by default, convolutions alone."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         sparsity.check(self.rate, self.scope)
         checks.at_least(1, rounds=self.rounds)
 

@@ -23,7 +23,6 @@ class MagnitudeConfig:
     """Prune linear layers too; by default, convolutions alone."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         sparsity.check(self.rate, self.scope)
 
 

@@ -24,7 +24,6 @@ class RandomConfig:
     """Prune linear layers too; by default, convolutions alone."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         sparsity.check(self.rate, self.scope)
 
 

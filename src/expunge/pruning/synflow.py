@@ -32,7 +32,6 @@ class SynflowConfig:
     """Round the share of each iteration by itself: the errors add up, and the rate is only nearly reached."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         sparsity.check(self.rate)
         checks.at_least(1, iterations=self.iterations)
         checks.one_of(("absolute", "identity"), batch_norm=self.batch_norm)

@@ -36,7 +36,6 @@ class TrajectoryInfluenceConfig:
     """Gigabytes for the steps of the replay; where they do not fit, the training is replayed twice."""
 
     def __post_init__(self) -> None:
-        """Check the words and ranges."""
         checks.one_of(get_args(Question), of=self.of)
         checks.one_of(get_args(Images), images=self.images)
         checks.above(0, memory=self.memory)

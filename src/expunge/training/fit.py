@@ -65,7 +65,6 @@ class Training:
     """Stop after this many epochs, in the middle of the schedule: a checkpoint to rewind pruned models to."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, self.epochs, stop_after=self.stop_after)
         if self.record:

@@ -54,7 +54,6 @@ class Rule:
     outside the mask then move by g. For comparisons with its published numbers only."""
 
     def __post_init__(self) -> None:
-        """Check every range, so that a bad value fails before the work."""
         at_least(0, lr=self.lr, weight_decay=self.weight_decay, rho=self.rho, lamb=self.lamb)
         above(0, clip=self.clip)
         between(0, 1, momentum=self.momentum, beta2=self.beta2, warmup=self.warmup)
@@ -103,7 +102,6 @@ class PerRole:
     """Which moments of the gradient the two rules share: first (momentum), second (of AdamW), or both."""
 
     def __post_init__(self) -> None:
-        """Check that the optimizers have the moments that they are to share."""
         kinds = (self.forget.optimizer, self.retain.optimizer)
         one_of(("nothing", "first", "second", "both"), share=self.share)
         if not (self.share == "nothing" or kinds in _SHARING.get(self.share, ())):

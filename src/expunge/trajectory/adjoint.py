@@ -70,7 +70,6 @@ class _Backwards:
     """
 
     def __init__(self, loss: FlatLoss, trajectory: Trajectory, memory: int) -> None:
-        """Choose how many checkpoints to keep."""
         self.loss, self.plan = loss, trajectory.plan
         self.start = self.end = beginning(loss, trajectory)
         batch = self.plan.batches.shape[1] * math.prod(loss.images.shape) * self.start.element_size()
@@ -78,7 +77,6 @@ class _Backwards:
         self.piece = self.plan.steps if fits else math.isqrt(self.plan.steps)
 
     def __iter__(self) -> Iterator[Step]:
-        """Each step, the last first."""
         replay = Replay(self.loss, self.plan, self.start)
         marks: list[tuple[int, Tensor, Tensor | None]] = []
         steps: list[Step] = []

@@ -55,7 +55,6 @@ class BlockedProducts(Additive):
     """As :class:`Additive`, of a :class:`LinearLoss`; steps with clipping or momentum are computed one at a time."""
 
     def __init__(self, loss: LinearLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
-        """See :class:`Additive`."""
         super().__init__(loss, trajectory, groups, whole=whole)
         self.linear = loss
         self._places = places(loss, trajectory.plan)

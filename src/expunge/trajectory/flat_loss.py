@@ -104,7 +104,6 @@ class NetworkLoss:
     """The loss of any network, by autograd."""
 
     def __init__(self, network: Network, images: ImageSet, memory: int) -> None:
-        """Keep the network, and measure on one image how much memory it takes."""
         self.network, self.images, self.dtype = network, images, network.dtype
         self.weights = self.flat(network.weights)
         self._memory, self._kept = memory, kept_bytes(network, images)

@@ -56,7 +56,6 @@ class Replay:
     """``||g||`` of each step taken."""
 
     def __iter__(self) -> Iterator[Step]:
-        """Each step, before it is taken."""
         plan, located = self.plan, places(self.loss, self.plan)
         for number in range(self.first, plan.steps if self.last is None else self.last):
             positions = plan.batch(number)

@@ -48,7 +48,6 @@ class Layout:
     """Whether they are of the released recursion."""
 
     def __post_init__(self) -> None:
-        """Check that the parts fit together."""
         checks.one_of(get_args(StoreType), dtype=self.dtype)
         checks.at_least(1, size=self.size, chunk=self.chunk)
         whole = len(self.ids) == len(self.rows) > 0 and set(self.rows) == set(range(max(self.rows) + 1))

@@ -37,7 +37,6 @@ class CelebaConfig:
     """Random crop and flip of training batches."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(1, size=self.size, first=self.first, first_test=self.first_test)
 
 

@@ -27,7 +27,6 @@ class FolderConfig:
     """Random crop and flip of training batches."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
         if self.size is not None and self.size < 1:
             raise RequestError(f"size must be at least 1, got {self.size}")
 

@@ -40,7 +40,6 @@ class LfwConfig:
     """Random crop and flip of training batches."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(5, least=self.least)
         checks.at_least(self.least, most=self.most)
         checks.at_least(1, crop=self.crop, size=self.size)
