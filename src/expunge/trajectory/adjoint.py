@@ -1,7 +1,7 @@
 """Influence of every example on a function of the trained model, by the adjoint of a recorded training.
 
 The change of a scalar ``f(w_T)`` when example i is left out is, to first order, ``grad f . a_i`` with a_i the additive
-vector of :mod:`expunge.trajectory.tangents`. One backward pass over the steps gives it for all n examples at once:
+vector of :mod:`expunge.trajectory.tangents`. One backward pass over the steps gives it for all n examples:
 with l the derivative of f in the weights after a step,
 
     k <- momentum k - rate l,    v = D clip(g) k,    f_i += v . (change of the batch's mean gradient without i),
@@ -28,7 +28,7 @@ def influence(
     memory: int,
     on_step: Report | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """How each functional changes when each example is left out (functionals, n), and the replayed weights (p,).
+    """The change of each functional when each example is left out (functionals, n), and the replayed weights (p,).
 
     ``directions`` (functionals, p) are the gradients of the functionals at the trained weights; examples are in the
     order of the plan's ids. Cost: one replay of the training, two where ``memory`` bytes do not hold all its
@@ -45,8 +45,10 @@ def influence(
         moments = plan.momentum * moments - step.rate * along
         clip = clip_of(trajectory, step)
         through = moments if clip is None else clip(moments)
-        positions = step.positions.to(device)
-        found[:, positions] += _without_each(step.point.slopes(through))
+        slopes = step.point.slopes(through)
+        mean, others = slopes.mean(dim=1, keepdim=True), slopes.shape[1] - 1
+        # the mean slope of the batch without each example, minus that with all
+        found[:, step.positions.to(device)] += (mean - slopes) / others if others else -mean
         along.add_(through, alpha=plan.l2)
         step.point.add_products(along, through, 1.0, 1.0)
         if on_step is not None:
@@ -55,17 +57,10 @@ def influence(
     return found, replayed.end
 
 
-def _without_each(slopes: Tensor) -> Tensor:
-    """The mean slope of a batch (functionals, b) without each example, less that with all."""
-    size = slopes.shape[1]
-    mean = slopes.mean(dim=1, keepdim=True)
-    return (mean - slopes) / (size - 1) if size > 1 else -mean
-
-
 class _Backwards:
     """The steps of a training from its last to its first.
 
-    They are kept, each with its images, if ``memory`` bytes hold them all; else the weights at sqrt(T) checkpoints,
+    They are stored, each with its images, if they fit into ``memory`` bytes; else the weights at sqrt(T) checkpoints,
     from each of which sqrt(T) steps are replayed.
     """
 
@@ -78,15 +73,15 @@ class _Backwards:
 
     def __iter__(self) -> Iterator[Step]:
         replay = Replay(self.loss, self.plan, self.start)
-        marks: list[tuple[int, Tensor, Tensor | None]] = []
+        checkpoints: list[tuple[int, Tensor, Tensor | None]] = []
         steps: list[Step] = []
         for step in replay:
             if step.number % self.piece == 0:
-                marks.append((step.number, step.weights, replay.momentum))
+                checkpoints.append((step.number, step.weights, replay.momentum))
                 steps.clear()
             steps.append(step)
         self.end = replay.weights
-        for first, weights, momentum in reversed(marks):
+        for first, weights, momentum in reversed(checkpoints):
             if not steps:
                 steps = list(Replay(self.loss, self.plan, weights, momentum, first, first + self.piece))
             while steps:
