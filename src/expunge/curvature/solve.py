@@ -1,4 +1,4 @@
-"""Solutions of linear systems whose matrix A is known by its products alone: one interface, two solvers."""
+"""Solvers of linear systems whose matrix A is given by its products, and by Cholesky for dense matrices."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ Operator = Callable[[Vector], Vector]
 
 @dataclass(frozen=True)
 class Solution:
-    """What was found: the vector x, how many products it took, and ``||b - A x|| / ||b||``."""
+    """The vector x, the number of products computed, and ``||b - A x|| / ||b||``."""
 
     vector: Vector
     iterations: int
@@ -25,10 +25,10 @@ class Solution:
 
 
 class Solver(Protocol):
-    """A way to solve ``A x = b`` for a symmetric positive definite A."""
+    """Solves ``A x = b`` for a symmetric positive definite A."""
 
     def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
-        """``x`` for ``A = operator`` and ``b = right``; a RunError with the cure where it fails."""
+        """``x`` for ``A = operator`` and ``b = right``; a RunError if it fails."""
         ...
 
 
@@ -39,9 +39,9 @@ class ConjugateGradient:
     tolerance: float = 1e-3
     """The residual at which it stops, relative to the right side."""
     iterations: int = 200
-    """The most products; it fails if they do not suffice."""
+    """The most products; it fails without convergence."""
     precondition: Operator | None = None
-    """An approximation of the inverse of A, positive definite too: the better, the fewer iterations."""
+    """A positive definite approximation of the inverse of A."""
 
     def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
         """``x`` with ``A x = b``."""
@@ -57,14 +57,14 @@ class Lissa:
     """
 
     scale: float
-    """s: at least half the largest eigenvalue; the smaller, the faster."""
+    """s: at least half the largest eigenvalue; convergence is faster for a smaller value."""
     depth: int
-    """Terms of the series: what is left of the component of eigenvalue a is ``(1 - a/s)^depth``."""
+    """Terms of the series: the relative error in the direction of eigenvalue a is ``(1 - a/s)^depth``."""
     tolerance: float = 0.0
     """The residual at which it stops earlier, relative to the right side."""
 
     def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
-        """The sum, with the residual that the truncation leaves.
+        """The truncated sum, with its residual.
 
         Raises:
             RunError: The series diverges, or something is not finite.
@@ -80,7 +80,7 @@ class Lissa:
             residual = {name: right[name] - product[name] for name in x}
             taken += 1
             left = _norm(residual)
-            if not left <= 2 * least:  # it never grows where the series converges; rounding is no factor of two
+            if not left <= 2 * least:  # where the series converges, the residual grows by rounding alone
                 raise RunError(
                     f"the Neumann series diverges: its residual grew from {least / start:.2g} to {left / start:.2g} of "
                     f"the right side within {taken} terms: take a larger scale (above half the largest eigenvalue), or "
