@@ -1,4 +1,4 @@
-"""Losses that the methods share, in float32 whatever the precision of the forward pass."""
+"""Losses that several methods use, in float32 for any precision of the forward pass."""
 
 from collections.abc import Iterable
 
