@@ -1,8 +1,10 @@
 """Tiny problems that all tests share."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from expunge.core import masks, weights
+from expunge.core.masks import Mask
 from expunge.data.image_set import ImageSet, make
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
@@ -46,3 +48,13 @@ def recorded(network: nn.Module, seen: UnlearningData) -> Trajectory:
     """Train ``network`` in place on all that a method sees; what was kept of it."""
     rule = Rule(lr=0.05, momentum=0.5, clip=1.0)
     return record.recorded(network, seen.everything(), Training(1, 8, rule, record=True), context())
+
+
+def full(network: nn.Module) -> Mask:
+    """The mask that is true everywhere."""
+    return Mask(masks.over(None, weights.trainable(network)))
+
+
+def vector(network: nn.Module) -> Tensor:
+    """All parameters as one float64 vector (p,)."""
+    return torch.cat([weight.detach().flatten().double() for weight in network.parameters()])

@@ -66,7 +66,7 @@ def test_shapes_that_are_no_images_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", NARROW)
 def test_a_width_below_one_is_refused(name: str) -> None:
-    with pytest.raises(RequestError, match="width must be at least 1"):
+    with pytest.raises(RequestError, match=r"width must be .* at least 1"):
         config.parse("models", f"{name}:width=0")
 
 

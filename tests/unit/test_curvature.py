@@ -535,8 +535,8 @@ def test_influence_is_one_newton_step_in_closed_form() -> None:
     total = len(forget) + len(retain)
     v = forget.sum(0) / total - len(forget) / (total * len(retain)) * retain.sum(0)
     dense = 0.05 * torch.eye(len(v), dtype=DOUBLE) + retain.T @ retain / len(retain)
-    expected = model_weights.vector(trained()) + 0.7 * torch.linalg.solve(dense, v)
-    found = model_weights.vector(influence.unlearn(trained(), data, config, problems.context()))
+    expected = problems.vector(trained()) + 0.7 * torch.linalg.solve(dense, v)
+    found = problems.vector(influence.unlearn(trained(), data, config, problems.context()))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -553,7 +553,7 @@ def test_influence_solves_the_system_of_its_curvature_over_the_free_weights(
     kept = {name: torch.rand(w.shape, generator=generator) < 0.7 for name, w in trained().named_parameters()}
     context = problems.context(update_masks=Mask(kept) if held else None)
     after = influence.unlearn(trained(), data, config, context)
-    change = model_weights.vector(after) - model_weights.vector(trained())
+    change = problems.vector(after) - problems.vector(trained())
     free = flat(kept) if held else torch.ones_like(change, dtype=torch.bool)
     with frozen(trained(), DOUBLE) as network:
         step = shaped(change, network.weights)
@@ -581,8 +581,8 @@ def test_the_released_recursion_is_its_closed_form(count: int, monkeypatch: pyte
         o -= t / (count + t) * o
     assert float((k - v).norm()) > (1e-3 if count == 1000 else 0.05) * float(v.norm()), "it does something here"
     after = influence.unlearn(trained(), data, InfluenceConfig(as_released=True, alpha=3.0), problems.context())
-    expected = model_weights.vector(trained()) + 3 * k
-    torch.testing.assert_close(model_weights.vector(after), expected, rtol=1e-5, atol=1e-6)
+    expected = problems.vector(trained()) + 3 * k
+    torch.testing.assert_close(problems.vector(after), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_influence_draws_its_samples() -> None:

@@ -296,7 +296,7 @@ def unlearned(model: nn.Module, trajectory: Trajectory, data: UnlearningData, me
 
 
 def weights(model: nn.Module) -> Tensor:
-    return model_weights.vector(model)
+    return problems.vector(model)
 
 
 @pytest.mark.parametrize("text", MODELS)

@@ -30,7 +30,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 def test_residuals_make_the_gradient_of_each_example() -> None:
-    inputs, labels, weights, p = problem()
+    inputs, labels, weights, _ = problem()
     found = softmax_linear.residuals(inputs @ weights.T, labels)[:, :, None] * inputs[:, None, :]
     each = vmap(grad(mean_loss), in_dims=(None, 0, 0))(weights, inputs[:, None], labels[:, None])
     close(found, each)

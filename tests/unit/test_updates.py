@@ -9,10 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from expunge.core.errors import RequestError, RunError
-from expunge.core.masks import Mask, full, largest
+from expunge.core.masks import Mask, largest
 from expunge.core.weights import trainable
 from expunge.training.rules import PerRole, Rule
 from expunge.training.stepper import Progress, Stepper, perturbation
+from tests import problems
 
 CPU = torch.device("cpu")
 PLAIN = Rule(lr=0.1, momentum=0.0, weight_decay=0.0)
@@ -244,7 +245,7 @@ def test_frozen_weights_gather_no_momentum(name: str) -> None:
 
 def test_a_mask_of_ones_equals_no_mask() -> None:
     with_mask, without = net(), net()
-    assert equal(train(with_mask, Rule(), update_masks=full(with_mask)), train(without, Rule()))
+    assert equal(train(with_mask, Rule(), update_masks=problems.full(with_mask)), train(without, Rule()))
 
 
 def test_masks_per_role_do_not_leak() -> None:

@@ -63,11 +63,6 @@ def over(mask: Mapping[str, Tensor] | None, weights: Mapping[str, Tensor]) -> di
     }
 
 
-def full(model: nn.Module) -> Mask:
-    """The mask that is true everywhere."""
-    return Mask(over(None, trainable(model)))
-
-
 def at_least(scores: Mapping[str, Tensor], threshold: float) -> Mask:
     """True for the weights whose score is at least ``threshold``; O(p).
 

@@ -1,4 +1,4 @@
-"""The weights of a model as values: by name, as one vector, copied, initialised anew, compared."""
+"""The weights of a model: by name, copied, initialised anew, compared."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -26,11 +26,6 @@ def check_plain(model: nn.Module, what: str) -> None:
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module):
             raise RequestError(f"{what} needs the weights themselves, and those of {name} are made from adapters")
-
-
-def vector(model: nn.Module) -> Tensor:
-    """All parameters (not the buffers) as one float64 vector on the CPU, for distances; 8p bytes."""
-    return torch.cat([weight.detach().flatten().to("cpu", torch.float64) for weight in model.parameters()])
 
 
 def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
