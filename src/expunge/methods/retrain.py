@@ -1,4 +1,4 @@
-"""Retraining from scratch: the exact answer that every other method approximates."""
+"""Retraining from scratch: exact unlearning, which every other method approximates."""
 
 from dataclasses import dataclass
 
@@ -27,10 +27,10 @@ class RetrainConfig:
     rule: Rule | PerRole = Rule(lr=0.1, schedule="cosine", warmup=0.05)
     """The update rule."""
     label_smoothing: float = 0.0
-    """Share of each label spread evenly over all classes, in [0, 1)."""
+    """Fraction of each label spread evenly over all classes, in [0, 1)."""
     recorded: bool = False
-    """Follow the recorded training of the original instead: its initial weights, its rule and its batches, each without
-    the forgotten examples. What stands above is then not used."""
+    """Replay the recorded training of the original instead: its initial weights, its rule and its batches without the
+    forgotten examples. The other options are then not used."""
 
     def __post_init__(self) -> None:
         check_schedule(self.epochs, self.batch_size)
@@ -40,13 +40,13 @@ class RetrainConfig:
 
 @method(reference="exact unlearning by definition", aliases=("retrained",), roles=("retain",))
 def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, context: Context) -> nn.Module:
-    """Draw all weights anew and train on the retain set alone; the forget set is never learned from.
+    """Reinitialise the model and train it on the retain set alone.
 
-    With ``recorded``, the mean of a batch is over the examples that are left in it; a batch that loses all of them
-    takes the step of the L2 term alone. The forget set is read to see that the images are those of the record.
+    With ``recorded``, the mean of a batch is over its retained examples; without any, the step is that of the L2 term
+    alone. The forget set is read only to check that the images are those of the recorded training.
     """
     if config.recorded:
-        return _along(model, data, context)
+        return _replayed(model, data, context)
     reinitialise(model)
     return fit(
         model,
@@ -59,7 +59,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: RetrainConfig, conte
     )
 
 
-def _along(model: nn.Module, data: UnlearningData, context: Context) -> nn.Module:
+def _replayed(model: nn.Module, data: UnlearningData, context: Context) -> nn.Module:
     """The recorded training without the forgotten examples."""
     trajectory = context.recorded("retrain:recorded=true")
     trajectory.check_images(data.everything())
