@@ -1,6 +1,7 @@
 """Pruning of the weights with the smallest scores."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -23,6 +24,21 @@ def check(rate: float, scope: str = "global") -> None:
     if rate == 1:
         raise RequestError("rate must be below 1, got 1: not every weight can be pruned")
     checks.one_of(("global", "layer"), scope=scope)
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """Hyperparameters of pruning a share of the weights."""
+
+    rate: float = 0.95
+    """Share of the remaining prunable weights that is pruned."""
+    scope: Scope = "global"
+    """Whether the weights of all layers are ranked together, or those of each layer."""
+    linear: bool = False
+    """Prune linear layers too; by default, convolutions alone."""
+
+    def __post_init__(self) -> None:
+        check(self.rate, self.scope)
 
 
 def weights(model: nn.Module, linear: bool) -> dict[str, nn.Parameter]:
