@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
@@ -247,57 +248,60 @@ def test_conjugate_gradient_says_why_it_failed() -> None:
 
 
 SOLVERS = [
-    solve.ConjugateGradient(1e-9, 20),
-    solve.ConjugateGradient(1e-9, 20, lambda vector: {name: (2 + each.ndim) * each for name, each in vector.items()}),
-    solve.Lissa(scale=4.0, depth=200),
-    solve.Lissa(scale=2.6, depth=10**6, tolerance=1e-9),
+    partial(solve.conjugate_gradient, tolerance=1e-9, iterations=20),
+    partial(
+        solve.conjugate_gradient,
+        tolerance=1e-9,
+        iterations=20,
+        precondition=lambda vector: {name: (2 + each.ndim) * each for name, each in vector.items()},
+    ),
+    partial(solve.lissa, scale=4.0, depth=200),
+    partial(solve.lissa, scale=2.6, depth=10**6, tolerance=1e-9),
 ]
 solvers = pytest.mark.parametrize("solver", SOLVERS, ids=["cg", "preconditioned", "lissa", "lissa-tolerance"])
 
 
 @solvers
-def test_every_solver_solves(solver: solve.Solver) -> None:
+def test_every_solver_solves(solver: Callable[..., solve.Solution]) -> None:
     dense, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
     given = {name: each.clone() for name, each in right.items()}
-    found = solver.solve(apply, right)
+    found = solver(apply, right)
     torch.testing.assert_close(flat(found.vector), torch.linalg.solve(dense, flat(right)), rtol=1e-7, atol=1e-8)
     assert found.residual <= 1e-9
     assert all(torch.equal(right[name], each) for name, each in given.items()), "the right side is left alone"
 
 
 @solvers
-def test_every_solver_finds_nothing_for_nothing(solver: solve.Solver) -> None:
+def test_every_solver_finds_nothing_for_nothing(solver: Callable[..., solve.Solution]) -> None:
     _, right, apply = matrix(torch.ones(12))
-    found = solver.solve(apply, {name: 0 * each for name, each in right.items()})
+    found = solver(apply, {name: 0 * each for name, each in right.items()})
     assert found.residual == 0.0
     assert not bool(flat(found.vector).any())
 
 
 @solvers
-def test_every_solver_refuses_what_has_no_solution(solver: solve.Solver) -> None:
+def test_every_solver_refuses_what_has_no_solution(solver: Callable[..., solve.Solution]) -> None:
     _, right, apply = matrix(torch.linspace(-2.0, 5.0, 12))
     with pytest.raises(RunError, match="raise the damping"):
-        solver.solve(apply, right)
+        solver(apply, right)
     with pytest.raises(RunError, match=r"nan|finite"):
-        solver.solve(lambda vector: {name: each * torch.nan for name, each in vector.items()}, right)
+        solver(lambda vector: {name: each * torch.nan for name, each in vector.items()}, right)
     with pytest.raises(RunError, match=r"nan|finite|inf"):
-        solver.solve(lambda vector: {name: each * torch.inf for name, each in vector.items()}, right)
+        solver(lambda vector: {name: each * torch.inf for name, each in vector.items()}, right)
 
 
 def test_an_exact_preconditioner_needs_one_iteration() -> None:
     dense, right, apply = matrix(torch.logspace(-3, 3, 12))
     inverse = torch.linalg.inv(dense)
-    solver = solve.ConjugateGradient(1e-8, 1, lambda vector: shaped(inverse @ flat(vector), vector))
-    found = solver.solve(apply, right)
+    found = solve.conjugate_gradient(apply, right, 1e-8, 1, lambda vector: shaped(inverse @ flat(vector), vector))
     assert found.iterations == 1
     torch.testing.assert_close(flat(found.vector), inverse @ flat(right), rtol=1e-7, atol=1e-7)
 
 
 def test_a_preconditioner_that_is_not_positive_definite_is_refused() -> None:
     _, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
-    solver = solve.ConjugateGradient(1e-8, 50, lambda vector: {name: -each for name, each in vector.items()})
     with pytest.raises(RunError, match="preconditions"):
-        solver.solve(apply, right)
+        solve.conjugate_gradient(apply, right, 1e-8, 50, lambda vector: {name: -each for name, each in vector.items()})
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -305,7 +309,7 @@ def test_the_neumann_series_is_cut_off_after_so_many_terms(depth: int) -> None:
     dense, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
     step = torch.eye(12, dtype=DOUBLE) - dense / 4
     expected = sum(torch.linalg.matrix_power(step, power) @ flat(right) / 4 for power in range(depth))
-    found = solve.Lissa(scale=4.0, depth=depth).solve(apply, right)
+    found = solve.lissa(apply, right, scale=4.0, depth=depth)
     close(flat(found.vector), expected)  # type: ignore[arg-type]
     left = flat(right) - dense @ flat(found.vector)
     assert found.residual == pytest.approx(float(left.norm() / flat(right).norm()), rel=1e-9)
@@ -315,7 +319,7 @@ def test_the_neumann_series_is_cut_off_after_so_many_terms(depth: int) -> None:
 def test_a_neumann_series_of_too_small_a_scale_is_refused_with_the_cure() -> None:
     _, right, apply = matrix(torch.linspace(0.5, 5.0, 12))
     with pytest.raises(RunError, match="larger scale"):
-        solve.Lissa(scale=2.2, depth=40).solve(apply, right)
+        solve.lissa(apply, right, scale=2.2, depth=40)
 
 
 def test_modes_weights_and_statistics_are_as_before() -> None:

@@ -14,7 +14,7 @@ from expunge.curvature.gram import fisher_solve
 from expunge.curvature.kronecker import factored
 from expunge.curvature.network import Network, Vector, frozen, mean_gradient
 from expunge.curvature.products import gauss_newton_vector, slopes_along
-from expunge.curvature.solve import ConjugateGradient, Lissa, Operator, Solver
+from expunge.curvature.solve import Operator, conjugate_gradient, lissa
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
@@ -101,39 +101,33 @@ def direction(network: Network, data: UnlearningData, batch_size: int) -> Vector
 def solve(
     network: Network, retain: ImageSet, v: Vector, mask: Vector, config: InfluenceConfig, context: Context
 ) -> Vector:
-    """``F^-1 v`` within the mask, from ``samples`` retained examples."""
-    images = sample(retain, config.samples, context.generator)
-    if config.solver == "gram":
-        return fisher_solve(network, images, v, config.damping, int(config.memory * 1e9), mask)
-    operator, solver = system(network, images, mask, config)
-    found = solver.solve(operator, v)
-    context.notes[config.solver] = {"iterations": found.iterations, "residual": found.residual}
-    return found.vector
-
-
-def system(network: Network, images: ImageSet, mask: Vector, config: InfluenceConfig) -> tuple[Operator, Solver]:
-    """The products of the damped curvature within the mask, and a solver.
+    """``F^-1 v`` within the mask, from ``samples`` retained examples.
 
     With Kronecker factors the inverse is known, and one iteration preconditioned by it is exact. Under an update mask,
     the inverse of the submatrix is not the submatrix of the inverse, so that more iterations are needed.
     """
+    images, memory = sample(retain, config.samples, context.generator), int(config.memory * 1e9)
+    if config.solver == "gram":
+        return fisher_solve(network, images, v, config.damping, memory, mask)
 
     def within(operator: Operator) -> Operator:
         return lambda vector: _masked(operator(vector), mask)
-
-    if config.solver in ("kfac", "ekfac"):
-        memory = int(config.memory * 1e9)
-        kronecker = factored(network, images, config.damping, config.solver, memory, config.batch_size)
-        solver = ConjugateGradient(config.tolerance, config.iterations, within(kronecker.inverse))
-        return within(kronecker.product), solver
 
     def damped(vector: Vector) -> Vector:
         product = gauss_newton_vector(network, images, vector, config.batch_size)
         return {name: config.damping * vector[name] + each for name, each in product.items()}
 
+    tolerance, iterations = config.tolerance, config.iterations
     if config.solver == "lissa":
-        return within(damped), Lissa(config.scale, config.iterations, config.tolerance)
-    return within(damped), ConjugateGradient(config.tolerance, config.iterations)
+        found = lissa(within(damped), v, config.scale, iterations, tolerance)
+    elif config.solver == "cg":
+        found = conjugate_gradient(within(damped), v, tolerance, iterations)
+    else:
+        kronecker = factored(network, images, config.damping, config.solver, memory, config.batch_size)
+        product, inverse = within(kronecker.product), within(kronecker.inverse)
+        found = conjugate_gradient(product, v, tolerance, iterations, inverse)
+    context.notes[config.solver] = {"iterations": found.iterations, "residual": found.residual}
+    return found.vector
 
 
 def sample(images: ImageSet, count: int, generator: torch.Generator) -> ImageSet:
