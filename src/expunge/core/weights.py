@@ -1,4 +1,4 @@
-"""The weights of a model: by name, copied, initialised anew, compared."""
+"""The weights of a model: by name, copied, reinitialised, compared."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -35,8 +35,7 @@ def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float
         RequestError: The names or shapes differ: these are two architectures.
     """
     check_same(first, second, "the two models")
-    squares = [(first[name].double() - second[name].double()).square().sum() for name in first]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return norm({name: first[name].double() - second[name].double() for name in first})
 
 
 def norm(weights: Mapping[str, Tensor]) -> float:

@@ -120,7 +120,7 @@ def gradient(weights: Tensor, inputs: Tensor, labels: Tensor, l2: float) -> Tens
 
 
 def lipschitz(inputs: Tensor) -> float:
-    """``sqrt(2) max_i ||x_i||``: no cross-entropy has a larger gradient, as ``||p - e_y||^2 <= 2``, whatever W."""
+    """``sqrt(2) max_i ||x_i||``: a bound on the gradient of every cross-entropy at any W, as ``||p - e_y||^2 <= 2``."""
     return math.sqrt(2) * float(inputs.norm(dim=1).max())
 
 

@@ -83,11 +83,7 @@ def square_sums(network: Network, inputs: Tensor, slopes: Slopes) -> Vector:
 
 def empirical_fisher(network: Network, images: ImageSet, memory: int) -> Vector:
     """``F_j = (1/n) sum_i (d_j log p(y_i | x_i))^2`` with the true labels y; one forward and backward pass."""
-
-    def of_labels(logits: Tensor, labels: Tensor) -> list[Tensor]:
-        return [residuals(logits, labels)]
-
-    return _mean_squares(network, images, memory, of_labels)
+    return _mean_squares(network, images, memory, lambda logits, labels: [residuals(logits, labels)])
 
 
 def true_fisher(network: Network, images: ImageSet, memory: int) -> Vector:
@@ -107,7 +103,7 @@ def true_fisher(network: Network, images: ImageSet, memory: int) -> Vector:
 def _mean_squares(
     network: Network, images: ImageSet, memory: int, slopes: Callable[[Tensor, Tensor], list[Tensor]]
 ) -> Vector:
-    """The squares of gradients along slopes, made from the logits and labels of a batch; mean over the images."""
+    """The mean over the images of :func:`square_sums`, with slopes from the logits and labels of a batch."""
     total = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
     for batch in network.batches(images, chunk_size(network, images, memory)):
         found = square_sums(network, batch.inputs, lambda logits, labels=batch.labels: slopes(logits, labels))

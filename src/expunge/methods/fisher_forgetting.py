@@ -81,7 +81,11 @@ def unlearn(model: nn.Module, data: UnlearningData, config: FisherForgettingConf
             context.notes["cleared_classes"] = gone
         for name in last if gone else ():
             v[name][gone] = CLEARED * FACTOR
-        change = {name: v[name].sqrt() * _noise(weight, context.generator) for name, weight in network.weights.items()}
+        generator = context.generator
+        change: Vector = {}
+        for name, weight in network.weights.items():
+            noise = torch.randn(weight.shape, generator=generator, device=generator.device)
+            change[name] = v[name].sqrt() * noise.to(weight.device, weight.dtype)
         for name in last if gone else ():
             change[name][gone] -= network.weights[name][gone]
     moving.move(model, change, mask)
@@ -161,8 +165,3 @@ def forgotten_classes(data: UnlearningData) -> list[int]:
     """The classes that have an example in the forget set and none in the retain set, in order."""
     forgotten = data.forget.labels.unique()
     return forgotten[~torch.isin(forgotten, data.retain.labels)].tolist()
-
-
-def _noise(weight: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn(weight.shape, generator=generator, device=generator.device)
-    return drawn.to(weight.device, weight.dtype)

@@ -22,7 +22,7 @@ from expunge.training.context import Context
 Way = Literal["gram", "cg", "lissa", "kfac", "ekfac"]
 
 RELEASED_COUNT = 1000
-"""N0 of the released recursion, whatever the number of examples; it reads two examples more."""
+"""N0 of the released recursion, for any number of examples; it reads two examples more."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from expunge.training.stepper import Objective, Stepper
 
 
 def cycle(images: ImageSet, size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """An infinite iterator of batches: each pass is shuffled and augmented anew."""
+    """An infinite iterator of batches; each pass is shuffled and augmented independently."""
     while True:
         yield from images.batches(size, generator)
 

@@ -18,12 +18,11 @@ from expunge.training.context import Context
 Scope = Literal["global", "layer"]
 
 
-def check(rate: float, scope: str = "global") -> None:
-    """Raise a RequestError unless ``rate`` is in [0, 1) and ``scope`` is valid."""
+def check(rate: float) -> None:
+    """Raise a RequestError unless ``rate`` is in [0, 1)."""
     checks.between(0, 1, rate=rate)
     if rate == 1:
         raise RequestError("rate must be below 1, got 1: not every weight can be pruned")
-    checks.one_of(("global", "layer"), scope=scope)
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class PruningConfig:
     """Prune linear layers too; by default, convolutions alone."""
 
     def __post_init__(self) -> None:
-        check(self.rate, self.scope)
+        check(self.rate)
+        checks.one_of(("global", "layer"), scope=self.scope)
 
 
 def weights(model: nn.Module, linear: bool) -> dict[str, nn.Parameter]:

@@ -169,7 +169,7 @@ LARGE_ENOUGH = 50_000
 
 
 def _autocast(model: nn.Module, device: torch.device, precision: Precision) -> bool:
-    """Whether forward passes run in bfloat16: asked for, or the device has it and the model is large."""
+    """Whether forward passes run in bfloat16: by ``precision``, or for a large model on a device that supports it."""
     if precision != "auto":
         return precision == "bfloat16"
     return native_bfloat16(device) and _gains(model)
@@ -287,14 +287,13 @@ class _Update:
         """Whether frozen weights move, as in the released Sharp MinMax."""
         return self.rule.as_released and self.rule.rho > 0
 
-    def _before(self) -> "_Before | None":
+    def _before(self) -> "tuple[list[Tensor], list[dict[str, Tensor]]] | None":
+        """Copies of weights and of shared moments; moments of frozen weights that are not shared are zero."""
         if self.frozen is None or self._leaks():
             return None
         moments = [dict(self._moments(weight)) for weight in self.weights] if self.shared else []
-        return _Before(
-            [weight.detach().clone() for weight in self.weights],
-            [{name: tensor.clone() for name, tensor in each.items()} for each in moments],
-        )
+        copies = [{name: tensor.clone() for name, tensor in each.items()} for each in moments]
+        return [weight.detach().clone() for weight in self.weights], copies
 
     def _moments(self, weight: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
         """The tensors of a weight's shape in its optimizer's state.
@@ -305,12 +304,13 @@ class _Update:
             if isinstance(state, Tensor) and state.shape == weight.shape and state.is_floating_point():
                 yield name, state
 
-    def _restore(self, before: "_Before | None") -> None:
+    def _restore(self, before: tuple[list[Tensor], list[dict[str, Tensor]]] | None) -> None:
         """Undo the effect of momentum and weight decay on frozen and pruned weights and their moments."""
         if self.frozen is not None and before is not None:
-            for weight, frozen, old in zip(self.weights, self.frozen, before.weights, strict=True):
+            weights, moments = before
+            for weight, frozen, old in zip(self.weights, self.frozen, weights, strict=True):
                 weight.copy_(torch.where(frozen, old, weight))
-            for weight, frozen, old in zip(self.weights, self.frozen, before.moments, strict=False):
+            for weight, frozen, old in zip(self.weights, self.frozen, moments, strict=False):
                 for name, state in self._moments(weight):  # unchanged for the other role
                     state.copy_(torch.where(frozen, old.get(name, 0.0), state))
         if self.pruned is not None:
@@ -321,15 +321,6 @@ class _Update:
             for weight, where in zip(self.weights, without_moments, strict=True):
                 for _, state in self._moments(weight):
                     state.masked_fill_(where, 0.0)
-
-
-@dataclass(frozen=True)
-class _Before:
-    """Weights and moments before a step."""
-
-    weights: list[Tensor]
-    moments: list[dict[str, Tensor]]
-    """Of each weight, where another role shares them; else those of frozen weights are zero, and need no copy."""
 
 
 def perturbation(weights: list[Tensor], gradients: list[Tensor], rho: float, adaptive: bool) -> list[Tensor]:

@@ -40,8 +40,8 @@ def influence(
     plan, device = trajectory.plan, loss.weights.device
     found = torch.zeros(len(directions), len(plan.ids), dtype=loss.dtype, device=device)
     along, moments = directions.to(loss.dtype).clone(), torch.zeros_like(directions, dtype=loss.dtype)
-    replayed = _Backwards(loss, trajectory, memory)
-    for step in replayed:
+    steps, end = _backward_steps(loss, trajectory, memory)
+    for step in steps:
         moments = plan.momentum * moments - step.rate * along
         clip = clip_of(trajectory, step)
         through = moments if clip is None else clip(moments)
@@ -54,35 +54,32 @@ def influence(
         if on_step is not None:
             on_step(Progress(plan.steps - step.number, plan.steps))
     check_bounded(found)
-    return found, replayed.end
+    return found, end
 
 
-class _Backwards:
-    """The steps of a training from its last to its first.
+def _backward_steps(loss: FlatLoss, trajectory: Trajectory, memory: int) -> tuple[Iterator[Step], Tensor]:
+    """The steps of a training from its last to its first, and the weights at its end.
 
-    They are stored, each with its images, if they fit into ``memory`` bytes; else the weights at sqrt(T) checkpoints,
+    Steps are stored, each with its images, if they fit into ``memory`` bytes; else the weights at sqrt(T) checkpoints,
     from each of which sqrt(T) steps are replayed.
     """
+    plan, start = trajectory.plan, beginning(loss, trajectory)
+    batch = plan.batches.shape[1] * math.prod(loss.images.shape) * start.element_size()
+    piece = plan.steps if plan.steps * (3 * start.nbytes + batch) <= memory else math.isqrt(plan.steps)
+    replay = Replay(loss, plan, start)
+    checkpoints: list[tuple[int, Tensor, Tensor | None]] = []
+    steps: list[Step] = []
+    for step in replay:
+        if step.number % piece == 0:
+            checkpoints.append((step.number, step.weights, replay.momentum))
+            steps.clear()
+        steps.append(step)
 
-    def __init__(self, loss: FlatLoss, trajectory: Trajectory, memory: int) -> None:
-        self.loss, self.plan = loss, trajectory.plan
-        self.start = self.end = beginning(loss, trajectory)
-        batch = self.plan.batches.shape[1] * math.prod(loss.images.shape) * self.start.element_size()
-        fits = self.plan.steps * (3 * self.start.nbytes + batch) <= memory
-        self.piece = self.plan.steps if fits else math.isqrt(self.plan.steps)
-
-    def __iter__(self) -> Iterator[Step]:
-        replay = Replay(self.loss, self.plan, self.start)
-        checkpoints: list[tuple[int, Tensor, Tensor | None]] = []
-        steps: list[Step] = []
-        for step in replay:
-            if step.number % self.piece == 0:
-                checkpoints.append((step.number, step.weights, replay.momentum))
-                steps.clear()
-            steps.append(step)
-        self.end = replay.weights
+    def backward() -> Iterator[Step]:
         for first, weights, momentum in reversed(checkpoints):
             if not steps:
-                steps = list(Replay(self.loss, self.plan, weights, momentum, first, first + self.piece))
+                steps.extend(Replay(loss, plan, weights, momentum, first, first + piece))
             while steps:
                 yield steps.pop()
+
+    return backward(), replay.weights

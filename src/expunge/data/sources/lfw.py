@@ -54,7 +54,7 @@ def load(config: LfwConfig) -> Dataset:
     Memory: 3 crop^2 bytes an image, 0.19 GB for the 1,230 images of the 29 people.
 
     Raises:
-        RequestError: No person has so many images, or an image is damaged or smaller than the crop.
+        RequestError: There is no class, or an image is damaged or smaller than the crop.
     """
     root = _assemble.existing_folder(config.path)
     people = _people(root, config)
