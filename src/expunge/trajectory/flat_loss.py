@@ -5,7 +5,6 @@ Two implementations: by autograd for any network, and in closed form for one lin
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,60 +31,10 @@ MANY = 8
 """Number of vectors from which forward over reverse for all at once is faster than double backward for each."""
 
 
-class Point(Protocol):
-    """The loss ``L = mean CE`` of one batch near one value w of the weights; p numbers each."""
-
-    @property
-    def count(self) -> int:
-        """The number of examples b."""
-        ...
-
-    def gradient(self) -> Tensor:
-        """``grad L`` (p,)."""
-        ...
-
-    def gradients(self) -> Tensor:
-        """The gradient of each example (b, p)."""
-        ...
-
-    def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
-        """``out <- beta out + alpha H v`` in place for vectors (count, p); ``out`` may be ``vectors`` itself."""
-        ...
-
-    def slopes(self, vectors: Tensor) -> Tensor:
-        """``g_i . v`` for vectors (count, p): (count, b)."""
-        ...
-
-
-class FlatLoss(Protocol):
-    """The loss on batches of images as a function of flat weights, in evaluation mode on the test transform."""
-
-    images: ImageSet
-    dtype: torch.dtype
-    weights: Tensor
-    """The weights of the model (p,)."""
-
-    def point(self, weights: Tensor, positions: Tensor) -> Point:
-        """The loss of the images at these positions, at flat weights (p,)."""
-        ...
-
-    def flat(self, vector: Vector) -> Tensor:
-        """A vector by name as a flat one (p,)."""
-        ...
-
-    def named(self, vector: Tensor) -> Vector:
-        """The inverse of :meth:`flat`."""
-        ...
-
-    def in_order(self, vectors: Tensor) -> Tensor:
-        """Flat vectors (count, p) with their entries in the order of the weights' names."""
-        ...
-
-
 @contextmanager
 def flat_loss(
     model: nn.Module, images: ImageSet, dtype: torch.dtype = torch.float32, memory: int = MEMORY
-) -> Iterator[FlatLoss]:
+) -> Iterator["FlatLoss"]:
     """The loss of a model on images as a function of flat weights; the model itself is not changed.
 
     Where only the last linear layer is trainable (a logistic model, the head of a frozen network), its inputs are
@@ -107,7 +56,10 @@ def flat_loss(
 
 
 class NetworkLoss:
-    """The loss of any network, by autograd."""
+    """The mean cross-entropy of batches as a function of flat weights (p,), for any network, by autograd.
+
+    In evaluation mode, on the test transform.
+    """
 
     def __init__(self, network: Network, images: ImageSet, memory: int) -> None:
         self.network, self.images, self.dtype = network, images, network.dtype
@@ -115,27 +67,27 @@ class NetworkLoss:
         self._memory, self._kept = memory, kept_bytes(network, images)
 
     def point(self, weights: Tensor, positions: Tensor) -> "NetworkPoint":
-        """See :class:`FlatLoss`."""
+        """The loss of the images at these positions, at flat weights (p,)."""
         found, size = self.images.select(positions), max(1, len(positions))
         at_once = max(1, self._memory // (TANGENT * size * self._kept + 3 * weights.nbytes))
         inputs = found.gather(found.ids).inputs.to(self.dtype)
         return NetworkPoint(self.network, weights, inputs, found.labels, at_once)
 
     def flat(self, vector: Vector) -> Tensor:
-        """See :class:`FlatLoss`."""
+        """A vector by name as a flat one (p,)."""
         return flat({name: vector[name].to(self.dtype) for name in self.network.weights})
 
     def named(self, vector: Tensor) -> Vector:
-        """See :class:`FlatLoss`."""
+        """The inverse of :meth:`flat`."""
         return shaped(vector, self.network.weights)
 
     def in_order(self, vectors: Tensor) -> Tensor:
-        """See :class:`FlatLoss`."""
+        """Flat vectors (count, p) with their entries in the order of the weights' names."""
         return vectors
 
 
 class NetworkPoint:
-    """A batch of a network."""
+    """The loss ``L = mean CE`` of one batch of a network near one value w of the weights."""
 
     def __init__(self, network: Network, weights: Tensor, inputs: Tensor, labels: Tensor, at_once: int) -> None:
         """``at_once`` is the number of vectors whose products are computed together."""
@@ -146,17 +98,17 @@ class NetworkPoint:
 
     @property
     def count(self) -> int:
-        """See :class:`Point`."""
+        """The number of examples b."""
         return len(self.labels)
 
     def gradient(self) -> Tensor:
-        """See :class:`Point`."""
+        """``grad L`` (p,)."""
         leaf = self.weights.detach().requires_grad_()
         with torch.enable_grad():
             return torch.autograd.grad(self._loss(leaf), leaf)[0]
 
     def gradients(self) -> Tensor:
-        """See :class:`Point`. Cost: about one forward and backward pass, p numbers an example."""
+        """The gradient of each example (b, p). Cost: about one forward and backward pass."""
 
         def one(weights: Tensor, image: Tensor, label: Tensor) -> Tensor:
             return self._losses(weights, image[None], label[None])[0]
@@ -164,7 +116,10 @@ class NetworkPoint:
         return vmap(grad(one), in_dims=(None, 0, 0))(self.weights, self.inputs, self.labels)
 
     def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
-        """See :class:`Point`. Cost: about 3 gradients of the batch for a vector, less than 2 each for many."""
+        """``out <- beta out + alpha H v`` in place for vectors (count, p); ``out`` may be ``vectors`` itself.
+
+        Cost: about 3 gradients of the batch for a vector, less than 2 each for many.
+        """
         if not len(vectors):
             return
         for rows, given in zip(out.split(self.at_once), vectors.split(self.at_once), strict=True):
@@ -172,7 +127,7 @@ class NetworkPoint:
             rows.mul_(beta).add_(found, alpha=alpha)
 
     def slopes(self, vectors: Tensor) -> Tensor:
-        """See :class:`Point`. Cost: a forward pass with tangents a vector."""
+        """``g_i . v`` for vectors (count, p): (count, b). Cost: a forward pass with tangents for each."""
 
         def losses(weights: Tensor) -> Tensor:
             return self._losses(weights, self.inputs, self.labels)
@@ -219,20 +174,20 @@ class LinearLoss:
         self.weights = self.flat(network.weights)
 
     def point(self, weights: Tensor, positions: Tensor) -> "LinearPoint":
-        """See :class:`FlatLoss`."""
+        """See :class:`NetworkLoss`."""
         positions = positions.to(self.images.device)
         return LinearPoint(weights, self.features[positions], self.targets[positions])
 
     def flat(self, vector: Vector) -> Tensor:
-        """See :class:`FlatLoss`."""
+        """See :class:`NetworkLoss`."""
         return self._head.matrix(vector).to(self.dtype)[:, self._order].flatten()
 
     def named(self, vector: Tensor) -> Vector:
-        """See :class:`FlatLoss`."""
+        """See :class:`NetworkLoss`."""
         return self._head.vector(vector.view(-1, self.features.shape[1])[:, self._back])
 
     def in_order(self, vectors: Tensor) -> Tensor:
-        """See :class:`FlatLoss`."""
+        """See :class:`NetworkLoss`."""
         matrices = vectors.view(len(vectors), -1, self.features.shape[1])[:, :, self._back]
         if self._head.bias is None:
             return matrices.flatten(1)
@@ -250,15 +205,15 @@ class LinearPoint:
         self.residuals = self.p - targets
 
     def gradient(self) -> Tensor:
-        """See :class:`Point`."""
+        """See :class:`NetworkPoint`."""
         return (self.residuals.T @ self.features).flatten().div_(self.count)
 
     def gradients(self) -> Tensor:
-        """See :class:`Point`."""
+        """See :class:`NetworkPoint`."""
         return torch.einsum("nk,nd->nkd", self.residuals, self.features).flatten(1)
 
     def add_products(self, out: Tensor, vectors: Tensor, alpha: float, beta: float) -> None:
-        """See :class:`Point`. Cost: two matrix products, 4 count p b operations, without a temporary of p numbers."""
+        """See :class:`NetworkPoint`. Cost: two matrix products, 4 count p b operations, no temporary of p numbers."""
         p, count, wide = self.p.T.contiguous(), self.count, self.features.shape[1]
         # A block of vectors stays in the cache between the two products.
         for rows, given in zip(out.split(BLOCK), vectors.split(BLOCK), strict=True):
@@ -267,6 +222,10 @@ class LinearPoint:
             rows.view(-1, wide).addmm_(moved.view(-1, count), self.features, beta=beta, alpha=alpha / count)
 
     def slopes(self, vectors: Tensor) -> Tensor:
-        """See :class:`Point`."""
+        """See :class:`NetworkPoint`."""
         moved = torch.einsum("rkd,nd->rnk", vectors.view(len(vectors), self.p.shape[1], -1), self.features)
         return (moved * self.residuals).sum(dim=2)
+
+
+FlatLoss = NetworkLoss | LinearLoss
+Point = NetworkPoint | LinearPoint

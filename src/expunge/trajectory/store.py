@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -163,11 +162,10 @@ class VectorStore:
     def _mapped(self) -> Tensor:
         layout = self.layout
         try:
-            shape = (layout.count, layout.size)
-            if layout.dtype == "bfloat16":  # numpy does not know it
-                return torch.from_numpy(np.memmap(self.path, np.int16, "c", shape=shape)).view(torch.bfloat16)
-            return torch.from_numpy(np.memmap(self.path, np.dtype(layout.dtype), "c", shape=shape))
-        except (OSError, ValueError) as error:
+            size, dtype = layout.count * layout.size, DTYPES[layout.dtype]
+            mapped = torch.from_file(str(self.path), shared=False, size=size, dtype=dtype)
+            return mapped.view(layout.count, layout.size)
+        except RuntimeError as error:
             raise RequestError(f"{self.path} cannot be mapped ({error}): precompute again") from error
 
 
