@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.core import config, registry
+from expunge.core import config, masks, registry
 from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError
+from expunge.core.masks import Mask
 from expunge.data.dataset import Dataset
 from expunge.data.image_set import Batch, ImageSet, TensorImages, make
 from expunge.data.unlearning_data import UnlearningData
@@ -184,3 +185,13 @@ def spied_teachers(patch: pytest.MonkeyPatch) -> list[nn.Module]:
 
     patch.setattr(model_weights, "frozen_copy", spy)
     return made
+
+
+def full(network: nn.Module) -> Mask:
+    """The mask that is true everywhere."""
+    return Mask(masks.over(None, model_weights.trainable(network)))
+
+
+def vector(network: nn.Module) -> Tensor:
+    """All parameters as one float64 vector (p,)."""
+    return torch.cat([weight.detach().flatten().double() for weight in network.parameters()])

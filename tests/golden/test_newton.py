@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from expunge.core.errors import RunError
-from expunge.core.weights import vector
 from expunge.curvature.network import Network, Vector, flat, frozen, shaped
 from expunge.curvature.newton import Loss, NewtonConfig, losses
 from expunge.data.image_set import make
@@ -20,6 +19,7 @@ from expunge.methods.newton_step import NewtonStepConfig
 from expunge.training.context import Context
 from tests.golden import cases
 from tests.golden.cases import Case
+from tests.problems import vector
 
 CASES = ["trajectory_logistic", "trajectory_cnn"]
 

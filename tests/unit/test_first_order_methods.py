@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from expunge.core import weights as model_weights
 from expunge.core.errors import RequestError
-from expunge.core.masks import Mask, full, largest
+from expunge.core.masks import Mask, largest
 from expunge.data.image_set import Batch, ImageSet, make
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods import (
@@ -310,7 +310,7 @@ def test_boundary_expanding_under_masks_of_each_role_and_sparsity() -> None:
     start = model()
     before = problems.weights(start)
     moving = largest({name: weight.abs() for name, weight in before.items()}, 0.5)
-    masks = {"forget": moving, "retain": full(start)}
+    masks = {"forget": moving, "retain": problems.full(start)}
     kept = Mask({"5.weight": before["5.weight"] > 0})
     got = boundary_expanding.unlearn(
         start,
@@ -328,7 +328,7 @@ def test_boundary_expanding_under_masks_of_each_role_and_sparsity() -> None:
 def test_a_shadow_row_moves_under_masks() -> None:
     """All old weights are still, and yet the loss falls: the shadow learns."""
     start = model()
-    nothing = full(start).inverted()
+    nothing = problems.full(start).inverted()
     context = problems.context(update_masks=nothing)
     config = BoundaryExpandingConfig(epochs=20, batch_size=10, rule=PLAIN)
     boundary_expanding.unlearn(start, problems.data(), config, context)
@@ -675,7 +675,7 @@ def test_the_incompetent_teacher_comes_from_the_generator_of_the_run() -> None:
         with pytest.MonkeyPatch.context() as patch:
             made = problems.spied_teachers(patch)
             bad_teacher.unlearn(model(), problems.data(), BadTeacherConfig(epochs=0), problems.context(seed))
-        return model_weights.vector(made[1])
+        return problems.vector(made[1])
 
     torch.manual_seed(1)
     first = weights(0)

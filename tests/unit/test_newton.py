@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask, largest
-from expunge.core.weights import vector
 from expunge.curvature import heads, newton
 from expunge.curvature.network import Vector, flat, frozen, shaped
 from expunge.curvature.newton import Loss, NewtonConfig
@@ -20,6 +19,7 @@ from expunge.data.image_set import ImageSet
 from expunge.methods.infinitesimal_jackknife import InfinitesimalJackknifeConfig
 from expunge.methods.newton_step import NewtonStepConfig
 from tests import problems
+from tests.problems import vector
 
 DATA = problems.data()
 DOUBLE = torch.float64

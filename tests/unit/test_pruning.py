@@ -12,7 +12,7 @@ from torch.nn.utils import prune as torch_prune
 
 from expunge.core import masks, registry
 from expunge.core.errors import RequestError, RunError
-from expunge.core.masks import Mask, full
+from expunge.core.masks import Mask
 from expunge.methods import ao_sparse, l1_sparse
 from expunge.methods.ao_sparse import AoSparseConfig
 from expunge.methods.l1_sparse import L1SparseConfig
@@ -587,7 +587,7 @@ def test_l1_sparse_can_prune_the_small_weights() -> None:
     dense, pruned = without_dropout(), without_dropout()
     config = L1SparseConfig(epochs=2, alpha=1e-3, threshold=0.1, batch_size=10, linear=True)
     l1_sparse.unlearn(dense, problems.data(), config, problems.context())
-    context = problems.context(sparsity=full(pruned))
+    context = problems.context(sparsity=problems.full(pruned))
     l1_sparse.unlearn(pruned, problems.data(), dataclasses.replace(config, prune=True), context)
     small = 0
     for name, weight in dense.named_parameters():

@@ -106,7 +106,7 @@ def test_weight_decay_is_in_what_is_clipped_unlike_in_other_trainings() -> None:
     fit(other, images, wanted.rule, problems.context(), epochs=1, batch_size=5)
     found, trajectory = trained(model, images, dataclasses.replace(wanted, epochs=1))
     problems.assert_close(found, by_torch(model, images, trajectory), rtol=1e-5, atol=1e-7)
-    assert float((model_weights.vector(found) - model_weights.vector(other)).norm()) > 1e-3
+    assert float((problems.vector(found) - problems.vector(other)).norm()) > 1e-3
 
 
 @pytest.mark.parametrize("text", MODELS)
@@ -217,7 +217,7 @@ def test_the_trajectory_is_what_was_there_before() -> None:
     )
     assert all(torch.equal(value, model.get_parameter(name)) for name, value in trajectory.initial.items())
     assert trajectory.images == fingerprint(images)
-    assert trajectory.end == mark(model_weights.vector(trained(model, images, plan())[0]))
+    assert trajectory.end == mark(problems.vector(trained(model, images, plan())[0]))
     assert seen == [(step, 6) for step in range(1, 7)]
     again = read(trajectory.tensors())
     assert again.digest() == trajectory.digest()
@@ -285,12 +285,12 @@ def test_the_tangents_of_every_architecture_lead_to_the_retrained_model(text: st
     """In steps so small that no unit and no maximum of a pool changes sides, where first order is all there is."""
     model, trajectory = trained(network(text), pictures(), plan(lr=0.001 * (1 - momentum), momentum=momentum))
     data = split(pictures(), 41, 47)
-    wanted = model_weights.vector(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
-    nothing = float((model_weights.vector(model) - wanted).norm())
+    wanted = problems.vector(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
+    nothing = float((problems.vector(model) - wanted).norm())
     assert nothing > 0
     for method in (HessianFreeConfig(), HessianFreeConfig("additive")):
         found = unlearned(model, trajectory, data, method)
-        assert float((model_weights.vector(found) - wanted).norm()) < 0.02 * nothing
+        assert float((problems.vector(found) - wanted).norm()) < 0.02 * nothing
         assert all(torch.equal(value, dict(model.named_buffers())[name]) for name, value in found.named_buffers())
 
 
@@ -319,7 +319,7 @@ def test_retraining_without_examples_of_no_batch_is_the_recorded_training_bit_fo
         expected = loss.in_order(end[None])[0]
     mixed = images.select(torch.randperm(12, generator=generator))
     found = unlearned(model, trajectory, split(mixed, 47), RetrainConfig(recorded=True))
-    assert torch.equal(model_weights.vector(found).float(), expected)
+    assert torch.equal(problems.vector(found).float(), expected)
 
 
 def test_retraining_does_not_read_the_trained_weights_and_refuses_other_images() -> None:
@@ -339,10 +339,10 @@ def test_a_whole_batch_may_be_forgotten(variant: str) -> None:
     model, trajectory = trained(network("cnn"), images, plan(fixed_order=True, lr=0.01))
     gone = trajectory.plan.ids[trajectory.plan.batch(1)]
     data = split(images, *gone.tolist())
-    wanted = model_weights.vector(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
+    wanted = problems.vector(unlearned(model, trajectory, data, RetrainConfig(recorded=True)))
     assert bool(torch.isfinite(wanted).all())
-    found = model_weights.vector(unlearned(model, trajectory, data, HessianFreeConfig(variant)))
-    assert float((found - wanted).norm()) < float((model_weights.vector(model) - wanted).norm())
+    found = problems.vector(unlearned(model, trajectory, data, HessianFreeConfig(variant)))
+    assert float((found - wanted).norm()) < float((problems.vector(model) - wanted).norm())
 
 
 def test_hessian_free_refuses_other_images_and_other_models() -> None:

@@ -31,8 +31,8 @@ close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-13)
 
 
 def test_residuals_make_the_gradient_of_each_example() -> None:
-    inputs, labels, weights, p = problem()
-    found = softmax_linear.residuals(p, labels)[:, :, None] * inputs[:, None, :]
+    inputs, labels, weights, _ = problem()
+    found = softmax_linear.residuals(inputs @ weights.T, labels)[:, :, None] * inputs[:, None, :]
     each = vmap(grad(mean_loss), in_dims=(None, 0, 0))(weights, inputs[:, None], labels[:, None])
     close(found, each)
 

@@ -192,7 +192,7 @@ def test_a_mask_of_another_model_is_refused() -> None:
 
 def test_a_resnet18_mask_is_stored_in_bits(tmp_path: Path) -> None:
     network = problems.architecture("resnet18")
-    mask = masks.full(network)
+    mask = problems.full(network)
     masks.save(mask, tmp_path / "mask.safetensors")
     assert (tmp_path / "mask.safetensors").stat().st_size < 2_000_000
     assert weights.count(network) / 8 < 2_000_000

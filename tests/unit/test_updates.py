@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from expunge.core.errors import RequestError, RunError
-from expunge.core.masks import Mask, full, largest
+from expunge.core.masks import Mask, largest
 from expunge.core.weights import trainable
 from expunge.training.rules import PerRole, Rule
 from expunge.training.stepper import Progress, Stepper, perturbation
@@ -241,7 +241,7 @@ def test_frozen_weights_gather_no_momentum(name: str) -> None:
 
 def test_a_mask_of_ones_equals_no_mask() -> None:
     with_mask, without = net(), net()
-    assert problems.same(train(with_mask, Rule(), update_masks=full(with_mask)), train(without, Rule()))
+    assert problems.same(train(with_mask, Rule(), update_masks=problems.full(with_mask)), train(without, Rule()))
 
 
 def test_masks_per_role_do_not_leak() -> None:

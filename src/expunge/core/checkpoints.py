@@ -1,8 +1,8 @@
-"""Checkpoints of the original repositories, read without executing them, their names translated to ours.
+"""Checkpoints of the original repositories, read without executing them and translated to our names.
 
 Unlearn-Sparse, SalUn, discriminative adversarial unlearning, sharp-unlearn, RUM and DualOptim save with
-``torch.save``: a state dict, or a dictionary whose ``state_dict`` is one beside results and optimizers. Pruned
-layers hold ``X.weight_orig`` and ``X.weight_mask``, and the network's first step is called ``normalize``.
+``torch.save``: a state dict, or a dictionary with a ``state_dict``, results and optimizers. Pruned layers hold
+``X.weight_orig`` and ``X.weight_mask``, and the normalisation of the inputs is called ``normalize``.
 """
 
 import pickle
@@ -24,28 +24,30 @@ from expunge.core.masks import Mask
 
 State = dict[str, Tensor]
 
+_LAST = ("fc", "linear", "classifier")
+"""Names of the last layer."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of a checkpoint, under the names of the code that wrote it."""
+    """The weights of a checkpoint, under their original names."""
 
     state: Mapping[str, Tensor]
-    """Weights and buffers of the network, pruned weights being zero, without the normalisation."""
+    """Weights and buffers of the network without the normalisation; pruned weights are zero."""
     mask: Mask | None
-    """Which weights of the pruned layers are not pruned; None for a dense model."""
+    """The sparsity mask of the pruned layers; None for a dense model."""
     mean: tuple[float, ...] | None
-    """Mean that the network subtracts from each channel, if the checkpoint says."""
+    """Mean of each channel in the normalisation of the inputs, if there is one."""
     std: tuple[float, ...] | None
-    """Deviation that it then divides by."""
+    """Deviation of each channel."""
     ignored: tuple[str, ...]
-    """What else the file holds: results, optimizer and so on."""
+    """The names of the other contents of the file: results, optimizer and so on."""
 
 
 def read(path: Path) -> Checkpoint:
     """The weights in a checkpoint; nothing in it is executed.
 
-    A pruned weight is ``weight_orig * weight_mask``. A ``weight`` beside them is what some earlier forward pass
-    made of them, and is not used.
+    A pruned weight is ``weight_orig * weight_mask``; a ``weight`` beside them, of an earlier forward pass, is not used.
 
     Raises:
         RequestError: The file is missing or damaged, holds no weights, or asks for anything but plain values.
@@ -59,14 +61,10 @@ def read(path: Path) -> Checkpoint:
 
 
 def translate(checkpoint: Checkpoint, model: nn.Module, what: str) -> tuple[State, Mask | None]:
-    """The state dict of ``model``, with every name accounted for, and the sparsity mask under its names.
+    """The state dict of ``model`` and the sparsity mask, from a checkpoint that messages call ``what``.
 
-    A model that normalises its inputs takes the checkpoint's mean and deviation, if it has any, else keeps its own.
-
-    Args:
-        checkpoint: What :func:`read` returned.
-        model: A network, or one behind its normalisation; it is not changed.
-        what: What messages call the checkpoint.
+    ``model``, which is not changed, is a network with or without :class:`InputNormalisation`. It takes the
+    checkpoint's mean and deviation, if there are any.
 
     Raises:
         RequestError: A name is missing, unknown, or of another shape or type; the message lists them.
@@ -76,11 +74,16 @@ def translate(checkpoint: Checkpoint, model: nn.Module, what: str) -> tuple[Stat
     names = _original_names(own, checkpoint.state)
     _check(checkpoint.state, {theirs: own[ours] for ours, theirs in names.items()}, what)
     translated = {prefix + ours: checkpoint.state[theirs] for ours, theirs in names.items()}
-    return {**state, **translated, **_statistics(checkpoint, state, what)}, _sparsity(checkpoint, model, names, prefix)
+    mask = None
+    if checkpoint.mask is not None:
+        kept = checkpoint.mask
+        mask = Mask({prefix + ours: kept[theirs] for ours, theirs in names.items() if theirs in kept})
+        mask.check(model)
+    return {**state, **translated, **_statistics(checkpoint, state, what)}, mask
 
 
 def read_mask(path: Path, model: nn.Module) -> Mask:
-    """A saliency mask (``with_0.5.pt``): for every parameter, 1 where it may move, under the names of ``model``.
+    """The update mask in a file of a saliency mask (``with_0.5.pt``), under the names of ``model``.
 
     Raises:
         RequestError: The file cannot be read safely, a name or shape differs, or a value is neither 0 nor 1.
@@ -93,10 +96,10 @@ def read_mask(path: Path, model: nn.Module) -> Mask:
 
 
 def _load(path: Path) -> object:
-    """What ``torch.load`` reads with ``weights_only``: tensors and plain values.
+    """Tensors and plain values, by ``torch.load`` with ``weights_only``.
 
-    Original checkpoints hold numbers of numpy in their results and optimizers, which torch refuses. They are of
-    no use here: an empty object stands for each.
+    Numbers of numpy, which original checkpoints hold in their results and optimizers and torch refuses, are replaced by
+    empty objects.
     """
     if not path.is_file():
         raise RequestError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: name a checkpoint file")
@@ -109,7 +112,7 @@ def _load(path: Path) -> object:
 
 
 def _refusal(error: Exception) -> str:
-    """What is wrong with the file, in place of torch's advice to execute it."""
+    """The error in the file, without torch's advice to execute it."""
     asked = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if asked is None:
         first = re.split(r"\. |\n", str(error))[0][:200]
@@ -122,13 +125,11 @@ def _refusal(error: Exception) -> str:
 
 
 class _Inert:
-    """Stands for a value of numpy: takes what a pickle gives it and stores nothing."""
+    """An empty object in place of a value of numpy."""
 
-    def __init__(self, *_: object) -> None:
-        """Take anything."""
+    def __init__(self, *_: object) -> None: ...
 
-    def __setstate__(self, _: object) -> None:
-        """Take anything."""
+    def __setstate__(self, _: object) -> None: ...
 
 
 _NUMPY = (
@@ -140,7 +141,7 @@ _LOADING = threading.Lock()
 
 @contextmanager
 def _only(names: tuple[str, ...]) -> Iterator[None]:
-    """Within the block, ``torch.load`` takes these names as inert, and no others that the process allows."""
+    """Within the block, ``torch.load`` accepts these names, as :class:`_Inert`, and no others."""
     with _LOADING:
         before = torch.serialization.get_safe_globals()
         torch.serialization.clear_safe_globals()
@@ -159,7 +160,7 @@ def _mapping(content: object, where: str) -> dict[object, object]:
 
 
 def _tensors(content: object, where: str) -> State:
-    """A dictionary of names and plain tensors, without the prefix that DataParallel gives to every name."""
+    """A dictionary of names and plain tensors, without the prefix of DataParallel."""
     entries = _mapping(content, where)
     if not entries:
         raise RequestError(f"{where} holds an empty state dict")
@@ -175,7 +176,7 @@ def _tensors(content: object, where: str) -> State:
 
 
 def _plain(value: object) -> bool:
-    """Whether this is a dense tensor of numbers, all of which are in memory."""
+    """Whether this is a dense tensor of numbers whose storage is complete."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -186,7 +187,7 @@ def _plain(value: object) -> bool:
 
 
 def _normalisation(state: State, where: str) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Take the statistics of the input step out of ``state``."""
+    """Remove the mean and deviation of the normalisation from ``state``, and return them."""
     mean, std = (state.pop(f"normalize.{name}", None) for name in ("mean", "std"))
     if mean is None and std is None:
         return None, None
@@ -194,16 +195,13 @@ def _normalisation(state: State, where: str) -> tuple[tuple[float, ...] | None, 
         raise RequestError(f"{where} should hold normalize.mean and normalize.std, one number each per channel")
     if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
         raise RequestError(f"{where}: normalize.mean must be finite, and normalize.std above zero")
-    return _decimals(mean), _decimals(std)
-
-
-def _decimals(values: Tensor) -> tuple[float, ...]:
-    """The shortest decimals that stand for these float32 numbers: 0.4914, not 0.49140000343."""
-    return tuple(float(str(value)) for value in values.float().flatten().numpy())
+    # the shortest decimals of these float32 numbers: 0.4914, not 0.49140000343
+    means, deviations = (tuple(float(str(x)) for x in each.float().flatten().numpy()) for each in (mean, std))
+    return means, deviations
 
 
 def _unprune(state: State, where: str) -> Mask | None:
-    """Put the weights of pruned layers in the place of their parts; which of them are not pruned."""
+    """Replace the two parts of pruned weights in ``state`` by the weights, and return the sparsity mask."""
     parts = {part: {n.removesuffix(part) for n in state if n.endswith(part)} for part in ("_orig", "_mask")}
     if alone := parts["_orig"] ^ parts["_mask"]:
         raise RequestError(f"{where}: {', '.join(sorted(alone)[:8])}: the weights or the mask of a pruned layer lack")
@@ -225,18 +223,9 @@ def _bool(mask: Tensor, name: str, where: str) -> Tensor:
 
 
 def _network(state: Mapping[str, Tensor]) -> tuple[str, State]:
-    """The prefix of the network's names, and its state without it and without our own input step."""
+    """The prefix of the network's names, and its state without the prefix and the normalisation."""
     prefix = "network." if state and all(name.startswith(("network.", "normalise.")) for name in state) else ""
     return prefix, {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _sparsity(checkpoint: Checkpoint, model: nn.Module, names: Mapping[str, str], prefix: str) -> Mask | None:
-    """The checkpoint's mask under our names."""
-    if checkpoint.mask is None:
-        return None
-    mask = Mask({prefix + n: checkpoint.mask[theirs] for n, theirs in names.items() if theirs in checkpoint.mask})
-    mask.check(model)
-    return mask
 
 
 def _statistics(checkpoint: Checkpoint, state: Mapping[str, Tensor], what: str) -> State:
@@ -251,7 +240,7 @@ def _statistics(checkpoint: Checkpoint, state: Mapping[str, Tensor], what: str) 
 
 
 def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
-    """Names, shapes and types are those wanted, and every value is finite."""
+    """Raise a RequestError unless names, shapes and types are those wanted, and every value is finite."""
     weights.check_same(given, wanted, what)
     types = [f"{n} is {given[n].dtype}, not {wanted[n].dtype}" for n in wanted if given[n].dtype != wanted[n].dtype]
     if types:
@@ -263,20 +252,17 @@ def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str)
 
 
 def _original_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
-    """For each of our names, that of the original code; ``given`` decides where originals differ among themselves."""
+    """For each of our names, that of the original code; ``given`` decides where original codes differ."""
     table = _residual(own) if "stem.0.weight" in own else _numbered(own, given)
-    table |= _last_layer(own, given)
-    return {name: _renamed(name, table) for name in own}
-
-
-def _renamed(name: str, table: Mapping[str, str]) -> str:
-    """The name with its layer's name replaced."""
-    layer, dot, value = name.rpartition(".")
-    return f"{table.get(layer, layer)}{dot}{value}"
+    ours, theirs = ([name for name in _LAST if f"{name}.weight" in state] for state in (own, given))
+    if len(ours) == len(theirs) == 1:
+        table[ours[0]] = theirs[0]
+    parts = {name: name.rpartition(".") for name in own}
+    return {name: f"{table.get(layer, layer)}{dot}{value}" for name, (layer, dot, value) in parts.items()}
 
 
 def _residual(own: Mapping[str, Tensor]) -> dict[str, str]:
-    """Layers of our residual networks: ``stages.2.body.3`` is ``layer2.0.conv2`` if the width grows there."""
+    """The layers of residual networks: ``stages.2.body.3`` is ``layer2.0.conv2`` if the width grows there."""
     table = {"stem.0": "conv1", "stem.1": "bn1"}
     stage, index, width = 1, -1, len(own["stem.0.weight"])
     for block in range(len({name.split(".")[1] for name in own if name.startswith("stages.")})):
@@ -291,24 +277,11 @@ def _residual(own: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _numbered(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
-    """Layers of networks of the VGG kind, by their order: the numbers depend on what lies between (dropout)."""
+    """The layers of VGG networks, by their order: the numbers depend on layers without weights (dropout)."""
     table: dict[str, str] = {}
     for part in ("features", "classifier"):
-        ours, theirs = _numbers(own, part), _numbers(given, part)
+        matches = ([re.match(rf"{part}\.(\d+)\.", name) for name in state] for state in (own, given))
+        ours, theirs = (sorted({int(match[1]) for match in each if match}) for each in matches)
         if len(ours) == len(theirs):
             table |= {f"{part}.{a}": f"{part}.{b}" for a, b in zip(ours, theirs, strict=True)}
     return table
-
-
-def _numbers(state: Mapping[str, Tensor], part: str) -> list[int]:
-    found = (re.match(rf"{part}\.(\d+)\.", name) for name in state)
-    return sorted({int(match[1]) for match in found if match})
-
-
-_LAST = ("fc", "linear", "classifier")
-"""What the last layer may be called."""
-
-
-def _last_layer(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
-    ours, theirs = ([name for name in _LAST if f"{name}.weight" in state] for state in (own, given))
-    return {ours[0]: theirs[0]} if len(ours) == len(theirs) == 1 else {}

@@ -1,6 +1,6 @@
-"""Masks: one bool per weight, made by ranking scores, stored as bits.
+"""Masks: one bool per weight, by ranking of scores, stored as bits.
 
-A *sparsity mask* says which weights are not zero; an *update mask* says which may move.
+A *sparsity mask* is false for pruned weights, which are zero; an *update mask* is false for frozen weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,26 +19,18 @@ class Mask(Mapping[str, Tensor]):
     """An immutable set of bool tensors by parameter name, each of its parameter's shape."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        """Hold these tensors.
-
-        Raises:
-            RequestError: Some tensor is not bool.
-        """
         for name, tensor in tensors.items():
             if tensor.dtype != torch.bool:
                 raise RequestError(f"a mask holds bool tensors, {name} is {tensor.dtype}")
         self._tensors = dict(tensors)
 
     def __getitem__(self, name: str) -> Tensor:
-        """The tensor of one parameter."""
         return self._tensors[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names, in order."""
         return iter(self._tensors)
 
     def __len__(self) -> int:
-        """The number of tensors."""
         return len(self._tensors)
 
     def density(self) -> float:
@@ -57,18 +49,13 @@ class Mask(Mapping[str, Tensor]):
 
 
 def over(mask: Mapping[str, Tensor] | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A mask as a bool tensor for each of these weights, on its device: true where the mask says nothing."""
+    """A bool tensor for each of these weights, on its device: true for weights that the mask does not contain."""
     return {
         name: mask[name].to(weight.device)
         if mask is not None and name in mask
         else torch.ones_like(weight, dtype=torch.bool)
         for name, weight in weights.items()
     }
-
-
-def full(model: nn.Module) -> Mask:
-    """The mask that is true everywhere."""
-    return Mask(over(None, trainable(model)))
 
 
 def at_least(scores: Mapping[str, Tensor], threshold: float) -> Mask:
@@ -85,8 +72,7 @@ def at_least(scores: Mapping[str, Tensor], threshold: float) -> Mask:
 def largest(scores: Mapping[str, Tensor], fraction: float) -> Mask:
     """True for the floor(fraction p) weights with the largest scores, in one ranking over all tensors.
 
-    The threshold comes from a selection, not a sort: O(p). Of equal scores at the threshold, the first in
-    the order of the names and positions are taken, so that the count is exact and the choice repeatable.
+    O(p). Of equal scores at the threshold, the first in the order of names and positions are taken.
 
     Raises:
         RequestError: The fraction is outside [0, 1], or a score is not finite.
@@ -101,7 +87,7 @@ def largest(scores: Mapping[str, Tensor], fraction: float) -> Mask:
 
 
 def check_finite(name: str, scores: Tensor) -> None:
-    """Raise a RequestError if a score is not finite; waits for the device."""
+    """Raise a RequestError if a score is not finite; synchronises with the device."""
     if not bool(torch.isfinite(scores).all()):
         raise RequestError(f"some scores of {name} are not finite: the model or its gradients hold NaN or infinity")
 
@@ -116,7 +102,7 @@ def top(flat: Tensor, count: int) -> Tensor:
 
 
 def save(mask: Mask, path: Path) -> None:
-    """Write a mask as safetensors, eight weights to a byte; the shapes go into the header."""
+    """Write a mask as safetensors, eight weights to a byte, with the shapes."""
     bits = {f"bits.{name}": to_bits(tensor) for name, tensor in mask.items()}
     shapes = {f"shape.{name}": torch.tensor(tensor.shape, dtype=torch.int64) for name, tensor in mask.items()}
     save_file(bits | shapes, str(path))

@@ -1,4 +1,4 @@
-"""Bools as bits, and sparse tensors as their nonzeros, for files."""
+"""Packing of bool tensors as bits, and of sparse tensors as their nonzeros."""
 
 from collections.abc import Mapping
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def to_bits(mask: Tensor) -> Tensor:
-    """A bool tensor as uint8, eight to a byte, in order; the last byte is filled with zeros."""
+    """A bool tensor as uint8, eight to a byte; the last byte is padded with zeros."""
     return torch.from_numpy(np.packbits(mask.detach().cpu().numpy()))
 
 
 def from_bits(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The bool tensor of this shape that :func:`to_bits` packed.
+    """The inverse of :func:`to_bits`.
 
     Raises:
-        ValueError: The bits are not as many as the shape needs.
+        ValueError: The number of bits is not that of the shape.
     """
     count = int(np.prod(shape))
     if bits.dtype != torch.uint8 or bits.ndim != 1 or len(bits) != (count + 7) // 8:
@@ -25,7 +25,7 @@ def from_bits(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def pack(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """Tensors in which those that have a mask are stored as ``values:NAME`` and ``bits:NAME``; and their shapes."""
+    """The tensors, those with a mask in ``kept`` as ``values:NAME`` and ``bits:NAME``; and the shapes of the latter."""
     packed = {name: tensor for name, tensor in tensors.items() if name not in kept}
     for name, mask in kept.items():
         where = mask.to(tensors[name].device)
@@ -37,10 +37,10 @@ def pack(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[dic
 def unpack(
     packed: Mapping[str, Tensor], shapes: Mapping[str, list[int]]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors and the masks that :func:`pack` took.
+    """The inverse of :func:`pack`: the tensors and the masks.
 
     Raises:
-        KeyError, ValueError, IndexError, RuntimeError: They do not fit together.
+        KeyError, ValueError, IndexError, RuntimeError: They are not consistent.
     """
     kept = {name: from_bits(packed[f"bits:{name}"], tuple(shape)) for name, shape in shapes.items()}
     whole = {name: tensor for name, tensor in packed.items() if not name.startswith(("values:", "bits:"))}

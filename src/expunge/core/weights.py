@@ -1,4 +1,4 @@
-"""The weights of a model as values: by name, as one vector, copied, initialised anew, compared."""
+"""The weights of a model: by name, copied, reinitialised, compared."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -28,11 +28,6 @@ def check_plain(model: nn.Module, what: str) -> None:
             raise RequestError(f"{what} needs the weights themselves, and those of {name} are made from adapters")
 
 
-def vector(model: nn.Module) -> Tensor:
-    """All parameters (not the buffers) as one float64 vector on the CPU, for distances; 8p bytes."""
-    return torch.cat([weight.detach().flatten().to("cpu", torch.float64) for weight in model.parameters()])
-
-
 def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
     """The Euclidean distance between two sets of named weights, summed in float64.
 
@@ -40,8 +35,7 @@ def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float
         RequestError: The names or shapes differ: these are two architectures.
     """
     check_same(first, second, "the two models")
-    squares = [(first[name].double() - second[name].double()).square().sum() for name in first]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return norm({name: first[name].double() - second[name].double() for name in first})
 
 
 def norm(weights: Mapping[str, Tensor]) -> float:
@@ -56,42 +50,34 @@ def clone(model: nn.Module) -> nn.Module:
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A deep copy in evaluation mode whose weights take no gradient: a teacher. Adapters are merged in it."""
+    """A deep copy in evaluation mode, with merged adapters, whose weights require no gradient."""
     copied = clone(model)
     for module in [module for module in copied.modules() if parametrize.is_parametrized(module)]:
-        _settle(module)
+        # Not by remove_parametrizations, which changes the class, and with it the module that was copied.
+        values = {name: getattr(module, name).detach() for name in module.parametrizations}  # pyright: ignore
+        module.__class__ = type(module).__bases__[0]
+        del module.parametrizations
+        for name, value in values.items():
+            module.register_parameter(name, nn.Parameter(value))
     return copied.eval().requires_grad_(False)
-
-
-def _settle(module: nn.Module) -> None:
-    """Replace parametrizations of a copied module by their values.
-
-    ``parametrize.remove_parametrizations`` would take the weight from the class, which is that of the module
-    that was copied too.
-    """
-    values = {name: getattr(module, name).detach() for name in module.parametrizations}  # pyright: ignore
-    module.__class__ = type(module).__bases__[0]
-    del module.parametrizations
-    for name, value in values.items():
-        module.register_parameter(name, nn.Parameter(value))
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the block, the model is in evaluation mode; after it, each module is in the mode that it was in."""
+    """Within the block, the model is in evaluation mode; afterwards each module is in its previous mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        for module, mode in modes.items():  # model.train() would wake up layers that are frozen in evaluation mode
+        for module, mode in modes.items():  # not by model.train(): some layers may have been in evaluation mode
             module.training = mode
 
 
 def reinitialise(model: nn.Module) -> None:
-    """Draw every weight anew, by each module's own ``reset_parameters``, children before parents.
+    """Reinitialise every weight by its module's ``reset_parameters``, children before parents.
 
-    Randomness comes from torch's global generator: call it within :func:`randomness.seeded`.
+    Uses torch's global generator: call it within :func:`randomness.seeded`.
 
     Raises:
         RequestError: Some parameter belongs to a module that cannot be reset, or the model has adapters.
@@ -120,25 +106,21 @@ def _children_first(module: nn.Module) -> list[nn.Module]:
 
 
 def load(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load a state dict with every key accounted for.
-
-    Raises:
-        RequestError: A key is missing, unknown, or of another shape; the message lists them.
-    """
+    """Load a state dict; a RequestError lists keys that are missing, unknown, or of another shape."""
     check_same(state, model.state_dict(), what)
     model.load_state_dict(state, strict=True)
 
 
 @torch.no_grad()
 def assign(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Give trainable weights these values, each rounded once to the weight's precision; others stay as they are."""
+    """Set trainable weights to these values, each rounded once to the weight's precision; others keep theirs."""
     for name, weight in trainable(model).items():
         if name in values:
             weight.copy_(values[name])
 
 
 def check_same(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
-    """Raise a RequestError that lists how names or shapes of ``given`` differ from those ``wanted``."""
+    """Raise a RequestError that lists the differences of names or shapes."""
     shapes = [
         f"{name} has shape {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}"
         for name in wanted

@@ -22,7 +22,7 @@ CHOSEN = (
     "sigma was chosen from these data, and the certificate takes it as given: fix a budget beforehand for a "
     "certificate that covers it too"
 )
-"""What a certificate without a budget depends on, in the words of the result."""
+"""The condition of a certificate without a budget, for the notes of the result."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Certificate:
     """What is proven of weights W once noise of deviation ``sigma`` is added to each.
 
     The retrained model is the minimiser of the loss of the retain set, or any weights where the gradient of that loss
-    has at most the norm ``reference_gradient_norm``, with noise of the same deviation. Whatever is made of one of the
-    two models, its probability is at most exp(epsilon) times that of the same from the other, plus delta. That is of
-    the weights: the numbers here are exact, and whoever reads them may learn of the data from them too.
+    has at most the norm ``reference_gradient_norm``, with noise of the same deviation. Both models are (epsilon, delta)
+    indistinguishable: the probability of any event under one is at most exp(epsilon) times that under the other, plus
+    delta. This holds for the weights alone: the numbers here are exact, and may reveal something of the data.
     """
 
     gradient_norm: float
@@ -48,10 +48,9 @@ class Certificate:
     sigma: float
     """The deviation of the noise."""
     capacity: int
-    """So many more examples can go, whichever they are, until the bound of the same W may exceed the budget."""
+    """The number of further examples, whichever they are, whose deletion leaves the bound of W within the budget."""
     conditional: str | None
-    """:data:`CHOSEN` where the budget was the bound, so that sigma follows from the data. None where it was given: if
-    fixed beforehand, sigma says nothing of them."""
+    """:data:`CHOSEN` where the budget was the bound, so that sigma depends on the data. None where it was given."""
 
 
 def check(l2: float, epsilon: float, delta: float) -> None:
@@ -85,12 +84,12 @@ def certify(
     delta: float,
     budget: float | None = None,
     reference_gradient_norm: float = 0.0,
-    free: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Certificate:
     """The certificate of W (classes, d), without noise so far, on the retained X (n, d), both float64; one pass.
 
     Without a ``budget``, it is the bound, and (epsilon, delta) hold conditional on the sigma that follows. Where
-    ``free`` (classes, d) is false, the weights of all models are the same.
+    ``mask`` (classes, d) is false, the weights of all models are zero.
 
     Raises:
         RequestError: A feature is not finite.
@@ -98,7 +97,7 @@ def certify(
     """
     check_features(inputs)
     slope = gradient(weights, inputs, labels, l2)
-    norm = float((slope if free is None else slope * free).norm())
+    norm = float((slope if mask is None else slope * mask).norm())
     bound = (norm + reference_gradient_norm) / l2
     if not math.isfinite(bound):
         raise RunError("the gradient at these weights is not finite, so that nothing bounds how far off they are")
@@ -116,23 +115,21 @@ def certify(
 
 
 def gradient(weights: Tensor, inputs: Tensor, labels: Tensor, l2: float) -> Tensor:
-    """``grad F(W) = (P - Y)^T X / n + l2 W``, (classes, d), with P the probabilities and Y the labels one-hot."""
-    p = torch.softmax(inputs @ weights.T, dim=1)
-    return softmax_linear.residuals(p, labels).T @ inputs / len(inputs) + l2 * weights
+    """``grad F(W)``, (classes, d)."""
+    return softmax_linear.gradient(inputs, weights, labels) + l2 * weights
 
 
 def lipschitz(inputs: Tensor) -> float:
-    """``sqrt(2) max_i ||x_i||``: no cross-entropy has a larger gradient, as ``||p - e_y||^2 <= 2``, whatever W."""
+    """``sqrt(2) max_i ||x_i||``: a bound on the gradient of every cross-entropy at any W, as ``||p - e_y||^2 <= 2``."""
     return math.sqrt(2) * float(inputs.norm(dim=1).max())
 
 
 def capacity(norm: float, count: int, each: float, largest: float) -> int:
-    """How many of ``count`` examples can go, whichever they are, until the gradient at the same W may be too large.
+    """How many of ``count`` examples, whichever they are, can be deleted before the gradient at W may be too large.
 
     With g_i the gradients of the cross-entropies and m their mean, leaving k of n out moves the gradient of F by
     ``sum over the k of (m - g_i) / (n - k)``. Where its norm was g and ``each`` bounds that of every ``m - g_i``, it is
-    within ``largest`` up to ``k = n (largest - g) / (largest - g + each)``. No update of W is counted on: the bound
-    after one is computed, not foreseen.
+    within ``largest`` up to ``k = n (largest - g) / (largest - g + each)``. Later updates of W are not assumed.
     """
     left = largest - norm
     return min(count - 1, math.floor(count * left / (left + each))) if left > 0 else 0
@@ -171,10 +168,10 @@ def gaussian_deviation(distance: float, epsilon: float, delta: float) -> float:
 
 
 def secret_noise(shape: torch.Size) -> Tensor:
-    """N(0, I) in float64 that nobody can draw again: every number is made of 52 bits from the operating system.
+    """N(0, I) in float64 that cannot be drawn again: each number comes from 52 random bits of the operating system.
 
-    ``Phi^-1((k + 1/2) / 2^52)``, k uniform: no value exceeds 8.3, as each would by a chance of 2^-52. A generator of
-    torch would not do: that of the CPU takes 32 bits of its seed, and so many can be tried.
+    ``Phi^-1((k + 1/2) / 2^52)``, k uniform: no value exceeds 8.3, as each would with probability 2^-52. The seed of
+    torch's generator on the CPU has 32 bits, few enough to try them all.
     """
     bits = torch.frombuffer(bytearray(os.urandom(8 * shape.numel())), dtype=torch.int64) & (2**52 - 1)
     return torch.special.ndtri((bits.double() + 0.5) / 2**52).view(shape)

@@ -12,18 +12,17 @@ from expunge.curvature.softmax_linear import residuals
 from expunge.data.image_set import Batch, ImageSet
 
 LARGEST_CHUNK = {"cpu": 64, "cuda": 512}
-"""Beyond so many examples a larger chunk is not faster: on a CPU it leaves the caches."""
+"""The number of examples beyond which a larger chunk is not faster: on a CPU it exceeds the caches."""
 
 Slopes = Callable[[Tensor], Sequence[Tensor]]
-"""From logits (batch, classes) of a batch to several vectors in their place, of the same shape."""
+"""From the logits of a batch to several tensors of their shape (batch, classes)."""
 
 
 def chunk_size(network: Network, images: ImageSet, memory: int) -> int:
-    """How many examples have their gradients computed at once within ``memory`` bytes; at least one.
+    """The number of examples whose gradients fit into ``memory`` bytes at once; at least one.
 
-    An example needs its gradient and two more of that size for what is done with it, what autograd keeps of its
-    forward pass, which is counted on the first image, and as much again for each class and one more: the slopes in
-    the outputs of all layers.
+    An example needs three times the size of its gradient; what autograd keeps of its forward pass, measured on the
+    first image; and as much again for each class and one more, for the gradients in the outputs of all layers.
     """
     first = next(network.batches(images, 1))
     with torch.no_grad():
@@ -37,12 +36,12 @@ def chunk_size(network: Network, images: ImageSet, memory: int) -> int:
 def example_gradients(network: Network, inputs: Tensor, labels: Tensor) -> Vector:
     """The gradient of the cross-entropy of each example, by weight: (batch, ...).
 
-    Cost: a forward and a backward pass, where :func:`layers.recorded` knows the network; else by ``vmap``, which for
-    convolutions on a CPU is several times slower.
+    Cost: a forward and a backward pass, where :func:`layers.recorded` supports the network; else by ``vmap``, which
+    for convolutions on a CPU is several times slower.
     """
     seen = recorded(network, inputs)
     if seen is not None:
-        return seen.gradients(residuals(torch.softmax(seen.logits.detach(), dim=1), labels))
+        return seen.gradients(residuals(seen.logits.detach(), labels))
 
     def loss(weights: Vector, one: Tensor, label: Tensor) -> Tensor:
         return network.losses(weights, one[None], label[None])[0]
@@ -63,7 +62,7 @@ def square_sums(network: Network, inputs: Tensor, slopes: Slopes) -> Vector:
     """``sum_i sum_s g_is^2``, g_is the gradient of ``s_i . logits_i`` and s each of ``slopes(logits)``.
 
     Cost: one forward pass and a backward pass for each s, and no gradient of single examples in linear layers, where
-    :func:`layers.recorded` knows the network; else a forward and a backward pass for each, by ``vmap``.
+    :func:`layers.recorded` supports the network; else a forward and a backward pass for each, by ``vmap``.
     """
     seen = recorded(network, inputs)
     if seen is not None:
@@ -84,11 +83,7 @@ def square_sums(network: Network, inputs: Tensor, slopes: Slopes) -> Vector:
 
 def empirical_fisher(network: Network, images: ImageSet, memory: int) -> Vector:
     """``F_j = (1/n) sum_i (d_j log p(y_i | x_i))^2`` with the true labels y; one forward and backward pass."""
-
-    def of_labels(logits: Tensor, labels: Tensor) -> list[Tensor]:
-        return [residuals(torch.softmax(logits, dim=1), labels)]
-
-    return _mean_squares(network, images, memory, of_labels)
+    return _mean_squares(network, images, memory, lambda logits, labels: [residuals(logits, labels)])
 
 
 def true_fisher(network: Network, images: ImageSet, memory: int) -> Vector:
@@ -98,9 +93,9 @@ def true_fisher(network: Network, images: ImageSet, memory: int) -> Vector:
     """
 
     def of_classes(logits: Tensor, labels: Tensor) -> list[Tensor]:
-        p = torch.softmax(logits, dim=1)
-        classes = range(p.shape[1])
-        return [p[:, each, None].sqrt() * residuals(p, torch.full_like(labels, each)) for each in classes]
+        roots = torch.softmax(logits, dim=1).sqrt()
+        classes = range(roots.shape[1])
+        return [roots[:, each, None] * residuals(logits, torch.full_like(labels, each)) for each in classes]
 
     return _mean_squares(network, images, memory, of_classes)
 
@@ -108,7 +103,7 @@ def true_fisher(network: Network, images: ImageSet, memory: int) -> Vector:
 def _mean_squares(
     network: Network, images: ImageSet, memory: int, slopes: Callable[[Tensor, Tensor], list[Tensor]]
 ) -> Vector:
-    """The squares of gradients along slopes, made from the logits and labels of a batch; mean over the images."""
+    """The mean over the images of :func:`square_sums`, with slopes from the logits and labels of a batch."""
     total = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
     for batch in network.batches(images, chunk_size(network, images, memory)):
         found = square_sums(network, batch.inputs, lambda logits, labels=batch.labels: slopes(logits, labels))

@@ -1,7 +1,6 @@
 """Solutions of systems whose matrix is a damped sum of outer products of gradients: by the Gram matrix of these."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -23,17 +22,17 @@ def fisher_solve(
     right: Mapping[str, Tensor],
     damping: float,
     memory: int,
-    moving: Mapping[str, Tensor] | None = None,
+    mask: Mapping[str, Tensor] | None = None,
 ) -> Vector:
     """``F^-1 v`` with ``F = damping I + (1/n) sum_i g_i g_i^T``, g_i the gradients of n examples, exactly.
 
     With G (n, p) the gradients, ``F^-1 v = (v - G^T (n damping I + G G^T)^-1 G v) / damping`` (Woodbury): an
     n x n system in float64 takes the place of one of p x p. F is the matrix of WoodFisher (Singh and Alistarh 2020,
-    arXiv:2004.14340, section 3), whose n rank-one updates of the inverse come to the same. Where ``moving`` (bool by
-    name) is false, weights do not exist for F: ``v`` must be zero there.
+    arXiv:2004.14340, section 3), whose n rank-one updates of the inverse give the same. Where ``mask`` (bool by name)
+    is false, weights are constants of the problem: ``v`` must be zero there.
 
-    The columns of a linear layer are never formed: their part of ``G G^T`` is ``(D D^T) * (A A^T)``, entry by entry,
-    which takes n^2 (in + out) multiplications instead of n^2 in out. Where weights of the layer do not move, or a
+    The columns of a linear layer are not formed: their part of ``G G^T`` is ``(D D^T) * (A A^T)``, entry by entry,
+    which takes n^2 (in + out) multiplications instead of n^2 in out. Where weights of the layer are masked, or a
     weight is used in several places, as in a convolution, columns are formed.
 
     Cost: of the p columns formed, as many are held at a time as half of ``memory`` bytes holds, so c = ceil(16 n p /
@@ -49,13 +48,13 @@ def fisher_solve(
     gram = torch.zeros(count, count, dtype=torch.float64, device=images.device)
     along = torch.zeros(count, dtype=torch.float64, device=images.device)
     result = {name: each.double() for name, each in right.items()}
-    pairs = _pairs(network, images, memory, moving)
+    pairs = _pairs(network, images, memory, mask)
     for name, (d, a) in pairs.items():
         gram += (d @ d.T).mul_(a @ a.T)
         along += (d @ result[name] * a).sum(dim=1)
-    rest = _without(network, pairs)
+    rest = network.without(pairs)
     vector = torch.cat([along.new_zeros(0), *(result[name].flatten() for name in rest.weights)])
-    columns = _Columns(rest, images, moving, memory // 2, len(vector))
+    columns = _Columns(rest, images, mask, memory // 2, len(vector))
     for place, held in columns:
         gram += held @ held.T
         along += held @ vector[place]
@@ -69,34 +68,26 @@ def fisher_solve(
     return {name: (each / damping).to(network.dtype) for name, each in result.items()}
 
 
-def _pairs(network: Network, images: ImageSet, memory: int, moving: Mapping[str, Tensor] | None) -> dict[str, Pair]:
-    """For weights that all move and are used in one place of an example; one pass over the images."""
+def _pairs(network: Network, images: ImageSet, memory: int, mask: Mapping[str, Tensor] | None) -> dict[str, Pair]:
+    """For weights that are not masked and are used in one place of an example; one pass over the images."""
     found: dict[str, list[Pair]] = {}
     for batch in network.batches(images, chunk_size(network, images, memory)):
         seen = recorded(network, batch.inputs)
         if seen is None:
             return {}
-        slopes = residuals(torch.softmax(seen.logits.detach(), dim=1), batch.labels)
-        for name, (d, a) in seen.pairs(slopes).items():
-            if moving is None or bool(moving[name].all()):
+        for name, (d, a) in seen.pairs(residuals(seen.logits.detach(), batch.labels)).items():
+            if mask is None or bool(mask[name].all()):
                 found.setdefault(name, []).append((d.double(), a.double()))
     return {name: (torch.cat([d for d, _ in each]), torch.cat([a for _, a in each])) for name, each in found.items()}
 
 
-def _without(network: Network, names: Iterable[str]) -> Network:
-    """The network as a function of its other weights."""
-    constants = {**network.constants, **{name: network.weights[name] for name in names}}
-    weights = {name: weight for name, weight in network.weights.items() if name not in constants}
-    return replace(network, weights=weights, constants=constants)
-
-
 class _Columns:
-    """The columns of G, float64 (n, width), as many at a time as fit into the memory; if all do, made once."""
+    """The columns of G, float64 (n, width), as many at a time as fit into the memory; computed once if all do."""
 
     def __init__(
-        self, network: Network, images: ImageSet, moving: Mapping[str, Tensor] | None, memory: int, count: int
+        self, network: Network, images: ImageSet, mask: Mapping[str, Tensor] | None, memory: int, count: int
     ) -> None:
-        self._network, self._images, self._moving, self._memory = network, images, moving, memory
+        self._network, self._images, self._mask, self._memory = network, images, mask, memory
         width = max(1, memory // (8 * len(images)))
         self._places = [slice(start, min(start + width, count)) for start in range(0, count, width)]
         self._kept: Tensor | None = None
@@ -114,7 +105,7 @@ class _Columns:
         for batch, found in gradients(self._network, self._images, self._memory):
             rows = held[row : row + len(batch.labels)]
             for name, source, target in _overlaps(self._network.weights, place.start, place.stop):
-                each = found[name] if self._moving is None else found[name] * self._moving[name]
+                each = found[name] if self._mask is None else found[name] * self._mask[name]
                 rows[:, target] = each.flatten(1)[:, source]
             row += len(batch.labels)
         return held

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.core.errors import RequestError
-from expunge.curvature.network import Network, Vector
+from expunge.curvature.network import Network, Vector, hooked
 from expunge.data.image_set import ImageSet
 
 
@@ -34,7 +35,7 @@ class Head:
         return torch.cat([vector[self.weight], vector[self.bias][:, None]], dim=1)
 
     def vector(self, matrix: Tensor) -> Vector:
-        """What :meth:`matrix` put side by side, by name again."""
+        """The inverse of :meth:`matrix`."""
         if self.bias is None:
             return {self.weight: matrix}
         return {self.weight: matrix[:, :-1], self.bias: matrix[:, -1]}
@@ -44,43 +45,21 @@ def find(network: Network, images: ImageSet) -> Head:
     """The linear layer whose output is the network's, up to a log-softmax; one forward pass of at most two images.
 
     Raises:
-        RequestError: There is none, it is frozen, or it does not see each image once.
+        RequestError: There is none, it is frozen, or it is called more than once.
     """
     layers = {module: name for name, module in network.model.named_modules() if isinstance(module, nn.Linear)}
     inputs = next(network.batches(images.select(torch.arange(min(2, len(images)))), 2)).inputs
-    calls: list[tuple[nn.Module, Tensor]] = []
-
-    def note(layer: nn.Module, _: object, output: Tensor) -> None:
-        calls.append((layer, output))
-
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        with torch.no_grad():
-            logits = network.logits(network.weights, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    last = calls[-1] if calls else None
-    if last is None or not _same_loss(last[1], logits):
+    calls: list[tuple[nn.Linear, Tensor]] = []
+    with hooked(layers, lambda layer, _, output: calls.append((cast("nn.Linear", layer), output))), torch.no_grad():
+        logits = network.logits(network.weights, inputs)
+    if not calls or not _same_loss(calls[-1][1], logits):
         raise RequestError(
             "the network does not end in a linear layer that gives its logits, so it has no head whose curvature is "
             "known in closed form: take weights=all and solver=cg"
         )
-    found = next(layer for layer in layers if layer is last[0])
-    if len([layer for layer, _ in calls if layer is found]) > 1:
+    found = calls[-1][0]
+    if [layer for layer, _ in calls].count(found) > 1:
         raise RequestError(f"the last linear layer, {layers[found]}, is called more than once: it has no one input")
-    return _head(network, found)
-
-
-def _same_loss(output: Tensor, logits: Tensor) -> bool:
-    """Whether both give the same probabilities; what is not finite is left to be found where it matters."""
-    if output.shape != logits.shape or output.ndim != 2:
-        return False
-    first, second = (functional.log_softmax(each.nan_to_num(), dim=1) for each in (output, logits))
-    return torch.allclose(first, second, rtol=1e-4, atol=1e-5)
-
-
-def _head(network: Network, found: nn.Linear) -> Head:
     names = {id(weight): name for name, weight in network.model.named_parameters()}
     weight, bias = names[id(found.weight)], None if found.bias is None else names[id(found.bias)]  # pyright: ignore
     frozen = [name for name in (weight, bias) if name is not None and name not in network.weights]
@@ -89,25 +68,27 @@ def _head(network: Network, found: nn.Linear) -> Head:
     return Head(found, weight, bias)
 
 
+def _same_loss(output: Tensor, logits: Tensor) -> bool:
+    """Whether both give the same probabilities; values that are not finite are compared as numbers."""
+    if output.shape != logits.shape or output.ndim != 2:
+        return False
+    first, second = (functional.log_softmax(each.nan_to_num(), dim=1) for each in (output, logits))
+    return torch.allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
 @torch.no_grad()
 def features(
     network: Network, head: Head, images: ImageSet, batch_size: int = 256, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """The inputs X (n, d) of the head on the test transform; one forward pass, and nothing of their size beside them.
-
-    They are computed in the network's precision: these are the features that the network has when it is used.
-    """
+    """The inputs X (n, d) of the head on the test transform, computed in the network's precision; one forward pass."""
     wide = head.module.in_features + (head.bias is not None)
     found, row = torch.ones(len(images), wide, dtype=dtype, device=images.device), 0
 
-    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def note(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
         found[row : row + len(inputs[0]), : head.module.in_features] = inputs[0]
 
-    hook = head.module.register_forward_pre_hook(note)
-    try:
+    with hooked([head.module], note):
         for batch in network.batches(images, batch_size):
             network.logits(network.weights, batch.inputs)
             row += len(batch.labels)
-    finally:
-        hook.remove()
     return found

@@ -4,9 +4,8 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
-from types import ModuleType
 from typing import Literal, Protocol
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from expunge.core.errors import RequestError, RunError
 from expunge.curvature.fisher import true_fisher
-from expunge.curvature.network import Network, Vector
+from expunge.curvature.network import Network, Vector, hooked
 from expunge.curvature.solve import Operator
 from expunge.data.image_set import ImageSet
 
@@ -53,7 +52,8 @@ def factored(
     """
     layers = _factored_names(network, images)
     names = [name for name in network.weights if name in layers]
-    diagonal = _diagonal(network, [name for name in network.weights if name not in layers], images, memory)
+    others = network.without(names)
+    diagonal = true_fisher(others, images, memory) if others.weights else {}
     inverted = {name: 1 / (each + damping) for name, each in diagonal.items()}
     matrix, inverse = _operators(network, images, names, damping, kind, batch_size) if names else (None, None)
 
@@ -77,15 +77,11 @@ def _apply(matrix: _Matrix | None, names: list[str], diagonal: Vector, vector: V
 
 
 def _factored_names(network: Network, images: ImageSet) -> set[str]:
-    """The names of the weights of Linear and Conv2d layers, each of which the first image must pass as a module."""
+    """The names of the weights of Linear and Conv2d layers, each of which must be called as a module."""
     model, called = network.model, set[nn.Module]()
     layers = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in layers]
-    try:
+    with hooked(layers, lambda module, *_: called.add(module)):
         network.logits(network.weights, next(network.batches(images, 1)).inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
     owners = Counter(id(weight) for module in layers for weight in module.parameters(recurse=False))
     for module, name in layers.items():
         if module not in called or any(owners[id(weight)] > 1 for weight in module.parameters(recurse=False)):
@@ -96,18 +92,9 @@ def _factored_names(network: Network, images: ImageSet) -> set[str]:
     return {name for name, weight in model.named_parameters() if id(weight) in owners}
 
 
-def _diagonal(network: Network, names: list[str], images: ImageSet, memory: int) -> Vector:
-    """The diagonal of the true Fisher matrix of these weights alone."""
-    if not names:
-        return {}
-    part = {name: network.weights[name] for name in names}
-    others = {name: each for name, each in network.weights.items() if name not in part}
-    return true_fisher(replace(network, weights=part, constants={**network.constants, **others}), images, memory)
-
-
 @dataclass(frozen=True)
 class _Pairs:
-    """The images and labels as often as they are asked for."""
+    """The pairs of images and labels, batch by batch, each time it is iterated over."""
 
     network: Network
     images: ImageSet
@@ -121,7 +108,12 @@ def _operators(
     network: Network, images: ImageSet, names: list[str], damping: float, kind: Kind, batch_size: int
 ) -> tuple[_Matrix, _Matrix]:
     """F and ``(F + damping I)^-1`` over the weights of these names, as operators of curvlinops."""
-    curvlinops = _curvlinops()
+    try:
+        with warnings.catch_warnings():  # it imports deprecated parts of torch
+            warnings.simplefilter("ignore", DeprecationWarning)
+            curvlinops = import_module("curvlinops")
+    except ImportError:
+        raise RequestError("K-FAC needs curvlinops: pip install 'expunge[curvature]'") from None
     model = copy.deepcopy(network.model).to(network.dtype)
     weights = dict(model.named_parameters())
     with torch.no_grad():
@@ -140,18 +132,8 @@ def _operators(
         num_data=len(images),
     )
     inverse = curvlinops.KFACInverseLinearOperator(product, damping=damping, use_exact_damping=True)
-    try:  # the factors are made when first needed
+    try:  # the factors are computed when first needed
         _ = inverse @ [torch.zeros_like(network.weights[name]) for name in names]
     except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         raise RunError("the curvature is not finite: the model or its images hold NaN or infinity") from None
     return product, inverse
-
-
-def _curvlinops() -> ModuleType:
-    """The package, or how to get it."""
-    try:
-        with warnings.catch_warnings():  # what it imports uses what torch has deprecated
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return import_module("curvlinops")
-    except ImportError:
-        raise RequestError("K-FAC needs curvlinops: pip install 'expunge[curvature]'") from None

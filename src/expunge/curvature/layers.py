@@ -1,8 +1,7 @@
-"""Gradients of single examples from what each layer saw of a batch: one pass backward for all of them.
+"""Gradients of single examples from one backward pass of a batch.
 
-An affine layer with inputs a and slopes d in its outputs has the gradient ``sum_l d_l a_l^T`` of an example, over the
-places l at which its weight is used: one for a linear layer, the pixels of the output for a convolution. So one pass
-for a whole batch, stopped at the outputs of its layers, has all that the gradients of its examples are made of.
+For an affine layer with inputs a and gradients d in its outputs, the gradient of an example is ``sum_l d_l a_l^T``
+over the places l at which the weight is used: one for a linear layer, the pixels of the output for a convolution.
 """
 
 from collections import Counter
@@ -20,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from expunge.curvature.network import Network, Vector
 
 AT_ONCE = {"cpu": 2**18, "cuda": 2**26}
-"""How many numbers of patches are worked on at once: what a cache holds, or what fills the device."""
+"""The number of entries of patches that are processed at once: the size of a cache, or enough for a GPU."""
 
 Patches = Callable[[Tensor], Tensor]
 """From inputs (batch, ...) of a layer to a: (batch, groups, in, places)."""
@@ -37,9 +36,9 @@ class Layer:
     inputs: Tensor
     """(batch, ...)"""
     patches: Patches
-    """Makes a of inputs: anew when it is needed, as that of a convolution is many times as large."""
+    """Computes a from inputs when it is needed: that of a convolution is many times as large."""
     output: GradientEdge
-    """Where slopes in its outputs are asked for."""
+    """The output in the graph, at which gradients d are taken."""
 
     def squares(self, slopes: Sequence[Tensor]) -> Vector:
         """The squares of the gradients, summed over the batch and over several slopes (batch, channels, ...) of it."""
@@ -55,7 +54,7 @@ class Layer:
         return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def pair(self, slopes: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Slopes d (batch, out) and inputs a (batch, in), where the gradient of the weight is their outer product."""
+        """Gradients d (batch, out) and inputs a (batch, in), where that of the weight is their outer product."""
         first = self.patches(self.inputs[:1])
         if self.weight is None or first.shape[1] * first.shape[3] > 1:
             return None
@@ -71,7 +70,7 @@ class Layer:
                 for block in self._blocks([slopes])
             ]
             return torch.cat([torch.stack(list(part.values())).sum(dim=0) for part in parts])
-        d, a = pair  # no gradient is formed
+        d, a = pair  # gradients need not be formed
         moved = (a @ vectors[self.weight].flatten(2).flatten(0, 1).T).unflatten(1, (-1, d.shape[1]))
         total = (moved * d[:, None]).sum(dim=2)
         return total if self.bias is None else total + d @ flat[self.bias]
@@ -79,7 +78,7 @@ class Layer:
     def _squares(self, d: Tensor, a: Tensor) -> Vector:
         if self.weight is None or a.shape[1] * a.shape[3] > 1:
             return {name: each.square_().sum(dim=(0, 2)) for name, each in self._gradients(d, a).items()}
-        squares = d.square().sum(dim=2)[:, 0, :, 0]  # (d a)^2 = d^2 a^2: no gradient is formed
+        squares = d.square().sum(dim=2)[:, 0, :, 0]  # (d a)^2 = d^2 a^2: gradients need not be formed
         total = {self.weight: squares.T @ a[:, 0, :, 0].square()}
         return total if self.bias is None else total | {self.bias: squares.sum(dim=0)}
 
@@ -131,21 +130,21 @@ class Pass:
         return torch.stack(found).sum(dim=0).T
 
     def _in_order(self, found: list[Vector], batch: tuple[int, ...]) -> Vector:
-        """What was found by layer, in the shapes and the order of the weights."""
+        """The results by layer in the shapes and the order of the weights."""
         parts = {name: each for part in found for name, each in part.items()}
         return {name: parts[name].view(*batch, *weight.shape) for name, weight in self.network.weights.items()}
 
     def _at_layers(self, slopes: Tensor) -> tuple[Tensor, ...]:
-        """One backward pass to the outputs of all layers, whose graph stays."""
+        """One backward pass to the outputs of all layers; the graph is kept."""
         edges = [layer.output for layer in self.layers]
         return torch.autograd.grad(self.logits, edges, slopes, retain_graph=True)
 
 
 def recorded(network: Network, inputs: Tensor) -> Pass | None:
-    """A forward pass of which every use of a weight is known; None where some is not of a kind that this knows.
+    """A forward pass with every use of a weight; None where one is not supported.
 
-    It knows linear layers on vectors, two-dimensional convolutions and batch normalisation in evaluation mode, and
-    each weight must be used once: that is counted in the graph, whatever the modules are. Memory: the graph.
+    Supported are linear layers on vectors, two-dimensional convolutions and batch normalisation in evaluation mode;
+    each weight must be used once in the graph. Memory: the graph.
     """
     leaves = network.leaves()
     with torch.enable_grad(), _Recorder(leaves, len(inputs)) as recorder:
@@ -173,7 +172,7 @@ def _uses(logits: Tensor, leaves: Vector) -> Counter[str]:
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes, of all functions called meanwhile, those that use a weight in a known way."""
+    """Records the calls of supported functions that use a weight."""
 
     def __init__(self, leaves: Vector, batch: int) -> None:
         super().__init__()
@@ -189,14 +188,14 @@ class _Recorder(TorchFunctionMode):
             use = _KINDS[func](*args, **(kwargs or {}))
             names = self._names.get(id(use.weight)), self._names.get(id(use.bias))
             if use.patches is not None and len(use.inputs) == self._batch and names != (None, None):
-                edge = get_gradient_edge(output)  # not the tensor: what follows may overwrite that
+                edge = get_gradient_edge(output)  # not the tensor, which later operations may overwrite
                 self.layers.append(Layer(*names, use.inputs.detach(), use.patches, edge))
         return output
 
 
 @dataclass(frozen=True)
 class _Use:
-    """What a call of a function was given; no patches where it is used in a way that this does not know."""
+    """The arguments of a call; no patches where the call is not supported."""
 
     inputs: Tensor
     weight: Tensor | None
@@ -259,7 +258,7 @@ def unfold(
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> Tensor:
-    """What ``functional.unfold`` gives, (batch, channels kernel, places), by one copy: much faster on a CPU."""
+    """As ``functional.unfold``, (batch, channels kernel, places), by one copy: much faster on a CPU."""
     padded = functional.pad(images, (padding[1], padding[1], padding[0], padding[0]))
     batch, channels, *sizes = padded.shape
     steps = padded.stride()

@@ -1,9 +1,9 @@
-"""A network as a function of its weights, in evaluation mode: what everything about curvature is computed from."""
+"""A network as a function of its weights, in evaluation mode."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ Vector = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Network:
-    """The function ``weights -> logits`` of a model that is in evaluation mode while this is in use."""
+    """The function ``weights -> logits`` of a model in evaluation mode."""
 
     model: nn.Module
     weights: Vector
@@ -42,36 +42,29 @@ class Network:
         for batch in images.batches(size):
             yield Batch(batch.inputs.to(self.dtype), batch.labels, batch.ids)
 
+    def without(self, names: Iterable[str]) -> "Network":
+        """The network as a function of its other weights."""
+        constants = {**self.constants, **{name: self.weights[name] for name in names}}
+        weights = {name: weight for name, weight in self.weights.items() if name not in constants}
+        return replace(self, weights=weights, constants=constants)
+
     def leaves(self) -> Vector:
-        """The weights as leaves of a graph of their own."""
+        """The weights as leaves of a new graph."""
         return {name: weight.detach().requires_grad_() for name, weight in self.weights.items()}
 
 
 @contextmanager
 def frozen(model: nn.Module, dtype: torch.dtype = torch.float32) -> Iterator[Network]:
-    """Within the block, ``model`` as a function of its weights; after it, every module is in the mode it was in.
+    """Within the block, ``model`` as a function of its weights; afterwards every module is in its previous mode.
 
-    The computation is in ``dtype`` (float32 or float64), whatever the model's. The model itself is not changed.
-    Memory: a copy of the model where its precision is another.
+    The computation is in ``dtype`` (float32 or float64). The model itself is not changed. Memory: a copy of the model
+    where its precision is another.
 
     Raises:
         RequestError: Nothing is trainable, or some layer mixes the examples of a batch even in evaluation mode.
     """
-    _check(model)
     trained = trainable(model)
-    weights = {name: weight.detach().to(dtype) for name, weight in trained.items()}
-    others = [*model.named_parameters(), *model.named_buffers()]
-    constants = {
-        name: value.detach().to(dtype) if value.is_floating_point() else value.detach()
-        for name, value in others
-        if name not in trained
-    }
-    with evaluating(model):
-        yield Network(model, weights, constants, dtype)
-
-
-def _check(model: nn.Module) -> None:
-    if not trainable(model):
+    if not trained:
         raise RequestError("the model has no trainable weights: all have requires_grad=False")
     check_plain(model, "curvature")
     for name, module in model.named_modules():
@@ -81,6 +74,27 @@ def _check(model: nn.Module) -> None:
                 f"{name or 'the model'} normalises by the statistics of each batch even in evaluation mode: "
                 "no example has a gradient of its own; give it track_running_stats=True"
             )
+    weights = {name: weight.detach().to(dtype) for name, weight in trained.items()}
+    constants = {
+        name: value.detach().to(dtype) if value.is_floating_point() else value.detach()
+        for name, value in [*model.named_parameters(), *model.named_buffers()]
+        if name not in trained
+    }
+    with evaluating(model):
+        yield Network(model, weights, constants, dtype)
+
+
+@contextmanager
+def hooked(
+    modules: Iterable[nn.Module], note: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
+) -> Iterator[None]:
+    """Within the block, ``note(module, inputs, output)`` is called after every forward pass of these modules."""
+    hooks = [module.register_forward_hook(note) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def kept_bytes(network: Network, images: ImageSet) -> int:
@@ -122,7 +136,7 @@ def flat(vector: Mapping[str, Tensor]) -> Tensor:
 
 
 def shaped(vector: Tensor, like: Mapping[str, Tensor]) -> Vector:
-    """What :func:`flat` made flat, in the shapes of ``like`` again."""
+    """The inverse of :func:`flat`: a tensor (p,) in the names and shapes of ``like``."""
     pieces = vector.split([part.numel() for part in like.values()])
     return {name: piece.view(like[name].shape) for name, piece in zip(like, pieces, strict=True)}
 
@@ -134,10 +148,7 @@ def dot(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """Within the block, derivatives in forward mode raise no warning of torch about itself.
-
-    It scripts its own rules for forward mode when they are first used.
-    """
+    """Within the block, forward-mode differentiation does not warn that torch itself uses ``torch.jit.script``."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
         yield

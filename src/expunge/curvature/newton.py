@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from expunge.core import checks
 from expunge.core.errors import RequestError, RunError
-from expunge.core.weights import trainable
-from expunge.curvature import heads, moving, softmax_linear
+from expunge.curvature import heads, softmax_linear
 from expunge.curvature.heads import Head
 from expunge.curvature.network import Network, Vector, flat, mean_gradient, shaped
 from expunge.curvature.products import gauss_newton_vector, hessian_vector
@@ -32,16 +31,16 @@ class NewtonConfig:
     """Coefficient of l2/2 ||w||^2, over all weights, in the loss that the original was trained on: by default the
     weight_decay of its rule, where that is known. It belongs to the loss: without it the step is too long."""
     damping: float = 1e-3
-    """Added to the diagonal beside l2, to keep the step short where the loss hardly curves. Next to nothing will do for
-    one layer with a fair l2; a deep network needs 0.1 or more, or the step can be worse than none."""
+    """Added to the diagonal beside l2, to keep the step short in directions of small curvature. Little is needed for
+    one layer with l2; a deep network needs 0.1 or more."""
     weights: Weights = "all"
-    """all: every trainable weight. head: the last linear layer, on features that stay as they are, in float64."""
+    """all: every trainable weight. head: the last linear layer, on fixed features, in float64."""
     curvature: Curvature = "gauss_newton"
-    """gauss_newton: the part of the Hessian that is never negative, and all of it where a linear layer is trained on
-    fixed features. hessian: all of it; that of a network has negative directions unless damping is large."""
+    """gauss_newton: the positive semi-definite part of the Hessian, which is the whole Hessian of a linear layer on
+    fixed features. hessian: the whole Hessian; that of a network is indefinite unless damping is large."""
     solver: Solver = "cg"
     """cg: conjugate gradient on products with the matrix. closed_form: the matrix of the last linear layer and its
-    Cholesky factor, where no other weight is to move."""
+    Cholesky factor, where all other weights are frozen."""
     tolerance: float = 1e-5
     """cg: the residual at which it stops, relative to the right side."""
     iterations: int = 500
@@ -52,7 +51,6 @@ class NewtonConfig:
     """closed_form: gigabytes that it may take."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, l2=self.l2, damping=self.damping)
         checks.one_of(get_args(Weights), weights=self.weights)
         checks.one_of(get_args(Curvature), curvature=self.curvature)
@@ -64,14 +62,14 @@ class NewtonConfig:
 
 @dataclass(frozen=True)
 class Loss:
-    """The mean cross-entropy of ``count`` examples at the weights that are to move."""
+    """The mean cross-entropy of ``count`` examples as a function of the weights of the step."""
 
     count: int
     gradient: Vector
     product: Callable[[Vector], Vector]
     """Its curvature times a vector."""
     matrix: Callable[[Tensor], Tensor] | None = None
-    """Its curvature as a matrix, with the rows and columns of these positions of a flat vector, where that is known."""
+    """Its curvature as a matrix: the rows and columns at these positions of a flat vector. None for a network."""
 
 
 def precision(model: nn.Module) -> torch.dtype:
@@ -84,7 +82,7 @@ def losses(network: Network, data: UnlearningData, config: NewtonConfig) -> tupl
     """The loss of the forget set and that of the retain set; a pass over both.
 
     Raises:
-        RequestError: There is no head where one is needed, or its matrix does not fit into the memory allowed.
+        RequestError: There is no head where one is needed, or its matrix exceeds ``memory``.
     """
     if config.weights == "all" and config.solver == "cg":
         return of_network(network, data.forget, config), of_network(network, data.retain, config)
@@ -94,24 +92,19 @@ def losses(network: Network, data: UnlearningData, config: NewtonConfig) -> tupl
             "solver=closed_form is for the last linear layer, and other weights are trainable too: take weights=head, "
             "which leaves them as they are, or solver=cg"
         )
-    if config.solver == "closed_form":
-        _check_memory(sum(network.weights[name].numel() for name in head.names), config.memory)
+    count = sum(network.weights[name].numel() for name in head.names)
+    needed = 4 * 8 * count**2  # a sum of matrices, the next of them, and two copies made in selecting rows and columns
+    if config.solver == "closed_form" and needed > config.memory * 1e9:
+        raise RequestError(
+            f"solver=closed_form needs {needed} bytes for the {count} weights of the last layer, and "
+            f"memory={config.memory:g} gigabytes are allowed: take solver=cg, or allow more"
+        )
     weights = head.matrix(network.weights).double()
     forget, retain = (
         of_head(head, weights, heads.features(network, head, images, config.batch_size), images.labels)
         for images in (data.forget, data.retain)
     )
     return forget, retain
-
-
-def _check_memory(count: int, memory: float) -> None:
-    """A sum of matrices, the next of them, and two copies made in selecting its free rows and columns."""
-    needed = 4 * 8 * count**2
-    if needed > memory * 1e9:
-        raise RequestError(
-            f"solver=closed_form needs {needed} bytes for the {count} weights of the last layer, and memory={memory:g} "
-            "gigabytes are allowed: take solver=cg, or allow more"
-        )
 
 
 def of_network(network: Network, images: ImageSet, config: NewtonConfig) -> Loss:
@@ -135,38 +128,37 @@ def of_head(head: Head, weights: Tensor, inputs: Tensor, labels: Tensor) -> Loss
         order = flat(head.vector(torch.arange(weights.numel(), device=weights.device).view_as(weights)))[positions]
         return softmax_linear.hessian(inputs, p)[order][:, order]
 
-    gradient = softmax_linear.residuals(p, labels).T @ inputs / len(inputs)
-    return Loss(len(inputs), head.vector(gradient), product, matrix)
+    return Loss(len(inputs), head.vector(softmax_linear.gradient(inputs, weights, labels)), product, matrix)
 
 
 def step(
     parts: Sequence[tuple[float, Loss]],
     right: Vector,
-    free: Mapping[str, Tensor],
+    mask: Mapping[str, Tensor],
     config: NewtonConfig,
     context: Context,
 ) -> Vector:
-    """``(sum_k s_k C_k + (l2 + damping) I)^-1 v`` over the free weights: C_k the curvature of a loss, s_k its share.
+    """``(sum_k s_k C_k + (l2 + damping) I)^-1 v``, C_k the curvature of a loss and s_k its share.
 
-    Weights that are not free are constants of the problem: neither v nor the matrix has them. Cost: by cg, a product
-    with each C_k per iteration; in closed form, for q = classes d weights of the last layer, n q^2 multiplications for
-    each matrix and q^3 / 3 for the factor.
+    Where ``mask`` is false, weights are constants of the problem: neither v nor the matrix has them. Cost: by cg, a
+    product with each C_k per iteration; in closed form, for q = classes d weights of the last layer, n q^2
+    multiplications for each matrix and q^3 / 3 for the factor.
 
     Raises:
         RunError: The right side is not finite, or the matrix is not positive definite, or cg does not converge.
     """
-    right = {name: part * free[name] for name, part in right.items()}
+    right = {name: part * mask[name] for name, part in right.items()}
     if not all(bool(torch.isfinite(part).all()) for part in right.values()):
         raise RunError("the gradient is not finite: the model or its images hold NaN or infinity")
     diagonal = context.regulariser(config.l2) + config.damping
     if config.solver == "closed_form":
-        return _closed_form(parts, right, free, diagonal)
+        return _closed_form(parts, right, mask, diagonal)
 
     def system(vector: Vector) -> Vector:
         total = {name: diagonal * part for name, part in vector.items()}
         for share, loss in parts:
             for name, product in loss.product(vector).items():
-                total[name] += share * product * free[name]
+                total[name] += share * product * mask[name]
         return total
 
     found = conjugate_gradient(system, right, config.tolerance, config.iterations)
@@ -175,10 +167,10 @@ def step(
 
 
 def _closed_form(
-    parts: Sequence[tuple[float, Loss]], right: Vector, free: Mapping[str, Tensor], shift: float
+    parts: Sequence[tuple[float, Loss]], right: Vector, mask: Mapping[str, Tensor], shift: float
 ) -> Vector:
     """The same by Cholesky."""
-    positions = torch.cat([free[name].flatten() for name in right]).nonzero()[:, 0]
+    positions = torch.cat([mask[name].flatten() for name in right]).nonzero()[:, 0]
     dense = torch.zeros(len(positions), len(positions), dtype=torch.float64, device=positions.device)
     for share, loss in parts:
         if loss.matrix is None:
@@ -188,10 +180,3 @@ def _closed_form(
     result = torch.zeros_like(flat(right))
     result[positions] = positive_solve(dense, flat(right)[positions])
     return shaped(result, right)
-
-
-def move(model: nn.Module, change: Vector, allowed: Mapping[str, Tensor]) -> None:
-    """``theta <- theta + change`` where ``allowed``; weights of which ``change`` says nothing stay as they are."""
-    weights = trainable(model)
-    whole = {name: change.get(name, torch.zeros_like(weight)) for name, weight in weights.items()}
-    moving.move(model, whole, allowed)

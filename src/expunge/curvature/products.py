@@ -12,7 +12,7 @@ from expunge.curvature.network import Network, Vector, add, dot, forward_mode
 from expunge.curvature.softmax_linear import residuals
 from expunge.data.image_set import ImageSet
 
-Value = TypeVar("Value", Tensor, Vector)
+Point = TypeVar("Point", Tensor, Vector)
 
 
 def hessian_vector(network: Network, images: ImageSet, vector: Mapping[str, Tensor], batch_size: int = 256) -> Vector:
@@ -49,8 +49,8 @@ def gauss_newton_vector(
         def logits(weights: Vector, inputs: Tensor = batch.inputs) -> Tensor:
             return network.logits(weights, inputs)
 
-        forward = _forward(logits, network.weights, tangent)
-        p, moved = torch.softmax(forward[0], dim=1), forward[1]
+        values, moved = forward_derivative(logits, network.weights, tangent)
+        p = torch.softmax(values, dim=1)
         curved = p * (moved - (p * moved).sum(dim=1, keepdim=True)) / len(images)
         parts = vjp(logits, network.weights)[1](curved)[0]
         add(total, tuple(parts[name] for name in total))
@@ -61,14 +61,13 @@ def slopes_along(network: Network, images: ImageSet, vectors: Mapping[str, Tenso
     """``g_i . v`` (count, n) for vectors whose tensors (count, ...) have a vector per row.
 
     Cost: a forward and a backward pass over the images for all vectors, and about half a forward pass for each, where
-    :func:`layers.recorded` knows the network; else a forward pass with tangents for each.
+    :func:`layers.recorded` supports the network; else a forward pass with tangents for each.
     """
     given, found = dict(vectors), list[Tensor]()
     for batch in network.batches(images, batch_size):
         seen = recorded(network, batch.inputs)
         if seen is not None:
-            p = torch.softmax(seen.logits.detach(), dim=1)
-            found.append(seen.along(residuals(p, batch.labels), given))
+            found.append(seen.along(residuals(seen.logits.detach(), batch.labels), given))
             continue
 
         def losses(weights: Vector, inputs: Tensor = batch.inputs, labels: Tensor = batch.labels) -> Tensor:
@@ -76,12 +75,12 @@ def slopes_along(network: Network, images: ImageSet, vectors: Mapping[str, Tenso
 
         count = len(next(iter(given.values())))
         rows = [{name: each[row] for name, each in given.items()} for row in range(count)]
-        found.append(torch.stack([_forward(losses, network.weights, row)[1] for row in rows]))
+        found.append(torch.stack([forward_derivative(losses, network.weights, row)[1] for row in rows]))
     return torch.cat(found, dim=1)
 
 
-def _forward(function: Callable[[Vector], Value], weights: Vector, tangent: Vector) -> tuple[Value, Value]:
+def forward_derivative(function: Callable[[Point], Tensor], at: Point, tangent: Point) -> tuple[Tensor, Tensor]:
     """The value of ``function`` and its derivative along ``tangent``, in one forward pass."""
     with forward_mode():
-        found = jvp(function, (weights,), (tangent,))
+        found = jvp(function, (at,), (tangent,))
     return found[0], found[1]

@@ -11,12 +11,18 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def residuals(p: Tensor, labels: Tensor) -> Tensor:
-    """The gradient of each cross-entropy in the logits: ``p_i - e_{y_i}``, (n, classes).
+def residuals(logits: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of each cross-entropy in the logits (n, classes): ``p_i - e_{y_i}``.
 
     The gradient in W of example i is the outer product of this row and ``x_i``.
     """
+    p = torch.softmax(logits, dim=1)
     return p - functional.one_hot(labels, p.shape[1]).to(p.dtype)
+
+
+def gradient(inputs: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of the mean cross-entropy in W: ``(P - Y)^T X / n``, (classes, d), with Y the labels one-hot."""
+    return residuals(inputs @ weights.T, labels).T @ inputs / len(inputs)
 
 
 def curved(p: Tensor, logits: Tensor) -> Tensor:

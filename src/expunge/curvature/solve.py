@@ -1,9 +1,8 @@
-"""Solutions of linear systems whose matrix A is known by its products alone: one interface, two solvers."""
+"""Solvers of linear systems whose matrix A is given by its products, and by Cholesky for dense matrices."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,77 +16,11 @@ Operator = Callable[[Vector], Vector]
 
 @dataclass(frozen=True)
 class Solution:
-    """What was found: the vector x, how many products it took, and ``||b - A x|| / ||b||``."""
+    """The vector x, the number of products computed, and ``||b - A x|| / ||b||``."""
 
     vector: Vector
     iterations: int
     residual: float
-
-
-class Solver(Protocol):
-    """A way to solve ``A x = b`` for a symmetric positive definite A."""
-
-    def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
-        """``x`` for ``A = operator`` and ``b = right``; a RunError with the cure where it fails."""
-        ...
-
-
-@dataclass(frozen=True)
-class ConjugateGradient:
-    """:func:`conjugate_gradient`: a product per iteration, exact to the tolerance."""
-
-    tolerance: float = 1e-3
-    """The residual at which it stops, relative to the right side."""
-    iterations: int = 200
-    """The most products; it fails if they do not suffice."""
-    precondition: Operator | None = None
-    """An approximation of the inverse of A, positive definite too: the better, the fewer iterations."""
-
-    def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
-        """``x`` with ``A x = b``."""
-        return conjugate_gradient(operator, right, self.tolerance, self.iterations, self.precondition)
-
-
-@dataclass(frozen=True)
-class Lissa:
-    """The truncated Neumann series ``A^-1 b ~ (1/s) sum_{j < depth} (I - A/s)^j b`` (Agarwal et al. 2017).
-
-    It converges where all eigenvalues of A are in (0, 2 s). Each product is of all examples, where the paper draws a
-    sample for each (arXiv:1602.03943, algorithm 1). Cost: a product per term and 3 p numbers.
-    """
-
-    scale: float
-    """s: at least half the largest eigenvalue; the smaller, the faster."""
-    depth: int
-    """Terms of the series: what is left of the component of eigenvalue a is ``(1 - a/s)^depth``."""
-    tolerance: float = 0.0
-    """The residual at which it stops earlier, relative to the right side."""
-
-    def solve(self, operator: Operator, right: Mapping[str, Tensor]) -> Solution:
-        """The sum, with the residual that the truncation leaves.
-
-        Raises:
-            RunError: The series diverges, or something is not finite.
-        """
-        x = {name: torch.zeros_like(part) for name, part in right.items()}
-        residual = dict(right)
-        start = left = least = _norm(right)
-        taken = 0
-        while taken < self.depth and not left <= self.tolerance * start:  # also where it is NaN
-            for name in x:
-                x[name] += residual[name] / self.scale
-            product = operator(x)
-            residual = {name: right[name] - product[name] for name in x}
-            taken += 1
-            left = _norm(residual)
-            if not left <= 2 * least:  # it never grows where the series converges; rounding is no factor of two
-                raise RunError(
-                    f"the Neumann series diverges: its residual grew from {least / start:.2g} to {left / start:.2g} of "
-                    f"the right side within {taken} terms: take a larger scale (above half the largest eigenvalue), or "
-                    "raise the damping where the matrix is not positive definite"
-                )
-            least = min(least, left)
-        return Solution(x, taken, left / start if start else 0.0)
 
 
 def positive_solve(matrix: Tensor, right: Tensor) -> Tensor:
@@ -113,11 +46,12 @@ def conjugate_gradient(
 ) -> Solution:
     """``x`` with ``A x = b`` for a positive definite A given by its products (Hestenes and Stiefel 1952).
 
-    Stops when the residual is at most ``tolerance`` of b. Cost: a product per iteration and 4 p numbers. The
-    residual is updated recursively, and in float32 it drifts from the true one.
+    Stops when the residual is at most ``tolerance`` of b. ``precondition`` is a positive definite approximation of the
+    inverse of A. Cost: a product per iteration and 4 p numbers. The residual is updated recursively, and in float32 it
+    drifts from the true one.
 
     Raises:
-        RunError: The matrix is not positive definite, something is not finite, or the iterations do not suffice.
+        RunError: The matrix is not positive definite, something is not finite, or it does not converge.
     """
     x = {name: torch.zeros_like(part) for name, part in right.items()}
     residual = {name: part.clone() for name, part in right.items()}
@@ -147,6 +81,38 @@ def conjugate_gradient(
         direction = {name: turned[name] + along / before * direction[name] for name in x}
         left = _norm(residual)
         taken += 1
+    return Solution(x, taken, left / start if start else 0.0)
+
+
+def lissa(apply: Operator, right: Mapping[str, Tensor], scale: float, depth: int, tolerance: float = 0.0) -> Solution:
+    """The truncated Neumann series ``A^-1 b ~ (1/s) sum_{j < depth} (I - A/s)^j b`` (Agarwal et al. 2017).
+
+    It converges where all eigenvalues of A are in (0, 2 s), s being ``scale``; the error in the direction of the
+    eigenvalue a is ``(1 - a/s)^depth``. It stops earlier when the residual is at most ``tolerance`` of b. Each product
+    is of all examples, where the paper samples one for each (arXiv:1602.03943, algorithm 1). Cost: a product per term
+    and 3 p numbers.
+
+    Raises:
+        RunError: The series diverges, or something is not finite.
+    """
+    x = {name: torch.zeros_like(part) for name, part in right.items()}
+    residual = dict(right)
+    start = left = least = _norm(right)
+    taken = 0
+    while taken < depth and not left <= tolerance * start:  # also where it is NaN
+        for name in x:
+            x[name] += residual[name] / scale
+        product = apply(x)
+        residual = {name: right[name] - product[name] for name in x}
+        taken += 1
+        left = _norm(residual)
+        if not left <= 2 * least:  # where the series converges, the residual grows by rounding alone
+            raise RunError(
+                f"the Neumann series diverges: its residual grew from {least / start:.2g} to {left / start:.2g} of "
+                f"the right side within {taken} terms: take a larger scale (above half the largest eigenvalue), or "
+                "raise the damping where the matrix is not positive definite"
+            )
+        least = min(least, left)
     return Solution(x, taken, left / start if start else 0.0)
 
 

@@ -1,6 +1,6 @@
-"""From arrays as readers find them to a Dataset, with every check and its message in one place."""
+"""Datasets from arrays, with all checks of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,13 @@ from expunge.data.image_set import TensorImages, make
 
 Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, Array]
+"""Images and labels."""
+Read = Callable[[Path], tuple[Arrays, Arrays, tuple[str, ...]]]
+"""From a folder to the training set, the test set and the class names, which may be empty."""
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of ImageNet's images, which sets of photographs are published with."""
+"""Mean and deviation of ImageNet's images, by which photographs are commonly normalised."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,23 @@ def dataset(
     mean and deviation are those of the training images.
 
     Raises:
-        RequestError: The arrays do not fit; the message names ``where`` they are from.
+        RequestError: The arrays are not consistent; the message begins with ``where``.
     """
     try:
-        learned, unseen = _images(*train, Augmentation() if augment else None), _images(*test, None)
-        names = tuple(class_names) or tuple(str(label) for label in range(int(learned.labels.max()) + 1))
-        mean, std = statistics or channel_statistics(learned.inputs)
-        if len(mean) != learned.shape[0]:
-            raise RequestError(f"images should have {len(mean)} channels, found {learned.shape[0]}")
-        return Dataset(learned, unseen, names, mean, std)
+        training, unseen = _images(*train, Augmentation() if augment else None), _images(*test, None)
+        names = tuple(class_names) or tuple(str(label) for label in range(int(training.labels.max()) + 1))
+        mean, std = statistics or channel_statistics(training.inputs)
+        if len(mean) != training.shape[0]:
+            raise RequestError(f"images should have {len(mean)} channels, found {training.shape[0]}")
+        return Dataset(training, unseen, names, mean, std)
     except RequestError as error:
         raise RequestError(f"{where}: {error}") from error
+
+
+def from_folder(folder: Path, read: Read, *, augment: bool, statistics: Statistics | None = None) -> Dataset:
+    """The Dataset that a reader finds in a folder; see :func:`dataset`."""
+    train, test, names = read(folder)
+    return dataset(train, test, folder, class_names=names, augment=augment, statistics=statistics)
 
 
 def _images(images: Array, labels: Array, augmentation: Augmentation | None) -> TensorImages:

@@ -1,6 +1,6 @@
-"""The lists that come with CelebA, as .txt or .csv: who has which attribute, and which images are for training."""
+"""The lists of CelebA, as .txt or .csv: the attributes and the partition of each image."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 ATTRIBUTES, PARTITIONS = "list_attr_celeba", "list_eval_partition"
 TRAINING, TEST = "0", "2"
-"""The partitions: 1, for validation, is not read."""
+"""The partitions; 1, for validation, is not read."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Listed:
     has: tuple[bool, ...]
 
     def first(self, count: int | None) -> "Listed":
-        """The first of them; all without a count."""
+        """The first ``count`` of them; all without a count."""
         return Listed(self.images[:count], self.has[:count])
 
 
@@ -31,11 +31,19 @@ def read(folder: Path, attribute: str) -> tuple[Listed, Listed]:
     """The images for training and those for testing.
 
     Raises:
-        RequestError: A list is missing, damaged, or of other images than the other list; or there is no such attribute.
+        RequestError: A list is missing or damaged, the lists are of different images, or there is no such attribute.
     """
     has, partition = _attribute(_find(folder, ATTRIBUTES), attribute), _partitions(_find(folder, PARTITIONS))
-    _same_images(folder, has, partition)
-    return _listed(has, partition, TRAINING), _listed(has, partition, TEST)
+    for given, found, missing_in in ((has, partition, PARTITIONS), (partition, has, ATTRIBUTES)):
+        missing = [image for image in given if image not in found]
+        if missing:
+            raise RequestError(
+                f"{folder}: {missing_in} lacks {len(missing)} images of the other list, the first being {missing[0]}; "
+                "fetch both lists again"
+            )
+    parts = [[image for image, found in partition.items() if found == part] for part in (TRAINING, TEST)]
+    train, test = (Listed(tuple(images), tuple(has[image] for image in images)) for images in parts)
+    return train, test
 
 
 def _find(folder: Path, stem: str) -> Path:
@@ -48,7 +56,7 @@ def _find(folder: Path, stem: str) -> Path:
 def _attribute(path: Path, attribute: str) -> dict[str, bool]:
     """Whether each image has the attribute.
 
-    Above the images, the .txt has two lines, their number and the attributes; the .csv has the names of its columns.
+    The .txt begins with two lines, the number of images and the attributes; the .csv with the names of its columns.
     """
     rows = _rows(path)
     wanted = None if path.suffix == ".csv" else _header(rows)
@@ -69,12 +77,12 @@ def _attribute(path: Path, attribute: str) -> dict[str, bool]:
 
 
 def _header(rows: Iterator[tuple[str, list[str]]]) -> list[str]:
-    """The fields of the next line; none where the file has ended."""
+    """The fields of the next line; none at the end of the file."""
     return next(rows, ("", []))[1]
 
 
 def _partitions(path: Path) -> dict[str, str]:
-    """The partition of each image; only the .csv has a line above."""
+    """The partition of each image; only the .csv has a header."""
     rows = _rows(path)
     if path.suffix == ".csv":
         _header(rows)
@@ -87,7 +95,7 @@ def _partitions(path: Path) -> dict[str, str]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Where each line that is not blank is, and its fields."""
+    """The place and the fields of each line that is not blank."""
     separator = "," if path.suffix == ".csv" else None
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -104,18 +112,3 @@ def _add(found: dict[str, T], image: str, value: T, where: str) -> None:
     if image in found:
         raise RequestError(f"{where}: {image} has been there before; fetch it again")
     found[image] = value
-
-
-def _same_images(folder: Path, has: Mapping[str, bool], partition: Mapping[str, str]) -> None:
-    for given, found, missing_in in ((has, partition, PARTITIONS), (partition, has, ATTRIBUTES)):
-        lacking = [image for image in given if image not in found]
-        if lacking:
-            raise RequestError(
-                f"{folder}: {missing_in} lacks {len(lacking)} images of the other list, the first being {lacking[0]}; "
-                "fetch both lists again"
-            )
-
-
-def _listed(has: Mapping[str, bool], partition: Mapping[str, str], wanted: str) -> Listed:
-    images = tuple(image for image, found in partition.items() if found == wanted)
-    return Listed(images, tuple(has[image] for image in images))

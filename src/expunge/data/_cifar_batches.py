@@ -1,17 +1,17 @@
 """The original python batches of CIFAR-10 and CIFAR-100 (Krizhevsky 2009)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from expunge.core.errors import RequestError
 from expunge.data import _pickled_arrays
-from expunge.data._assemble import Array, Arrays
+from expunge.data._assemble import Arrays
 
 
 def present(folder: Path) -> bool:
-    """Whether the folder looks like one of python batches."""
+    """Whether the folder holds python batches."""
     return any(folder.glob("data_batch_*")) or (folder / "meta").is_file()
 
 
@@ -48,13 +48,9 @@ def _batch(path: Path) -> Arrays:
     data = content.get("data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise RequestError(f"{path} holds no CIFAR images: its data should be uint8 of shape (n, 3072)")
-    return data.reshape(-1, 3, 32, 32), _labels(content, len(data), path)
-
-
-def _labels(content: Mapping[str, object], count: int, path: Path) -> Array:
-    found = content.get("labels", content.get("fine_labels"))
-    if not isinstance(found, list | np.ndarray) or len(found) != count:
-        raise RequestError(f"{path} should hold one label for each of its {count} images")
-    if isinstance(found, list) and not all(type(label) is int for label in found):
+    labels = content.get("labels", content.get("fine_labels"))
+    if not isinstance(labels, list | np.ndarray) or len(labels) != len(data):
+        raise RequestError(f"{path} should hold one label for each of its {len(data)} images")
+    if isinstance(labels, list) and not all(type(label) is int for label in labels):
         raise RequestError(f"{path} should hold whole numbers as labels")
-    return np.asarray(found)
+    return data.reshape(-1, 3, 32, 32), np.asarray(labels)

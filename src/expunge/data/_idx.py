@@ -10,21 +10,19 @@ import numpy as np
 from expunge.core.errors import RequestError
 from expunge.data._assemble import Array, Arrays
 
-STEMS = {"train": "train", "test": "t10k"}
-
 
 def present(folder: Path) -> bool:
-    """Whether the folder looks like one of IDX files."""
+    """Whether the folder holds IDX files."""
     return any(folder.glob("train-images*idx3-ubyte*"))
 
 
-def read_folder(folder: Path) -> tuple[Arrays, Arrays]:
-    """Images uint8 (n, height, width) and labels for training and test."""
-    parts = [
+def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
+    """Images uint8 (n, height, width) and labels for training and test; IDX files have no class names."""
+    train, test = (
         (read(_find(folder, f"{stem}-images", 3), 3), read(_find(folder, f"{stem}-labels", 1), 1))
-        for stem in STEMS.values()
-    ]
-    return parts[0], parts[1]
+        for stem in ("train", "t10k")
+    )
+    return train, test, ()
 
 
 def _find(folder: Path, stem: str, dimensions: int) -> Path:

@@ -18,25 +18,21 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 def present(folder: Path) -> bool:
-    """Whether the folder looks like one of Parquet files."""
+    """Whether the folder holds Parquet files."""
     return bool(_files(folder, "train"))
 
 
 def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """Images and labels for training and test, and the class names, empty if the files do not say them."""
-    train, test = _require(folder, "train"), _require(folder, "test")
+    """Images and labels for training and test, and the class names, empty if the files do not hold them."""
+    train, test = _files(folder, "train"), _files(folder, "test")
+    for split, files in (("train", train), ("test", test)):
+        if not files:
+            raise RequestError(f"{folder} holds no {split}*.parquet")
     return read(train), read(test), class_names(train[0])
 
 
 def _files(folder: Path, split: str) -> list[Path]:
     return sorted([*folder.glob(f"{split}*.parquet"), *folder.glob(f"data/{split}*.parquet")])
-
-
-def _require(folder: Path, split: str) -> list[Path]:
-    found = _files(folder, split)
-    if not found:
-        raise RequestError(f"{folder} holds no {split}*.parquet")
-    return found
 
 
 def read(paths: Sequence[Path]) -> Arrays:
@@ -72,7 +68,7 @@ def _table(path: Path) -> pl.DataFrame:
 
 
 def _content(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
-    """Where the encoded bytes of an image are: in the field ``bytes``, or the column itself."""
+    """The column of encoded images: the field ``bytes``, or the column itself."""
     if isinstance(kind, pl.Struct) and pl.Field("bytes", pl.Binary) in kind.fields:
         return pl.col(name).struct.field("bytes")
     if isinstance(kind, pl.Binary):
@@ -88,19 +84,10 @@ def _column(path: Path, columns: Sequence[str] | dict[str, pl.DataType], wanted:
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """The class names in the file's metadata, empty if it has none or not in the Hugging Face schema."""
+    """The class names in the file's metadata, empty if it has none in the Hugging Face schema."""
     try:
-        found: object = json.loads(pl.read_parquet_metadata(path).get("huggingface") or "null")
-    except json.JSONDecodeError:
+        features = json.loads(pl.read_parquet_metadata(path)["huggingface"])["info"]["features"]
+        names = next(features[label]["names"] for label in LABEL_COLUMNS if label in features)
+        return tuple(str(name) for name in names) if isinstance(names, list) else ()
+    except (KeyError, TypeError, StopIteration, json.JSONDecodeError):
         return ()
-    features = _at(found, "info", "features")
-    lists = [_at(features, label, "names") for label in LABEL_COLUMNS]
-    names = next((names for names in lists if isinstance(names, list)), [])
-    return tuple(str(name) for name in names)
-
-
-def _at(value: object, *keys: str) -> object:
-    """The value under these keys, one inside the other; None if there is none."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value

@@ -1,7 +1,7 @@
-"""Reads pickled dictionaries of arrays, and calls nothing that a pickle names.
+"""Pickled dictionaries of arrays, read without calling anything that a pickle names.
 
-First every opcode is looked at: only those are let through that build plain data. Then the names of numpy that arrays
-need stand for classes of this file, which build arrays of plain numbers; any other name is refused.
+Only opcodes that build plain data are accepted. The names of numpy that arrays need are replaced by classes of this
+file, which build arrays of plain numbers; any other name is refused.
 """
 
 import io
@@ -33,7 +33,6 @@ class _Type:
         self.text = _text(text)
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
-        """Take the byte order."""
         order = _text(state[1])
         if order in ("<", ">"):
             self.text = f"{order}{self.text}"
@@ -47,20 +46,19 @@ class _Type:
 
 
 class _Array:
-    """Stands for ``numpy.ndarray`` and what makes an empty one."""
+    """Stands for ``numpy.ndarray`` and the function that constructs an empty one."""
 
     value: object = None
 
     def __init__(self, *_: object) -> None: ...
 
     def __setstate__(self, state: tuple[object, tuple[int, ...], _Type, bool, bytes]) -> None:
-        """Take shape, type and content."""
         _, shape, kind, fortran, content = state
         self.value = np.frombuffer(content, kind.dtype()).reshape(shape, order="F" if fortran else "C")
 
 
 class _Encode:
-    """Stands for ``codecs.encode``, which makes bytes in old protocols; no more of them than the file has."""
+    """Stands for ``codecs.encode``, which makes bytes in old protocols; at most as many as the file has."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -76,7 +74,7 @@ class _Encode:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows no names but those of arrays."""
+    """Accepts the names of arrays alone."""
 
     def __init__(self, content: bytes, where: str) -> None:
         super().__init__(io.BytesIO(content), encoding="bytes")
@@ -105,7 +103,9 @@ def read(path: Path) -> dict[str, object]:
         found = _Unpickler(content, str(path)).load()
         if not isinstance(found, dict):
             raise RequestError(f"{path} should hold a dictionary")
-        return {_text(key): _built(value) for key, value in cast("dict[object, object]", found).items()}
+        # Nested values stay as they are, so that cyclic references cost nothing.
+        items = cast("dict[object, object]", found).items()
+        return {_text(key): value.value if isinstance(value, _Array) else value for key, value in items}
     except RequestError:
         raise
     except Exception as error:  # a damaged pickle makes classes raise almost anything
@@ -113,7 +113,7 @@ def read(path: Path) -> dict[str, object]:
 
 
 def _check(content: bytes, where: str) -> None:
-    """Refuse opcodes that plain arrays do not need, and memo positions by which a few bytes would take gigabytes."""
+    """Refuse opcodes that plain arrays do not need, and memo positions by which a few bytes take gigabytes."""
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name not in _OPCODES:
             raise RequestError(f"{where} is refused: it uses {opcode.name}, which plain arrays do not need")
@@ -125,8 +125,3 @@ def _text(value: object) -> str:
     if not isinstance(value, str | bytes):
         raise TypeError(f"text was expected, not {type(value).__name__}")
     return value.decode("latin1") if isinstance(value, bytes) else value
-
-
-def _built(value: object) -> object:
-    """The array in place of its builder; nested values stay as they are, so that cyclic references cost nothing."""
-    return value.value if isinstance(value, _Array) else value

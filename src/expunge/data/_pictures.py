@@ -1,11 +1,13 @@
-"""Encoded images (PNG, JPEG, ...) as one array: decoded by many threads, all of one size and kind."""
+"""Encoded images (PNG, JPEG, ...) as one array, decoded by many threads."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from expunge.core.errors import RequestError
@@ -14,25 +16,24 @@ from expunge.data._assemble import Array
 GREY = ("L", "1", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""The formats that are decoded, whatever a file is called: no others, some of which start programs."""
+"""The formats that are decoded: no others, some of which start programs."""
 TOGETHER = 64
-"""Images that a thread decodes before it takes the next ones."""
+"""Images that a thread decodes at a time."""
 
 Picture = tuple[str, Callable[[], Path | BinaryIO]]
-"""What to call an image in messages, and what opens it."""
+"""The name of an image for messages, and a function that opens it."""
 Prepare = Callable[[Image.Image], Image.Image]
-"""What is done to an image of mode L or RGB: a crop, another size. What it raises reads on after the image's name."""
+"""A change of an image of mode L or RGB, such as a crop. Its errors are raised with the image's name before them."""
 
 
 def read(pictures: Sequence[Picture], where: str, prepare: Prepare | None = None) -> Array:
     """Images as uint8: grey ones (n, height, width), coloured ones (n, height, width, 3).
 
-    They are decoded into place, and lie channels first in memory, as a Dataset holds them: n x channels x height x
-    width bytes, and one decoded image per thread.
+    Memory: that of the result, channels first as in a Dataset, and one decoded image per thread.
 
     Raises:
-        RequestError: There is none; an image is damaged, has more than 8 bits or too many pixels; or their sizes or
-            kinds differ.
+        RequestError: There is no image; one is damaged, has more than 8 bits or too many pixels; or sizes or modes
+            differ.
     """
     if not pictures:
         raise RequestError(f"{where}: there are no images")
@@ -54,6 +55,14 @@ def read(pictures: Sequence[Picture], where: str, prepare: Prepare | None = None
         for _ in pool.map(fill, range(0, len(pictures), TOGETHER)):
             pass
     return images
+
+
+def read_files(
+    files: Sequence[tuple[Path, int]], where: Path, prepare: Prepare | None = None
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    """The images of files (see :func:`read`), and the labels given with them."""
+    images = read([(str(path), partial(Path, path)) for path, _ in files], str(where), prepare)
+    return images, np.array([label for _, label in files], np.int64)
 
 
 def resized(image: Image.Image, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
@@ -78,7 +87,7 @@ def _pixels(picture: Picture, prepare: Prepare | None) -> Array:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """As 8-bit grey or RGB; a mode that would lose its range in silence is refused."""
+    """As 8-bit grey or RGB; modes with more bits are refused."""
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise RequestError(_TOO_LARGE)
     if image.mode not in GREY + COLOUR:

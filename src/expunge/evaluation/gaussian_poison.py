@@ -1,4 +1,4 @@
-"""Whether a model remembers the Gaussian noise of the images that it was trained on."""
+"""Scores of a model's memory of Gaussian noise in training images."""
 
 import math
 
@@ -18,22 +18,20 @@ def gaussian_poison_scores(
     device: torch.device,
     batch_size: int = 512,
 ) -> Tensor:
-    """For every poisoned example, how far its noise lies along the model's input gradient: float64 (n,) on the CPU.
+    """The component of each poisoned example's noise along the model's input gradient: float64 (n,) on the CPU.
 
     After Pawelczyk et al. 2024 (arXiv:2406.17216), with the sign that makes memory positive. For a clean image x of
     label y, its noise xi ~ N(0, sigma^2 I) and the model's cross-entropy L in evaluation mode::
 
         score = <-grad_x L(x, y), xi> / (sigma |grad_x L(x, y)|)
 
-    A model that never saw xi has scores that are independent and exactly N(0, 1), whatever the model and the images:
-    the gradient is then a fixed direction, and xi is as drawn (``poisoning.noise_of``), not as clipped to pixels.
-    A model that saw x + xi tends to lower its loss in the direction of xi: the score is above 0. Where the gradient
-    is zero, so is the score.
+    For a model that was not trained on x + xi, scores are independent and exactly N(0, 1), as xi is independent of the
+    gradient (``poisoning.noise_of``, before clipping to pixels). Training on x + xi tends to make the score positive.
+    Where the gradient is zero, so is the score.
 
-    ``-grad_x L`` points where the margin ``z_y - logsumexp over c != y of z_c`` of the logits z grows fastest, as
-    L = log(1 + exp(-margin)); the gradient of the margin is taken, which cannot vanish as L does where the model is
-    certain. One forward and one backward pass over n images; no gradient of a weight is computed, and every module
-    is in the mode that it was in afterwards.
+    ``-grad_x L`` has the direction of the gradient of the margin ``z_y - logsumexp over c != y of z_c`` of the logits
+    z, as L = log(1 + exp(-margin)); that of the margin is computed, which does not underflow where L is near 0. One
+    forward and one backward pass over n images.
 
     Raises:
         RequestError: There is not one noise per image, or sigma is not above 0.
@@ -50,7 +48,8 @@ def gaussian_poison_scores(
             inputs = batch.inputs.detach().to(device).requires_grad_()
             margins = _margins(model(inputs).float(), batch.labels.to(device))
             (gradient,) = torch.autograd.grad(margins.sum(), inputs)
-            scores.append(_cosines(gradient, part.to(device)).cpu() / sigma)
+            direction = nn.functional.normalize(gradient.flatten(1).double(), dim=1, eps=1e-300)  # 0 where it is 0
+            scores.append((direction * part.to(device).flatten(1)).sum(dim=1).cpu() / sigma)
     found = torch.cat(scores) if scores else torch.empty(0, dtype=torch.float64)
     if not bool(torch.isfinite(found).all()):
         raise RunError("gradients of the poisoned images are not finite: their scores mean nothing")
@@ -63,9 +62,3 @@ def _margins(logits: Tensor, labels: Tensor) -> Tensor:
         return 0 * logits[:, 0]
     own = labels[:, None]
     return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -math.inf).logsumexp(dim=1)
-
-
-def _cosines(gradient: Tensor, noise: Tensor) -> Tensor:
-    """``<g, xi> / |g|`` for each example, in float64; 0 where g is 0."""
-    direction = nn.functional.normalize(gradient.flatten(1).double(), dim=1, eps=1e-300)
-    return (direction * noise.flatten(1)).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Features of outputs that tell members from non-members, the SVC attack on them, and how good an attack is."""
+"""Membership inference: features of outputs, the SVC attack, and the quality of an attack."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ from expunge.evaluation.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
 GRID = 1024
-"""Steps over the range of a one-dimensional feature to which values are rounded for the fit."""
+"""The number of values to which a one-dimensional feature is rounded for the fit."""
 SMALL = 2000
-"""Up to so many examples the fit on raw values is as fast."""
+"""Number of examples up to which the fit is on raw values."""
 
 
 def features(predictions: Predictions, as_released: bool = False) -> dict[str, Floats]:
@@ -48,7 +48,7 @@ def entropy(probabilities: Tensor) -> Tensor:
 
 
 def modified_entropy(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """``-(1 - p_y) log p_y - sum over c != y of p_c log(1 - p_c)``: (n,), 0 for a sure and right answer."""
+    """``-(1 - p_y) log p_y - sum over c != y of p_c log(1 - p_c)``: (n,), 0 for a certain and correct prediction."""
     own = torch.nn.functional.one_hot(labels, probabilities.shape[1]).bool()
     reverse = 1 - probabilities
     weights = torch.where(own, reverse, probabilities)
@@ -67,9 +67,8 @@ def _modified_entropy_as_released(probabilities: Tensor, labels: Tensor) -> Tens
 def attack(members: Floats, others: Floats, *, exact: bool = False) -> SVC:
     """The support vector classifier (C = 3, gamma = 1/d, RBF) that tells members (1) from others (0).
 
-    A one-dimensional feature is rounded to a grid over its range and equal values are merged into one
-    weighted example, which the classifier treats exactly as so many copies: the kernel changes by less than
-    1/GRID of the range, and the cost falls from O(n^2) to O(GRID^2). ``exact`` keeps raw values.
+    Unless ``exact``, a one-dimensional feature is rounded to a grid over its range and equal values are merged into one
+    weighted example, which is equivalent to copies of it: the cost falls from O(n^2) to O(GRID^2).
     """
     values = np.concatenate([members, others])
     labels = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
@@ -83,17 +82,16 @@ def attack(members: Floats, others: Floats, *, exact: bool = False) -> SVC:
 
 
 def share_of_members(classifier: SVC, values: Floats) -> float:
-    """The share of examples (n, d) that the classifier takes for members; each distinct value is judged once."""
+    """The share of examples (n, d) that are classified as members; each distinct value is classified once."""
     distinct, counts = np.unique(values, axis=0, return_counts=True)
     return float(np.average(classifier.predict(distinct), weights=counts))
 
 
 def roc(targets: Floats, others: Floats, at: Sequence[float]) -> dict[str, float]:
-    """How well a score, higher for ``targets`` (n,), tells them from ``others`` (m,); NaN where one has none.
+    """The ROC of a score, higher for ``targets`` (n,) than for ``others`` (m,); NaN where one is empty.
 
-    ``auc`` is the probability that a target's is higher than another's, ties counting half. For each false positive
-    rate in percent, ``tpr_at_1_percent`` (``tpr_at_0_1_percent``, ...) is the largest true positive rate in percent
-    that a threshold has without exceeding it; with few others, that allows no false positive at all.
+    ``auc`` is the area under the curve. For each false positive rate in percent, ``tpr_at_1_percent``
+    (``tpr_at_0_1_percent``, ...) is the largest true positive rate in percent among thresholds that do not exceed it.
 
     Raises:
         RunError: Some score is not finite.

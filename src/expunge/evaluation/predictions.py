@@ -1,4 +1,4 @@
-"""Predictions of a model on every split, made once, and the metrics computed from them."""
+"""Predictions of a model on every split, and the metrics computed from them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,6 @@ class Predictions:
     ids: Tensor
 
     def __len__(self) -> int:
-        """The number of examples."""
         return len(self.labels)
 
     def probabilities(self) -> Tensor:
@@ -50,9 +49,9 @@ class Predictions:
         return torch.nn.functional.cross_entropy(self.logits.double(), self.labels, reduction="none")
 
     def log_odds(self) -> Tensor:
-        """``log p_y - log(1 - p_y)`` of the label y: float64 (n,), from the logits, so that neither end overflows.
+        """``log p_y - log(1 - p_y)`` of the label y: float64 (n,), computed from the logits without overflow.
 
-        Confidence on this scale keeps apart what lies near 0 and 1 (Carlini et al. 2022, arXiv:2112.03570).
+        The scale of confidence of Carlini et al. 2022 (arXiv:2112.03570).
         """
         if not len(self):
             return torch.empty(0, dtype=torch.float64)
@@ -61,16 +60,13 @@ class Predictions:
         return logits[true] - logits.masked_fill(true, -math.inf).logsumexp(dim=1)
 
     def select(self, kept: Tensor) -> "Predictions":
-        """The examples where ``kept`` (bool or positions) says so."""
+        """The examples at ``kept`` (bool or positions)."""
         return Predictions(self.logits[kept], self.labels[kept], self.ids[kept])
 
 
 @dataclass(frozen=True)
 class Shadows:
-    """Outputs of models trained on random halves of the training set, for its examples and held-out ones.
-
-    For an attacker who knows how a model behaves that has seen an example, and one that has not.
-    """
+    """Outputs of shadow models, trained on random halves of the training set, for its examples and held-out ones."""
 
     ids: Tensor
     """The examples: int64 (n,), each once."""
@@ -80,11 +76,7 @@ class Shadows:
     """Which examples each was trained on: bool (shadows, n)."""
 
     def of(self, ids: Tensor) -> "Shadows":
-        """Their outputs for these examples, in this order.
-
-        Raises:
-            RequestError: They were not shown one of them.
-        """
+        """The outputs for these examples, in this order; a RequestError if one is missing."""
         order = self.ids.argsort()
         found = order[torch.searchsorted(self.ids[order], ids).clamp(max=len(order) - 1)]
         if not torch.equal(self.ids[found], ids):
@@ -94,11 +86,11 @@ class Shadows:
 
 @dataclass(frozen=True)
 class Subject:
-    """What metrics judge: an unlearned model's predictions, weights and run time, and its reference.
+    """The input of metrics: an unlearned model's predictions, weights and run time, and its reference.
 
-    The split ``triggered`` is there if the training data had a backdoor: test images that carry its trigger.
-    ``predictions("test")`` leaves out the classes of which nothing is retained, as the field does when a
-    whole class is forgotten: the model is no longer asked for them.
+    The split ``triggered``, of test images with the trigger, exists if the training data had a backdoor.
+    ``predictions("test")`` leaves out the classes without retained examples, as is usual in the literature when a
+    whole class is forgotten.
     """
 
     splits: Mapping[str, Predictions]
@@ -106,22 +98,22 @@ class Subject:
     original: "Subject | None" = None
     """The model before unlearning, on the same splits."""
     sparsity: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """Which weights are kept, bool by name, where the model is sparse."""
+    """The sparsity mask, bool by name; empty for a dense model."""
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     reference: "Subject | None" = None
     values: dict[str, float] = field(default_factory=dict[str, float])
     """Values of the metrics computed so far, by full name."""
     scores: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """Numbers per example that need the model itself, (n,) each: ``gaussian_poison`` (expunge.poison_score)."""
+    """Scores of examples that need the model itself, (n,) each: ``gaussian_poison``."""
     shadows: Shadows | None = None
-    """Models to compare with, trained on random halves of the training set."""
+    """Outputs of shadow models."""
 
     def predictions(self, split: str) -> Predictions:
         """The predictions on ``forget``, ``retain``, ``validation``, ``test`` or ``triggered``.
 
         Raises:
-            RequestError: The subject has no such split, or its labels do not fit the outputs.
-            RunError: Some output is not finite: no metric of it means anything.
+            RequestError: The subject has no such split, or its labels are not classes of the outputs.
+            RunError: Some output is not finite.
         """
         if split not in self.splits:
             raise RequestError(f"this metric needs the {split} split, and there are only {', '.join(self.splits)}")
@@ -134,7 +126,6 @@ class Subject:
 
 
 def _check(split: str, found: Predictions) -> None:
-    """Refuse what would give a number without meaning, or an error that does not say why."""
     if not len(found):
         return
     if found.logits.ndim != 2 or len(found.logits) != len(found):
@@ -152,10 +143,7 @@ def _check(split: str, found: Predictions) -> None:
 
 @torch.no_grad()
 def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size: int = 512) -> Predictions:
-    """The predictions of ``model`` in evaluation mode and float32 on all images, in their order.
-
-    One forward pass over n images; the mode of every module and the place of the weights are as before afterwards.
-    """
+    """The predictions of ``model`` in evaluation mode and float32 on all images, in their order; one forward pass."""
     with weights.evaluating(model):
         logits = [model(batch.inputs.to(device)).float() for batch in images.batches(batch_size)]
     joined = torch.cat(logits).cpu() if logits else torch.empty(0, 0)
@@ -163,11 +151,11 @@ def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size
 
 
 FORGOTTEN = "forgotten.ids"
-"""The name of the ids that a model and those before it have forgotten, among what is kept with its predictions."""
+"""The key, in the file of predictions, of the ids that a model and those before it have forgotten."""
 
 
 def stored_predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
-    """The predictions of a run by split; and all that is in their file."""
+    """The predictions of a run by split, and all tensors in their file."""
     stored = directory.tensors("predictions")
     found = {
         name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
@@ -178,7 +166,7 @@ def stored_predictions(directory: RunDirectory) -> tuple[dict[str, Predictions],
 
 
 def parted(splits: Mapping[str, Predictions], ids: Tensor) -> dict[str, Predictions]:
-    """Splits of which the training set is parted in what is forgotten and what is retained."""
+    """The splits with the training set divided into forget and retain set."""
     train = splits["train"]
     forgotten = torch.isin(train.ids, ids)
     rest = {name: part for name, part in splits.items() if name != "train"}
@@ -186,15 +174,13 @@ def parted(splits: Mapping[str, Predictions], ids: Tensor) -> dict[str, Predicti
 
 
 def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> dict[str, float]:
-    """The values of these metrics (given by their configurations), by full name.
+    """The values of these metrics (given by their configurations), by full name; they are stored in the subject.
 
-    A metric that returns one value under its own name has that name; others have ``metric.key``.
-    Each draws from a generator of its own, so that no value depends on which others are asked for.
-    Metrics that read others (``needs``) come after them; those they need that are neither asked for nor
-    computed before are computed too, with their defaults. The subject keeps the values.
+    Each metric draws from a generator of its own, so that no value depends on which others are computed. Metrics that
+    need others (``needs``) come after them; needed ones without a value are computed too, with their defaults.
 
     Raises:
-        RequestError: A metric is asked for twice, or cannot be computed from this subject.
+        RequestError: A metric is given twice, or cannot be computed from this subject.
         RunError: The model's outputs are not finite.
     """
     for config in _ordered(_completed(metrics, subject)):
@@ -207,7 +193,7 @@ def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> d
 
 
 def _completed(metrics: Sequence[object], subject: Subject) -> list[object]:
-    """These metrics and, by default configuration, those they need that the subject has no value of."""
+    """These metrics and those they need without a value in the subject, by their default configurations."""
     wanted = {registry.of_config("metrics", config).name: config for config in metrics}
     if len(wanted) < len(metrics):
         names = [registry.of_config("metrics", config).name for config in metrics]

@@ -21,7 +21,7 @@ class AoSparseConfig:
     epochs: int = 10
     """Passes over the retain set."""
     rate: float = 0.95
-    """Share of the remaining prunable weights that is pruned in the end."""
+    """Share of the remaining prunable weights that is pruned at the end."""
     interval: int = 2
     """Epochs from one pruning to the next."""
     linear: bool = False
@@ -31,18 +31,16 @@ class AoSparseConfig:
     rule: Rule | PerRole = Rule(lr=0.01)
     """The update rule."""
     as_released: bool = False
-    """Prune where the epochs that are left are a multiple of the interval: unless all are, one pruning of those that
-    the rate counts on is missing. And rank the weights as the last forward pass saw them, one step behind. For
-    comparisons with published numbers only."""
+    """Prune where the number of remaining epochs is a multiple of the interval, so that one pruning may be missing, and
+    rank the weights of the last forward pass. For comparisons with published numbers only."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         prunable.check(self.rate)
         checks.at_least(1, interval=self.interval)
 
     def portions(self, total: int) -> dict[int, int]:
-        """How many of ``total`` weights to prune at the start of which epoch, counted from 0."""
+        """How many of ``total`` weights to prune at the start of each epoch, counted from 0."""
         events = -(-self.epochs // self.interval)
         first = self.epochs % self.interval if self.as_released else 0
         at = range(first, self.epochs, self.interval)
@@ -57,12 +55,11 @@ class AoSparseConfig:
     roles=("retain",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: AoSparseConfig, context: Context) -> nn.Module:
-    """Every ``interval`` epochs, prune the smallest ``|w|``; in every epoch, ``min E_retain[CE]`` over what is left.
+    """Every ``interval`` epochs, prune the smallest ``|w|``; in every epoch, ``min E_retain[CE]`` over the others.
 
-    With J prunings, each prunes the share ``1 - (1 - rate)^(1/J)`` of what is left, so that the last reaches
-    ``rate`` whatever the number of epochs; with none, no epoch, nothing is pruned. All layers are ranked together.
-    Weights that an update mask freezes are not pruned, and do not count. The sparsity mask of the result takes the
-    place of the original's in ``context``, and the result notes its sparsity.
+    With J prunings, each prunes the share ``1 - (1 - rate)^(1/J)`` of the remaining weights, all layers ranked
+    together, so that the last reaches ``rate``. Frozen weights are not pruned, and do not count. The sparsity mask of
+    the result replaces that of ``context``.
     """
     model.train()
     weights = prunable.required(model, config.linear)

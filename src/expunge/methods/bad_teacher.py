@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from expunge.core import checks, weights
 from expunge.core.registry import method
-from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.batches import by_role, joined
 from expunge.training.context import Context
@@ -21,18 +20,17 @@ class BadTeacherConfig:
     """Hyperparameters of the bad teacher."""
 
     epochs: int = 1
-    """Passes over the forget set and a part of the retain set, shuffled together."""
+    """Passes over the forget set and a fraction of the retain set, shuffled together."""
     batch_size: int = 256
     """Examples of both sets per step."""
     retain_fraction: float = 0.3
-    """Share of the retain set that is used, drawn once."""
+    """Fraction of the retain set, drawn once."""
     temperature: float = 1.0
     """Temperature T of the divergence."""
     rule: Rule | PerRole = Rule(optimizer="adamw", lr=1e-4, weight_decay=0.0)
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, 1, retain_fraction=self.retain_fraction)
         checks.above(0, temperature=self.temperature)
@@ -43,17 +41,19 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BadTeacherConfig, co
     """``min E[u KL_T(incompetent || student) + (1 - u) KL_T(competent || student)]``, u = 1 on the forget set.
 
     ``KL_T(teacher || student) = T^2 KL(softmax(teacher/T) || softmax(student/T))``. The competent teacher is the
-    original model, the incompetent one the same network with weights drawn anew; both stay in evaluation mode.
-    A step sees a batch of both sets together and takes the mean over it.
+    original model, the incompetent one the same network with new random weights; both are in evaluation mode. A step is
+    on the mean over a batch of both sets.
     """
     competent, incompetent = weights.frozen_copy(model), weights.frozen_copy(model)
     with context.seeded():
         weights.reinitialise(incompetent)
-    images = joined(data.forget, _share(data.retain, config.retain_fraction, context.generator))
+    generator, count = context.generator, int(config.retain_fraction * len(data.retain) + 1e-9)
+    drawn = torch.randperm(len(data.retain), generator=generator, device=generator.device)[:count]
+    images = joined(data.forget, data.retain.select(drawn))
     model.train()
     step = context.stepper(model, config.rule, config.epochs * images.steps(config.batch_size))
     for _ in range(config.epochs):
-        for batch in images.batches(config.batch_size, context.generator):
+        for batch in images.batches(config.batch_size, generator):
             x, of_forget = batch.inputs, batch.ids < len(data.forget)
 
             def divergences(x: Tensor = x, of_forget: Tensor = of_forget) -> Tensor:
@@ -62,9 +62,3 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BadTeacherConfig, co
 
             step(**by_role(divergences, of_forget, step))
     return model
-
-
-def _share(images: ImageSet, fraction: float, generator: torch.Generator) -> ImageSet:
-    """floor(fraction n) of the examples, drawn without replacement."""
-    order = torch.randperm(len(images), generator=generator, device=generator.device)
-    return images.select(order[: int(fraction * len(images) + 1e-9)])

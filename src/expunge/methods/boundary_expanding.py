@@ -32,7 +32,6 @@ class BoundaryExpandingConfig:
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
 
 
@@ -74,9 +73,9 @@ def _classifier(model: nn.Module, data: UnlearningData) -> nn.Linear:
 
 @contextmanager
 def _expanded(classifier: nn.Linear, context: Context) -> Iterator[None]:
-    """Within the block the layer has one more output, drawn as a new layer's; afterwards it is dropped.
+    """Within the block the layer has one more output, initialised as that of a new layer.
 
-    The old rows are copied in, trained, and copied back into the parameters that were there before.
+    The old rows are copied in, trained, and copied back into the parameters of before.
     """
     with context.seeded():
         row = nn.Linear(classifier.in_features, 1, bias=cast("Tensor | None", classifier.bias) is not None)
@@ -96,7 +95,7 @@ def _expanded(classifier: nn.Linear, context: Context) -> Iterator[None]:
 
 
 def _widened(context: Context, model: nn.Module, classifier: nn.Linear) -> Context:
-    """The same circumstances, the masks true for the new output, which may move and be other than zero."""
+    """The context with masks that are true for the new output."""
     owned = {id(weight) for weight in classifier.parameters(recurse=False)}
     names = [name for name, weight in weights.trainable(model).items() if id(weight) in owned]
     masks = context.update_masks

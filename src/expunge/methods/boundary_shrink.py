@@ -1,4 +1,4 @@
-"""Boundary shrink: train each forget image towards the wrong class that is nearest to it."""
+"""Boundary shrink: train each forget image towards its nearest wrong class."""
 
 from dataclasses import dataclass
 
@@ -25,14 +25,13 @@ class BoundaryShrinkConfig:
     batch_size: int = 128
     """Examples per step."""
     bound: float = 0.1
-    """Size of the step across the decision boundary: how far each pixel, in [0, 1], is moved."""
+    """Size of the step across the decision boundary: the change of each pixel, in [0, 1]."""
     as_released: bool = False
     """Keep the true label where that step does not change the prediction, as the released code does."""
     rule: Rule | PerRole = Rule(lr=1e-4)
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, 1, bound=self.bound)
 
@@ -55,7 +54,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig
 
 
 def _check(data: UnlearningData, batch_size: int) -> None:
-    """Refuse what has no nearest wrong class, and images whose pixels are in other units."""
+    """Raise a RequestError if there is no wrong class, or if pixels are not in [0, 1]."""
     if data.num_classes < 2:
         raise RequestError("with one class there is no wrong one: boundary_shrink needs at least two classes")
     if not len(data.forget) or not data.forget.dtype.is_floating_point:
@@ -72,11 +71,10 @@ def _check(data: UnlearningData, batch_size: int) -> None:
 
 
 def nearest_labels(original: nn.Module, forget: ImageSet, config: BoundaryShrinkConfig) -> Tensor:
-    """For each forget image (n,), the wrong class that ``original``, frozen, prefers across the boundary.
+    """For each forget image (n,) without augmentation, the wrong class with the largest logit across the boundary.
 
-    ``x' = round(255 clip(x + bound sign(grad_x CE(x, y)), 0, 1)) / 255``, and the class is the largest logit of x'
-    among all but y; among all of them if ``as_released``. Without augmentation: it depends on nothing random.
-    Costs two forward passes and one backward pass over the forget set.
+    ``x' = round(255 clip(x + bound sign(grad_x CE(x, y)), 0, 1)) / 255``, and the class is that of the largest logit of
+    x' among all but y; among all of them if ``as_released``. Cost: two forward passes and one backward pass.
     """
     found: list[Tensor] = []
     for batch in forget.batches(config.batch_size):

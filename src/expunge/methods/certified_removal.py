@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from expunge.core import checks
 from expunge.core.errors import RequestError
@@ -22,7 +22,7 @@ RETRAINED = (
     "weights at which the mean cross-entropy of the retain set with l2/2 ||w||^2 has a gradient of at most "
     "reference_gradient_norm, and the same noise on them"
 )
-"""The model that the certificate compares with, in the words of the result."""
+"""The model that the certificate compares with, for the notes of the result."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,25 @@ class CertifiedRemovalConfig:
 
     l2: float | None = None
     """Coefficient of l2/2 ||w||^2 in the loss of the last layer: by default the weight_decay of the original's rule,
-    where that is known; there is no certificate with 0. The noise is proportional to 1/l2, so that certificates of use
-    need far more than is usual for training."""
+    where that is known. It must be above 0. The noise is proportional to 1/l2, so that useful certificates need a much
+    larger value than is usual for training."""
     epsilon: float = 1.0
-    """Logarithm of the largest ratio of the probabilities of anything under the unlearned and the retrained model."""
+    """Privacy parameter: log of the largest ratio of probabilities under the unlearned and the retrained model."""
     delta: float = 1e-5
-    """The probability with which that may fail, in (0, 1)."""
+    """Privacy parameter: the probability with which that bound may fail, in (0, 1)."""
     budget: float | None = None
-    """Distance to the retrained weights that the noise hides. Set it before the deletions are known, and keep to it.
-    Without it sigma is chosen from the data, and the certificate is conditional on it: it does not cover what sigma
-    itself says of them."""
+    """Distance to the retrained weights that the noise hides. Set it before the deletions are known. Without it sigma
+    is chosen from the data, and the certificate is conditional on sigma: it does not cover what sigma reveals."""
     repeatable: bool = False
-    """Draw the noise from the seed of the run, so that the run can be made again: whoever knows the seed can take the
-    noise off, and the certificate is void. Without it the noise is secret, and no two runs are the same."""
+    """Draw the noise from the seed of the run, so that the run can be repeated. Anyone who knows the seed can remove
+    the noise, so that the certificate is void. Without it the noise is secret, and no two runs are the same."""
     backbone_is_public: bool = False
-    """Take the features that the last layer sees, and which weights are pruned, as given. They may come from the forget
-    set: the certificate is then of the last layer alone. Models with such features are refused without this."""
+    """Take the inputs of the last layer, and the sparsity mask, as given, although they may depend on the forget set:
+    the certificate is then of the last layer alone. Models with such features are refused without this option."""
     reference_gradient_norm: float = 1e-6
-    """How far the retrained layer is trained: until its gradient has this norm. What is left to its minimum counts."""
+    """Norm of the gradient at which training of the retrained layer stops; the bound includes it."""
     steps: int = 1
-    """Newton steps: each about squares the distance where it is small."""
+    """Newton steps; near the minimum each about squares the distance to it."""
     tolerance: float = 1e-8
     """The residual, relative to the right side, to which each Newton step is solved."""
     iterations: int = 2000
@@ -59,7 +58,6 @@ class CertifiedRemovalConfig:
     """Examples per pass; changes rounding alone."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         certification.check(1.0 if self.l2 is None else self.l2, self.epsilon, self.delta)
         checks.above(0, budget=self.budget)
         checks.at_least(0, reference_gradient_norm=self.reference_gradient_norm)
@@ -75,65 +73,74 @@ class CertifiedRemovalConfig:
 def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConfig, context: Context) -> nn.Module:
     """``W <- W - H^-1 grad F(W) + sigma N(0, I)`` for the last layer W, F the loss of the retain set and H its Hessian.
 
-    The features X are computed once, in evaluation mode, and stay as they are, as do the constants of the input step.
-    F is strongly convex in W: the gradient that the steps leave bounds the distance to the retrained layer, whatever
-    the original was, and sigma hides that distance at (epsilon, delta). The result notes what is proven, in the words
-    of :class:`certification.Certificate`. All of it is in float64. The forget set is never read.
+    The features X are computed once, in evaluation mode. F is strongly convex in W: the norm of its gradient after the
+    steps bounds the distance to the retrained layer, and sigma hides that distance at (epsilon, delta). Everything is
+    in float64. The forget set is not read. The notes of the result hold the :class:`certification.Certificate`.
 
-    The noise is one draw per release, from the operating system, and kept nowhere. To forget more, start from the same
-    original, which was not released, with the longer forget set; the epsilons and deltas of all releases add up for
-    whoever sees them all. That needs independent noise, which secret noise is: noise from one seed cancels in the
-    difference of two releases.
+    The noise is drawn once per release, from the operating system, and not stored. To forget more, start from the same
+    unreleased original with the longer forget set: with independent noise, epsilons and deltas of all releases add up.
+    Noise from one seed would cancel in the difference of two releases.
 
     Cost: a forward pass of the retain set, and 4 n classes d multiplications per iteration of each step.
 
     Raises:
-        RequestError: What the certificate supposes does not hold.
+        RequestError: An assumption of the certificate does not hold.
         RunError: The bound exceeds the budget, or conjugate gradient does not converge.
     """
-    l2 = context.regulariser(config.l2)
+    l2, labels, generator = context.regulariser(config.l2), data.retain.labels, context.generator
     certification.check(l2, config.epsilon, config.delta)
     with frozen(model, newton.precision(model)) as network:
         head = heads.find(network, data.retain)
         covers = _covered(model, head, config, context)
         inputs = heads.features(network, head, data.retain, config.batch_size)
         certification.check_features(inputs)
-        weights, free = head.matrix(network.weights).double(), head.matrix(moving.existing(model, context))
+        weights, mask = head.matrix(network.weights).double(), head.matrix(moving.sparsity_mask(model, context))
+    system = NewtonConfig(l2=l2, damping=0.0, tolerance=config.tolerance, iterations=config.iterations)
     for _ in range(config.steps):
-        weights = weights + _newton(head, weights, inputs, data.retain.labels, free, l2, config, context)
+        loss = newton.of_head(head, weights, inputs, labels)
+        right = head.vector(-certification.gradient(weights, inputs, labels, l2))
+        weights = weights + head.matrix(newton.step([(1.0, loss)], right, head.vector(mask), system, context))
     certificate = certification.certify(
         weights,
         inputs,
-        data.retain.labels,
+        labels,
         l2=l2,
         epsilon=config.epsilon,
         delta=config.delta,
         budget=config.budget,
         reference_gradient_norm=config.reference_gradient_norm,
-        free=free,
+        mask=mask,
     )
     if config.repeatable:
-        noise, drawn = "from the seed: the certificate is void for whoever knows it", _from_seed(weights, context)
+        noise = "from the seed: the certificate is void for whoever knows it"
+        drawn = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=generator.device)
     else:
         noise, drawn = "secret", certification.secret_noise(weights.shape)
     context.notes["certificate"] = {**asdict(certificate), "covers": covers, "retrained": RETRAINED, "noise": noise}
-    assign(model, head.vector(torch.where(free, weights + certificate.sigma * drawn.to(weights.device), weights)))
+    assign(model, head.vector(torch.where(mask, weights + certificate.sigma * drawn.to(weights.device), weights)))
     return model
 
 
 def _covered(model: nn.Module, head: Head, config: CertifiedRemovalConfig, context: Context) -> str:
-    """What the certificate is of.
+    """The part of the model that the certificate covers.
 
     Raises:
-        RequestError: Something that does not move may keep what it learnt from the forget set.
+        RequestError: A frozen part of the model may depend on the forget set.
     """
-    existing, movable = moving.existing(model, context), moving.movable(model, context)
-    if any(not torch.equal(existing[name], movable[name]) for name in head.names):
+    kept, updated = moving.sparsity_mask(model, context), moving.movable(model, context)
+    if any(not torch.equal(kept[name], updated[name]) for name in head.names):
         raise RequestError(
             "the update mask holds weights of the last layer at what they learnt from the forget set, and no noise on "
             "the others hides that: do without an update mask here"
         )
-    if not _learnt_elsewhere(model, head) and context.sparsity is None:
+    statistics = any(
+        True
+        for module in model.modules()
+        if not isinstance(module, InputNormalisation)  # whose constants are published
+        for _ in module.buffers(recurse=False)
+    )
+    only_the_head = not statistics and all(name in head.names for name, _ in model.named_parameters())
+    if only_the_head and context.sparsity is None:
         return "the whole model"
     if not config.backbone_is_public:
         raise RequestError(
@@ -143,36 +150,3 @@ def _covered(model: nn.Module, head: Head, config: CertifiedRemovalConfig, conte
             "that everyone may know"
         )
     return "the last linear layer, with its features and the pruned weights taken as given"
-
-
-def _learnt_elsewhere(model: nn.Module, head: Head) -> bool:
-    """Whether there are weights, or statistics as those of batch normalisation, outside the head."""
-    statistics = [
-        module
-        for module in model.modules()
-        if not isinstance(module, InputNormalisation) and any(True for _ in module.buffers(recurse=False))
-    ]
-    return bool(statistics) or any(name not in head.names for name, _ in model.named_parameters())
-
-
-def _newton(
-    head: Head,
-    weights: Tensor,
-    inputs: Tensor,
-    labels: Tensor,
-    free: Tensor,
-    l2: float,
-    config: CertifiedRemovalConfig,
-    context: Context,
-) -> Tensor:
-    """``-H^-1 grad F(W)`` over the free weights, (classes, d)."""
-    loss = newton.of_head(head, weights, inputs, labels)
-    right = head.vector(-certification.gradient(weights, inputs, labels, l2))
-    system = NewtonConfig(l2=l2, damping=0.0, tolerance=config.tolerance, iterations=config.iterations)
-    return head.matrix(newton.step([(1.0, loss)], right, head.vector(free), system, context))
-
-
-def _from_seed(weights: Tensor, context: Context) -> Tensor:
-    """N(0, I) in the shape of the weights, the same for the same seed."""
-    generator = context.generator
-    return torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=generator.device)

@@ -23,7 +23,6 @@ class FinetuneConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
 
 

@@ -25,9 +25,9 @@ TINY = 1e-8
 LARGEST, LARGEST_OF_HEAD = 1e3, 1e2
 """The largest inverse curvature, of any weight and of the last layer's."""
 CLEARED = 1e-4
-"""Variance of the noise on the last layer's rows of classes that are forgotten wholly, before ``FACTOR``."""
+"""Variance of the noise on the last layer's rows of classes without retained examples, before ``FACTOR``."""
 FACTOR = 10.0
-"""How much more variance the last layer and tensors of one dimension get."""
+"""Factor on the variance of the last layer and of tensors of one dimension."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,16 @@ class FisherForgettingConfig:
     alpha: float = 1e-8
     """Scale of the variance of the noise; 0 changes nothing."""
     labels: Labels = "model"
-    """Whose labels the Fisher information takes. model: the expectation over the model's. true: those of the data."""
+    """Labels of the Fisher information. model: the expectation over labels of the model. true: those of the data."""
     as_released: bool = False
-    """As the released code: squares of gradients averaged over a batch, means that count pruned weights too, and a
-    last layer told by its first dimension alone."""
+    """As the released code: squares of gradients averaged over a batch, means that include pruned weights, and as last
+    layer every tensor with a row for each class."""
     batch_size: int = 32
-    """Examples whose gradients are averaged before they are squared, as released; else without effect."""
+    """With as_released: examples whose gradients are averaged before they are squared."""
     memory: float = 1.0
     """Gigabytes that gradients of single examples may take."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, alpha=self.alpha)
         checks.one_of(get_args(Labels), labels=self.labels)
         checks.at_least(1, batch_size=self.batch_size)
@@ -65,35 +64,36 @@ class FisherForgettingConfig:
 def unlearn(model: nn.Module, data: UnlearningData, config: FisherForgettingConfig, context: Context) -> nn.Module:
     """``theta <- theta + sqrt(v) n``, n standard normal and v about alpha / F, F the retain set's Fisher diagonal.
 
-    :func:`variance` has v. Where a class has forgotten examples and no retained one, the last layer's row of it has
-    no curvature: the row is set to zero, and gets noise of a fixed variance in place of v; which classes these are is
-    noted. It is told by the labels of both sets, so that no other class is ever touched. Pruned weights count for
-    nothing and stay zero; weights outside an update mask stay as they are.
-
-    Everything is computed from the retain set, so no part of it counts as preparation.
+    v is :func:`variance`. A class with forgotten and without retained examples has no curvature in its row of the last
+    layer: the row is set to zero, and its noise has a fixed variance. These classes are noted. Pruned weights do not
+    count and stay zero; frozen weights keep their values.
     """
-    allowed, existing = moving.movable(model, context), moving.existing(model, context)
+    mask, kept = moving.movable(model, context), moving.sparsity_mask(model, context)
     if config.alpha == 0:
         return model
     with frozen(model) as network:
         found = curvature(network, data.retain, config)
-        found = {name: each * existing[name] for name, each in found.items()}
+        found = {name: each * kept[name] for name, each in found.items()}
         last = head(network.weights, data.num_classes, config.as_released)
-        v = variance(found, config.alpha, last, None if config.as_released else existing)
+        v = variance(found, config.alpha, last, None if config.as_released else kept)
         gone = forgotten_classes(data)
         if last and gone:
             context.notes["cleared_classes"] = gone
         for name in last if gone else ():
             v[name][gone] = CLEARED * FACTOR
-        change = {name: v[name].sqrt() * _noise(weight, context.generator) for name, weight in network.weights.items()}
+        generator = context.generator
+        change: Vector = {}
+        for name, weight in network.weights.items():
+            noise = torch.randn(weight.shape, generator=generator, device=generator.device)
+            change[name] = v[name].sqrt() * noise.to(weight.device, weight.dtype)
         for name in last if gone else ():
             change[name][gone] -= network.weights[name][gone]
-    moving.move(model, change, allowed)
+    moving.move(model, change, mask)
     return model
 
 
 def curvature(network: Network, retain: ImageSet, config: FisherForgettingConfig) -> Vector:
-    """The diagonal that the noise is scaled by; a forward and backward pass over the retain set per class of labels.
+    """The Fisher diagonal A of the retain set; a forward and backward pass over it per class of labels.
 
     Raises:
         RunError: It is not finite.
@@ -113,8 +113,8 @@ def curvature(network: Network, retain: ImageSet, config: FisherForgettingConfig
 def released_curvature(network: Network, retain: ImageSet, batch_size: int) -> Vector:
     """``A = (1/b) sum over b batches and classes c of mean_i p_i(c) (grad of the batch's mean CE to c)^2``.
 
-    The released code's form. The square of a mean over B examples is up to B times smaller than the mean of squares,
-    so that the published values of alpha belong to this form. With batches of one it is the true Fisher diagonal.
+    The square of a mean over B examples is up to B times smaller than the mean of squares, so that the published values
+    of alpha are for this form. With batches of one it is the true Fisher diagonal.
     """
     total = {name: torch.zeros_like(weight) for name, weight in network.weights.items()}
     count = 0
@@ -131,19 +131,18 @@ def released_curvature(network: Network, retain: ImageSet, batch_size: int) -> V
 
 
 def variance(
-    found: Mapping[str, Tensor], alpha: float, last: tuple[str, ...], existing: Mapping[str, Tensor] | None = None
+    found: Mapping[str, Tensor], alpha: float, last: tuple[str, ...], sparsity: Mapping[str, Tensor] | None = None
 ) -> Vector:
     """The variance v of the noise from the curvature A.
 
     ``v = alpha min(1 / (A + 1e-8), 1e3)``, at most 1e2 alpha in the last layer; then, for tensors (out, in, ...), its
     mean over the input dimension; then ten times that for the last layer and for tensors of one dimension. Where
-    ``existing`` is given, means are over weights that exist and others have none: a pruned weight has no curvature,
-    and would else set the noise of those beside it.
+    ``sparsity`` (a sparsity mask) is given, means are over the weights that are kept, and pruned weights have none.
     """
     result: Vector = {}
     for name, each in found.items():
         v = alpha * (1 / (each + TINY)).clamp(max=LARGEST_OF_HEAD if name in last else LARGEST)
-        kept = torch.ones_like(v) if existing is None else existing[name].to(v.dtype)
+        kept = torch.ones_like(v) if sparsity is None else sparsity[name].to(v.dtype)
         if v.ndim > 1:
             v = ((v * kept).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True).clamp(min=1)).expand_as(v)
         result[name] = v * kept * (FACTOR if name in last or v.ndim == 1 else 1.0)
@@ -153,7 +152,7 @@ def variance(
 def head(weights: Mapping[str, Tensor], num_classes: int, as_released: bool) -> tuple[str, ...]:
     """The tensors of the last layer: of the last module that has a weight with a row for each class.
 
-    As released: every tensor whose first dimension is the number of classes, wherever it is.
+    As released: every tensor whose first dimension is the number of classes.
     """
     rows = [name for name, weight in weights.items() if weight.ndim and weight.shape[0] == num_classes]
     if as_released:
@@ -166,8 +165,3 @@ def forgotten_classes(data: UnlearningData) -> list[int]:
     """The classes that have an example in the forget set and none in the retain set, in order."""
     forgotten = data.forget.labels.unique()
     return forgotten[~torch.isin(forgotten, data.retain.labels)].tolist()
-
-
-def _noise(weight: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn(weight.shape, generator=generator, device=generator.device)
-    return drawn.to(weight.device, weight.dtype)

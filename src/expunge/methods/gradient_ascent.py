@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from expunge.core import checks
 from expunge.core.registry import method
@@ -10,7 +10,7 @@ from expunge.core.weights import check_plain, trainable
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
 from expunge.training.fit import check_schedule
-from expunge.training.losses import cross_entropy, l1_norm
+from expunge.training.losses import cross_entropy, l1_penalty
 from expunge.training.rules import PerRole, Rule
 
 
@@ -23,12 +23,11 @@ class GradientAscentConfig:
     batch_size: int = 128
     """Examples per step."""
     l1: float = 0.0
-    """Weight of the l1 norm of all trainable weights, which is minimised at the same time; none by default."""
+    """Weight of the l1 norm of all trainable weights, which is minimised; none by default."""
     rule: Rule | PerRole = Rule(lr=1e-4)
-    """The update rule; weight decay still shrinks the weights."""
+    """The update rule; weight decay applies to ascent too."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.at_least(0, l1=self.l1)
 
@@ -48,11 +47,5 @@ def unlearn(model: nn.Module, data: UnlearningData, config: GradientAscentConfig
     step = context.stepper(model, config.rule, config.epochs * data.forget.steps(config.batch_size))
     for _ in range(config.epochs):
         for batch in data.forget.batches(config.batch_size, context.generator):
-            step(forget=lambda b=batch: _objective(model(b.inputs), b.labels, weights, config.l1))
+            step(forget=lambda b=batch: l1_penalty(weights, config.l1) - cross_entropy(model(b.inputs), b.labels))
     return model
-
-
-def _objective(logits: Tensor, labels: Tensor, weights: list[nn.Parameter], l1: float) -> Tensor:
-    """``-CE + l1 ||w||_1``."""
-    loss = -cross_entropy(logits, labels)
-    return loss + l1 * l1_norm(weights) if l1 > 0 else loss

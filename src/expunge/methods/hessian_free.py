@@ -57,8 +57,8 @@ def unlearn(
     context: Context,
     *,
     trajectory: Trajectory,
-    forgotten: ImageSet | None,
-    vectors: VectorStore | None,
+    forgotten: ImageSet | None = None,
+    vectors: VectorStore | None = None,
 ) -> nn.Module:
     """``w_T <- w_T + a``, a the first-order change of the trained weights when the forget set is left out.
 

@@ -21,11 +21,10 @@ class InfinitesimalJackknifeConfig(NewtonConfig):
     """Hyperparameters of the infinitesimal jackknife."""
 
     mean_over: MeanOver = "kept"
-    """What the retrained model's loss is divided by. kept: the number of retained examples, as training does. all: the
-    number of all examples, as if the forgotten ones had a loss of zero; the form of most papers."""
+    """The divisor of the retrained model's loss. kept: the number of retained examples, as in training. all: the number
+    of all examples, as if the forgotten ones had a loss of zero; the form of most papers."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         super().__post_init__()
         checks.one_of(get_args(MeanOver), mean_over=self.mean_over)
 
@@ -42,20 +41,20 @@ def unlearn(
     """``w <- w + (m/n) (C + (l2 + damping) I)^-1 (g_f - g)``, with C the curvature at all n examples.
 
     g is their mean gradient and g_f that of the m forgotten ones. This is the derivative of the minimiser of the mean
-    loss with ``l2/2 ||w||^2`` as the weight of the forgotten examples goes from one to zero, taken at one: its matrix
-    does not depend on the forget set, unlike the Newton step's. With ``mean_over=all`` the loss stays divided by n,
-    and g is left out. Weights that are pruned or outside the update mask are constants of the problem.
+    loss with ``l2/2 ||w||^2`` in the weight of the forgotten examples, at weight one: its matrix does not depend on the
+    forget set, unlike the Newton step's. With ``mean_over=all`` the loss is divided by n for any weight, and g is left
+    out. Pruned and frozen weights are constants of the problem.
 
     Cost: a gradient of n examples, and a product with their curvature per iteration of cg, each about two forward and
     two backward passes; 5 p numbers.
     """
-    allowed = moving.movable(model, context)
+    mask = moving.movable(model, context)
     with frozen(model, newton.precision(model)) as network:
         forget, retain = newton.losses(network, data, config)
         share = forget.count / (forget.count + retain.count)
         v = direction(forget, retain, config.mean_over)
-        change = newton.step([(share, forget), (1 - share, retain)], v, allowed, config, context)
-    newton.move(model, change, allowed)
+        change = newton.step([(share, forget), (1 - share, retain)], v, mask, config, context)
+    moving.move(model, change, mask)
     return model
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from expunge.core import checks
 from expunge.core.errors import RunError
@@ -14,7 +14,7 @@ from expunge.curvature.gram import fisher_solve
 from expunge.curvature.kronecker import factored
 from expunge.curvature.network import Network, Vector, frozen, mean_gradient
 from expunge.curvature.products import gauss_newton_vector, slopes_along
-from expunge.curvature.solve import ConjugateGradient, Lissa, Operator, Solver
+from expunge.curvature.solve import Operator, conjugate_gradient, lissa
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
@@ -22,7 +22,7 @@ from expunge.training.context import Context
 Way = Literal["gram", "cg", "lissa", "kfac", "ekfac"]
 
 RELEASED_COUNT = 1000
-"""N0 of the released recursion, whatever the number of examples; it reads two examples more."""
+"""N0 of the released recursion, for any number of examples; it reads two examples more."""
 
 
 @dataclass(frozen=True)
@@ -30,30 +30,29 @@ class InfluenceConfig:
     """Hyperparameters of influence unlearning."""
 
     alpha: float = 1.0
-    """Length of the step; 1 is what the theory says, 0 changes nothing. Published: 1 to 20."""
+    """Length of the step: 1 in theory, 0 changes nothing. Published: 1 to 20."""
     damping: float = 1.0
-    """Added to the diagonal of the curvature. The curvature of a trained network is far below 1, which leaves the step
-    close to one along the gradient; smaller values let it count."""
+    """Added to the diagonal of the curvature, which is far below 1 for a trained network: with 1 the step is nearly
+    along the gradient."""
     samples: int = 1000
-    """Retained examples that the curvature is made of, drawn at random; all where there are no more."""
+    """Retained examples from which the curvature is computed, drawn at random; all where there are no more."""
     solver: Way = "gram"
     """gram: empirical Fisher matrix, solved exactly. cg, lissa: Gauss-Newton matrix, by conjugate gradient or a
     truncated Neumann series. kfac, ekfac: its Kronecker factorisation, solved exactly (needs expunge[curvature])."""
     tolerance: float = 1e-3
-    """All but gram: the residual at which they stop, relative to the right side."""
+    """All but gram: the residual at which the solver stops, relative to the right side."""
     iterations: int = 200
-    """The most iterations; the run fails if they do not suffice. lissa: the most terms of the series."""
+    """The most iterations; the run fails without convergence. lissa: the most terms of the series."""
     scale: float = 10.0
     """lissa: at least half the largest eigenvalue of the damped curvature; the smaller, the faster."""
     as_released: bool = False
-    """The released recursion, which keeps one direction of the curvature; damping, samples and solver do nothing."""
+    """The released recursion, which keeps one direction of the curvature; ignores damping, samples and solver."""
     batch_size: int = 256
     """Examples per pass; changes rounding alone."""
     memory: float = 4.0
     """Gigabytes that gradients of single examples may take; less makes more passes."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, alpha=self.alpha)
         checks.above(0, damping=self.damping, memory=self.memory, scale=self.scale)
         checks.between(0, 1, tolerance=self.tolerance)
@@ -72,22 +71,19 @@ def unlearn(model: nn.Module, data: UnlearningData, config: InfluenceConfig, con
 
     At a minimum of the training loss, giving the forgotten examples no weight and the retained ones 1/n_r moves the
     minimum by ``H^-1 v``; F stands for H: ``damping I + (1/n) sum_i g_i g_i^T`` (gram), the damped Gauss-Newton matrix
-    (cg, lissa), or the latter with Kronecker factors for each layer (kfac, ekfac). Weights that are pruned or outside
-    the update mask are constants of the problem: neither v nor F has them, except that the eigenvectors of ekfac are
-    those of whole layers. As released, F is :func:`released_step`, and the update mask only hides what it does to
-    frozen weights.
-
-    Everything depends on the forget set, so no part of it counts as preparation.
+    (cg, lissa), or the latter with Kronecker factors for each layer (kfac, ekfac). Pruned and frozen weights are
+    constants of the problem: neither v nor F has them, except that the eigenvectors of ekfac are those of whole layers.
+    As released, the step is that of :func:`released_step`, and the update mask is applied to it at the end.
     """
-    allowed = moving.movable(model, context)
-    free = moving.existing(model, context) if config.as_released else allowed
+    updated = moving.movable(model, context)
+    mask = moving.sparsity_mask(model, context) if config.as_released else updated
     with frozen(model) as network:
-        v = _only(direction(network, data, config.batch_size), free)
+        v = _masked(direction(network, data, config.batch_size), mask)
         if config.as_released:
-            step = released_step(network, data.retain, v, free, config.batch_size)
+            step = released_step(network, data.retain, v, mask, config.batch_size)
         else:
-            step = solve(network, data.retain, v, free, config, context)
-    moving.move(model, {name: config.alpha * each for name, each in step.items()}, allowed)
+            step = solve(network, data.retain, v, mask, config, context)
+    moving.move(model, {name: config.alpha * each for name, each in step.items()}, updated)
     return model
 
 
@@ -103,41 +99,35 @@ def direction(network: Network, data: UnlearningData, batch_size: int) -> Vector
 
 
 def solve(
-    network: Network, retain: ImageSet, v: Vector, free: Vector, config: InfluenceConfig, context: Context
+    network: Network, retain: ImageSet, v: Vector, mask: Vector, config: InfluenceConfig, context: Context
 ) -> Vector:
-    """``F^-1 v`` over the free weights, from ``samples`` retained examples."""
-    images = sample(retain, config.samples, context.generator)
-    if config.solver == "gram":
-        return fisher_solve(network, images, v, config.damping, int(config.memory * 1e9), free)
-    operator, solver = system(network, images, free, config)
-    found = solver.solve(operator, v)
-    context.notes[config.solver] = {"iterations": found.iterations, "residual": found.residual}
-    return found.vector
+    """``F^-1 v`` within the mask, from ``samples`` retained examples.
 
-
-def system(network: Network, images: ImageSet, free: Vector, config: InfluenceConfig) -> tuple[Operator, Solver]:
-    """The damped curvature over the free weights as products, and what solves systems with it.
-
-    With Kronecker factors the inverse is known, and one iteration preconditioned by it is exact. Where weights are
-    held still, the inverse of the part of the matrix is not that part of the inverse: there iterations remain.
+    With Kronecker factors the inverse is known, and one iteration preconditioned by it is exact. Under an update mask,
+    the inverse of the submatrix is not the submatrix of the inverse, so that more iterations are needed.
     """
+    images, memory = sample(retain, config.samples, context.generator), int(config.memory * 1e9)
+    if config.solver == "gram":
+        return fisher_solve(network, images, v, config.damping, memory, mask)
 
     def within(operator: Operator) -> Operator:
-        return lambda vector: _only(operator(vector), free)
-
-    if config.solver in ("kfac", "ekfac"):
-        memory = int(config.memory * 1e9)
-        kronecker = factored(network, images, config.damping, config.solver, memory, config.batch_size)
-        solver = ConjugateGradient(config.tolerance, config.iterations, within(kronecker.inverse))
-        return within(kronecker.product), solver
+        return lambda vector: _masked(operator(vector), mask)
 
     def damped(vector: Vector) -> Vector:
         product = gauss_newton_vector(network, images, vector, config.batch_size)
         return {name: config.damping * vector[name] + each for name, each in product.items()}
 
+    tolerance, iterations = config.tolerance, config.iterations
     if config.solver == "lissa":
-        return within(damped), Lissa(config.scale, config.iterations, config.tolerance)
-    return within(damped), ConjugateGradient(config.tolerance, config.iterations)
+        found = lissa(within(damped), v, config.scale, iterations, tolerance)
+    elif config.solver == "cg":
+        found = conjugate_gradient(within(damped), v, tolerance, iterations)
+    else:
+        kronecker = factored(network, images, config.damping, config.solver, memory, config.batch_size)
+        product, inverse = within(kronecker.product), within(kronecker.inverse)
+        found = conjugate_gradient(product, v, tolerance, iterations, inverse)
+    context.notes[config.solver] = {"iterations": found.iterations, "residual": found.residual}
+    return found.vector
 
 
 def sample(images: ImageSet, count: int, generator: torch.Generator) -> ImageSet:
@@ -148,37 +138,35 @@ def sample(images: ImageSet, count: int, generator: torch.Generator) -> ImageSet
     return images.select(drawn.sort().values)
 
 
-def released_step(network: Network, retain: ImageSet, v: Vector, free: Vector, batch_size: int) -> Vector:
-    """``k = v - c g_0``: what the released recursion for ``F^-1 v`` comes to, g_0 the first retained gradient.
+def released_step(network: Network, retain: ImageSet, v: Vector, mask: Vector, batch_size: int) -> Vector:
+    """``k = v - c g_0``, the result of the released recursion for ``F^-1 v``, with g_0 the first retained gradient.
 
     The recursion starts with o = g_0 and k = v and, for each later example, computes ``t = o . g``,
-    ``k <- k - (k . g) / (N0 + t) o`` and ``o <- o - t / (N0 + t) o``. A WoodFisher recursion would make o anew from
-    each g; here o only ever shrinks, so it stays ``s g_0``, and k stays ``v - c g_0``. With ``a_i = g_i . g_0`` and
-    ``b_i = g_i . v`` the whole loop is one of scalars: ``t = s a_i``, ``c <- c + s (b_i - c a_i) / (N0 + t)``,
-    ``s <- s N0 / (N0 + t)``. So no curvature but that of one direction enters: as published, influence
-    unlearning is in effect a step along v.
+    ``k <- k - (k . g) / (N0 + t) o`` and ``o <- o - t / (N0 + t) o``. WoodFisher computes o from each g; here o is
+    always ``s g_0``, and k is ``v - c g_0``. With ``a_i = g_i . g_0`` and ``b_i = g_i . v`` the loop is one over
+    scalars: ``t = s a_i``, ``c <- c + s (b_i - c a_i) / (N0 + t)``, ``s <- s N0 / (N0 + t)``. Only the curvature in
+    one direction enters: the published method is in effect a step along v.
 
     Cost: about two forward passes and a backward pass over at most 1,002 images, and 1,001 updates of two numbers.
     """
     count = min(len(retain), RELEASED_COUNT + 2)
     first, later = retain.select(torch.arange(1)), retain.select(torch.arange(1, count))
-    origin = _only(mean_gradient(network, first, batch_size), free)
+    origin = _masked(mean_gradient(network, first, batch_size), mask)
     c, s = 0.0, 1.0
     if len(later):
         both = {name: torch.stack([origin[name], v[name]]) for name in v}
-        for a, b in zip(*_host(slopes_along(network, later, both, batch_size)), strict=True):
+        slopes = slopes_along(network, later, both, batch_size)
+        if not bool(torch.isfinite(slopes).all()):
+            raise RunError(
+                "the gradients of some examples are not finite: the model or its images hold NaN or infinity"
+            )
+        for a, b in zip(*slopes.double().tolist(), strict=True):
             t = s * a
             c += s * (b - c * a) / (RELEASED_COUNT + t)
             s *= RELEASED_COUNT / (RELEASED_COUNT + t)
     return {name: v[name] - c * origin[name] for name in v}
 
 
-def _host(both: Tensor) -> list[list[float]]:
-    if not bool(torch.isfinite(both).all()):
-        raise RunError("the gradients of some examples are not finite: the model or its images hold NaN or infinity")
-    return both.double().tolist()
-
-
-def _only(vector: Vector, free: Vector) -> Vector:
-    """Zero where ``free`` (bool by name) is false."""
-    return {name: each * free[name] for name, each in vector.items()}
+def _masked(vector: Vector, mask: Vector) -> Vector:
+    """Zero where ``mask`` (bool by name) is false."""
+    return {name: each * mask[name] for name, each in vector.items()}

@@ -13,12 +13,12 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training import sparsity
 from expunge.training.context import Context
 from expunge.training.fit import check_schedule
-from expunge.training.losses import cross_entropy, l1_norm
+from expunge.training.losses import cross_entropy, l1_penalty
 from expunge.training.rules import PerRole, Rule
 
 
 class AccuracyCollapseWarning(UserWarning):
-    """The model no longer classifies the retain set: the l1 penalty has outweighed the loss."""
+    """The model no longer classifies the retain set: the l1 penalty is too large."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,21 @@ class L1SparseConfig:
     epochs: int = 10
     """Passes over the retain set."""
     alpha: float = 1e-4
-    """Weight of the l1 norm in the first epoch, from where it falls linearly; the released 0.2 ruins any model."""
+    """Weight of the l1 norm in the first epoch, which decreases linearly; the released 0.2 is far too large."""
     final_epochs: int = 0
-    """Last epochs, in which there is no penalty; as many as ``epochs``, or more, means none at all."""
+    """Number of last epochs without penalty; ``epochs`` or more for no penalty at all."""
     threshold: float = 1e-3
-    """Absolute value below which a weight counts as small: the result notes the share of such weights."""
+    """Absolute value below which a weight is small: the share of small weights is noted."""
     prune: bool = False
-    """Set the small prunable weights to zero in the end, as the sparsity of the result."""
+    """Prune the small weights at the end."""
     linear: bool = False
-    """Linear layers are prunable too; by default, convolutions alone."""
+    """Prune linear layers too; by default, convolutions alone."""
     batch_size: int = 128
     """Examples per step."""
     rule: Rule | PerRole = Rule(lr=0.01)
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.at_least(0, alpha=self.alpha, final_epochs=self.final_epochs, threshold=self.threshold)
 
@@ -63,12 +62,11 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
     """Fine-tune towards sparse weights: ``min E_retain[CE] + alpha_e ||w||_1`` over all trainable weights.
 
     In epoch e of E, counted from 0, with K final ones: ``alpha_e = alpha (1 - e / (E - K))``, and 0 from
-    e = E - K on. Warns if the model has unlearned the retain set as well. The gradient of the norm moves weights
-    towards zero but does not set them to it: ``prune`` does, for those below ``threshold``, unless an update mask
-    freezes them.
+    e = E - K on. The gradient of the norm makes weights small but not zero; ``prune`` prunes those below ``threshold``
+    that are not frozen. Warns if the accuracy on the retain set collapses.
 
     Raises:
-        RequestError: ``prune``, and the model has nothing that is prunable.
+        RequestError: ``prune``, and the model has no prunable weights.
     """
     check_plain(model, "an l1 norm")
     if config.prune:
@@ -94,7 +92,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
 
 
 def below(model: nn.Module, config: L1SparseConfig) -> dict[str, float]:
-    """The threshold, and the share of weights below it: of all that are trained, and of the prunable ones, if any."""
+    """The threshold, and the share of weights below it: of all trainable ones, and of the prunable ones, if any."""
     of = {"all": trainable(model), "prunable": sparsity.weights(model, config.linear)}
     small = {key: [weight.detach().abs() < config.threshold for weight in of[key].values()] for key in of if of[key]}
     shares = {key: float(torch.cat([each.flatten() for each in found]).double().mean()) for key, found in small.items()}
@@ -103,7 +101,7 @@ def below(model: nn.Module, config: L1SparseConfig) -> dict[str, float]:
 
 @torch.no_grad()
 def prune(model: nn.Module, config: L1SparseConfig, context: Context) -> None:
-    """Set the prunable weights below the threshold to zero; they leave the sparsity mask of ``context``."""
+    """Prune the weights below the threshold, also in the sparsity mask of ``context``."""
     weights = sparsity.required(model, config.linear)
     candidates = sparsity.candidates(weights, context, "retain")
     pruned = {name: candidates[name] & (weight.abs() < config.threshold) for name, weight in weights.items()}
@@ -114,17 +112,16 @@ def prune(model: nn.Module, config: L1SparseConfig, context: Context) -> None:
 
 
 def _objective(logits: Tensor, labels: Tensor, weights: list[nn.Parameter], alpha: float, seen: list[Tensor]) -> Tensor:
-    """``CE + alpha ||w||_1``; the accuracy on the batch is noted, and stays on the device."""
+    """``CE + alpha ||w||_1``; the accuracy on the batch is appended to ``seen``, on the device."""
     seen.append((logits.detach().argmax(dim=1) == labels).float().mean())
-    loss = cross_entropy(logits, labels)
-    return loss + alpha * l1_norm(weights) if alpha > 0 else loss
+    return cross_entropy(logits, labels) + l1_penalty(weights, alpha)
 
 
 def _collapse(first: Tensor, last: Tensor, labels: Tensor, config: L1SparseConfig) -> str:
-    """The warning if accuracy, which began more than half way from chance to 1, lost more than half of that lead.
+    """The warning if the accuracy above chance began above half of its maximum and lost more than half of that.
 
-    ``first`` is that of the first step, ``last`` the mean of the last epoch; chance is the share of the most
-    frequent class. Waits for the device once.
+    ``first`` is the accuracy of the first step, ``last`` the mean of the last epoch; chance is the share of the most
+    frequent class.
     """
     share = labels.bincount().max() / len(labels)
     began, ended, chance = torch.stack([first, last, share.to(first)]).tolist()

@@ -28,7 +28,6 @@ class NegGradPlusConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, 1, alpha=self.alpha)
 
@@ -41,7 +40,7 @@ class NegGradPlusConfig:
 def unlearn(model: nn.Module, data: UnlearningData, config: NegGradPlusConfig, context: Context) -> nn.Module:
     """Descend on retain, ascend on forget: ``min alpha E_retain[CE] - (1 - alpha) E_forget[CE]``.
 
-    With alpha = 1 this is fine-tuning: the forget set is not looked at, and moves no running statistics.
+    With alpha = 1 this is fine-tuning, without any use of the forget set.
     """
     alpha, size = config.alpha, config.batch_size
     if alpha == 1:

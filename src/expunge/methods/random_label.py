@@ -33,16 +33,15 @@ class RandomLabelConfig:
     batch_size: int = 128
     """Examples per step."""
     order: Literal["alternate", "mixed"] = "alternate"
-    """Whether an epoch goes over the forget set, then the retain set, or over both shuffled together."""
+    """Whether an epoch is a pass over the forget set, then the retain set, or over both shuffled together."""
     true_label: bool = False
-    """Let the random label be the true one, with chance 1/classes, as the released code does."""
+    """Include the true label in the random ones, as the released code does."""
     proximal: float = 0.0
-    """Share of all weights that are reset to their original values after the first step, falling to 0: SalUn-soft."""
+    """Fraction of weights that are reset to their original values after the first step, decreasing to 0: SalUn-soft."""
     rule: Rule | PerRole = Rule(lr=0.01)
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, 1, proximal=self.proximal)
         checks.one_of(("alternate", "mixed"), order=self.order)
@@ -54,11 +53,11 @@ class RandomLabelConfig:
     search={"lr": (1e-3, 1e-1)},
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: RandomLabelConfig, context: Context) -> nn.Module:
-    """Each epoch, ``min E_forget[CE(random label)]``, then ``min E_retain[CE]``; labels are drawn anew.
+    """Each epoch, ``min E_forget[CE(random label)]``, then ``min E_retain[CE]``, with new random labels.
 
     In mixed order a step minimises the mean over a batch of both. With ``proximal``, each step ends with the
-    soft threshold that solves ``min ||w - w'||^2 / 2 + t ||w - w_0||_1``, w' being what the optimizer gave and
-    w_0 the original weights (:func:`soft_threshold`).
+    soft threshold that solves ``min ||w - w'||^2 / 2 + t ||w - w_0||_1``, w' being the weights after the step and
+    w_0 the original ones (:func:`soft_threshold`).
     """
     if data.num_classes < 2 and not config.true_label:
         raise RequestError("with one class there is no wrong label to draw: random_label needs at least two classes")
@@ -121,36 +120,35 @@ def _mixed(
 
 @dataclass(frozen=True)
 class Start:
-    """A weight, its first value, and which of its entries may move (1-D indices)."""
+    """A weight, its original value, and the 1-D indices of its entries that are neither pruned nor frozen."""
 
     weight: nn.Parameter
     first: Tensor
-    moving: Tensor
+    entries: Tensor
 
 
 def _copies(model: nn.Module, context: Context) -> list[Start]:
-    """Each trainable weight and its value now, zero where the model is to be sparse."""
     weights = trainable(model)
     kept = masks.over(context.sparsity, weights)
-    moving = masks.over(context.update_masks if isinstance(context.update_masks, Mask) else None, weights)
+    updated = masks.over(context.update_masks if isinstance(context.update_masks, Mask) else None, weights)
     return [
-        Start(weight, weight.detach() * kept[name], (kept[name] & moving[name]).flatten().nonzero().flatten())
+        Start(weight, weight.detach() * kept[name], (kept[name] & updated[name]).flatten().nonzero().flatten())
         for name, weight in weights.items()
     ]
 
 
 @torch.no_grad()
 def soft_threshold(weights: list[Start], share: float) -> None:
-    """Shrink how far each weight is from its first value by t: ``d <- sign(d) max(|d| - t, 0)``.
+    """Shrink the distance d of each weight from its original value by t: ``d <- sign(d) max(|d| - t, 0)``.
 
-    t is the floor(share p)-th smallest ``|d|`` of the p weights that may move, so that this share of them has its
-    first value again, exactly. A selection, not a sort: O(p), without waiting for the device.
+    t is the floor(share p)-th smallest ``|d|`` of the p entries, so that this share of them is reset exactly. O(p),
+    without synchronising with the device.
     """
-    count = int(share * sum(len(each.moving) for each in weights) + 1e-9)
+    count = int(share * sum(len(each.entries) for each in weights) + 1e-9)
     if count == 0:
         return
-    moved = [each.weight - each.first for each in weights]
-    candidates = [d.abs().flatten()[each.moving] for d, each in zip(moved, weights, strict=True)]
+    changes = [each.weight - each.first for each in weights]
+    candidates = [d.abs().flatten()[each.entries] for d, each in zip(changes, weights, strict=True)]
     threshold = torch.kthvalue(torch.cat(candidates), count).values
-    for weight, first, d in ((each.weight, each.first, d) for each, d in zip(weights, moved, strict=True)):
-        weight.copy_(first + d.sign() * (d.abs() - threshold).clamp(min=0))
+    for each, d in zip(weights, changes, strict=True):
+        each.weight.copy_(each.first + d.sign() * (d.abs() - threshold).clamp(min=0))

@@ -1,4 +1,4 @@
-"""Retraining from scratch: the exact answer that every other method approximates."""
+"""Retraining from scratch: exact unlearning, which every other method approximates."""
 
 from dataclasses import dataclass
 
@@ -29,13 +29,12 @@ class RetrainConfig:
     rule: Rule | PerRole = Rule(lr=0.1, schedule="cosine", warmup=0.05)
     """The update rule."""
     label_smoothing: float = 0.0
-    """Share of each label spread evenly over all classes, in [0, 1)."""
+    """Fraction of each label spread evenly over all classes, in [0, 1)."""
     recorded: bool = False
-    """Follow the recorded training of the original instead: its initial weights, its rule and its batches, each without
-    the forgotten examples. What stands above is then not used."""
+    """Replay the recorded training of the original instead: its initial weights, its rule and its batches without the
+    forgotten examples. The other options are then not used."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         if not 0.0 <= self.label_smoothing < 1.0:
             raise RequestError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
@@ -48,16 +47,16 @@ def unlearn(
     config: RetrainConfig,
     context: Context,
     *,
-    trajectory: Trajectory | None,
-    forgotten: ImageSet | None,
+    trajectory: Trajectory | None = None,
+    forgotten: ImageSet | None = None,
 ) -> nn.Module:
-    """Draw all weights anew and train on the retain set alone; the forget set is never learned from.
+    """Reinitialise the model and train it on the retain set alone.
 
-    With ``recorded``, the mean of a batch is over the examples that are left in it; a batch that loses all of them
-    takes the step of the L2 term alone. The forget set is read to see that the images are those of the record.
+    With ``recorded``, the mean of a batch is over its retained examples; without any, the step is that of the L2 term
+    alone. The forget set is read only to check that the images are those of the recorded training.
     """
     if config.recorded:
-        return _along(model, data, needed(trajectory, "retrain:recorded=true"), forgotten, context)
+        return _replayed(model, data, needed(trajectory, "retrain:recorded=true"), forgotten, context)
     reinitialise(model)
     return fit(
         model,
@@ -70,7 +69,7 @@ def unlearn(
     )
 
 
-def _along(
+def _replayed(
     model: nn.Module, data: UnlearningData, trajectory: Trajectory, forgotten: ImageSet | None, context: Context
 ) -> nn.Module:
     """The recorded training without the forgotten examples."""

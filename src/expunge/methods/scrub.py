@@ -37,12 +37,11 @@ class ScrubConfig:
     forget_batch_size: int | None = None
     """Forget examples per step; by default as many as retain examples."""
     rewind: bool = False
-    """Return to the epoch whose error on the forget set is nearest to that on unseen examples (SCRUB+R)."""
+    """Rewind to the epoch whose error on the forget set is nearest to that on unseen examples (SCRUB+R)."""
     rule: Rule | PerRole = Rule(lr=0.01)
     """The update rule."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, epochs=self.epochs, maximise_epochs=self.maximise_epochs)
         checks.at_least(1, batch_size=self.batch_size, forget_batch_size=self.forget_batch_size)
         checks.above(0, temperature=self.temperature)
@@ -55,17 +54,16 @@ class ScrubConfig:
     search={"lr": (1e-3, 1e-1), "alpha": (1e-2, 2.0)},
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context: Context) -> nn.Module:
-    """``max E_forget[KL_T]`` in the first epochs, and always ``min E_retain[gamma CE + alpha KL_T]``.
+    """``max E_forget[KL_T]`` in the first epochs, and in all epochs ``min E_retain[gamma CE + alpha KL_T]``.
 
-    ``KL_T = T^2 KL(teacher || student)`` at temperature T, the teacher being the original model, in
-    evaluation mode throughout. With ``rewind`` (SCRUB+R) the result is the checkpoint whose
-    error on the forget set is nearest to the error that the last student makes on validation examples of the
-    forgotten classes; of several, to the last. There is one before the first epoch and one after each; all are
-    kept on the CPU until then: (epochs + 1) times the model. Each costs a forward pass over the forget set. The
-    notes of the result have the epoch of that checkpoint, and the errors that were compared.
+    ``KL_T = T^2 KL(teacher || student)`` at temperature T, the teacher being the original model in evaluation mode.
+    With ``rewind`` (SCRUB+R) the result is the checkpoint whose error on the forget set is nearest to the error of the
+    last student on validation examples of the forgotten classes; of several, the last. There is a checkpoint before
+    the first epoch and after each, kept on the CPU: (epochs + 1) times the model, and a forward pass over the forget
+    set for each. The chosen epoch and the errors are noted.
 
     Raises:
-        RequestError: ``rewind``, and there is no validation example of a class that is forgotten.
+        RequestError: ``rewind``, and there is no validation example of a forgotten class.
     """
     unseen = of_forgotten_classes(data) if config.rewind else None
     checkpoints: list[Checkpoint] = []
@@ -83,7 +81,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
             for batch in data.forget.batches(forget_size, generator):
                 step(forget=lambda b=batch: -distillation(model(b.inputs), teacher(b.inputs), temperature))
         for batch in data.retain.batches(config.batch_size, generator):
-            step(retain=lambda b=batch: _obey(model(b.inputs), teacher(b.inputs), b.labels, config))
+            step(retain=lambda b=batch: _retain_loss(model(b.inputs), teacher(b.inputs), b.labels, config))
     if unseen is not None:
         checkpoints.append(checkpoint(model, data.forget, context))
         errors, wanted = [reached.error for reached in checkpoints], error(model, unseen, context)
@@ -93,40 +91,39 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
     return model
 
 
-def _obey(student: Tensor, teacher: Tensor, labels: Tensor, config: ScrubConfig) -> Tensor:
-    """The loss on the retain set: ``gamma CE + alpha KL_T``."""
-    return config.gamma * cross_entropy(student, labels) + config.alpha * distillation(
-        student, teacher, config.temperature
-    )
+def _retain_loss(student: Tensor, teacher: Tensor, labels: Tensor, config: ScrubConfig) -> Tensor:
+    """``gamma CE + alpha KL_T``."""
+    divergence = distillation(student, teacher, config.temperature)
+    return config.gamma * cross_entropy(student, labels) + config.alpha * divergence
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The student at some time: its state on the CPU, and its error on the forget set."""
+    """A student: its state on the CPU, and its error on the forget set."""
 
     state: Mapping[str, Tensor]
     error: Fraction
 
 
 def checkpoint(model: nn.Module, forget: ImageSet, context: Context) -> Checkpoint:
-    """The student as it is now; one forward pass over the forget set."""
+    """The present student; one forward pass over the forget set."""
     state = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
     return Checkpoint(state, error(model, forget, context))
 
 
 def error(model: nn.Module, images: ImageSet, context: Context) -> Fraction:
-    """The share of images that the model, in evaluation mode, gets wrong: exact, so that ties are ties."""
+    """The error of the model in evaluation mode, as an exact fraction, so that ties are exact."""
     correct = predict(model, images, context.device).correct()
     return Fraction(int((~correct).sum()), len(correct))
 
 
 def nearest(errors: Sequence[Fraction], wanted: Fraction) -> int:
-    """The index of the error nearest to the one wanted; of several as near, the last."""
+    """The index of the error nearest to the one wanted; the last of several."""
     return min(range(len(errors)), key=lambda index: (abs(errors[index] - wanted), -index))
 
 
 def of_forgotten_classes(data: UnlearningData) -> ImageSet:
-    """The validation examples of the classes present in the forget set; for random forgetting, all of them.
+    """The validation examples of the classes in the forget set.
 
     Raises:
         RequestError: There are none.

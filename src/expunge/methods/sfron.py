@@ -16,7 +16,7 @@ from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
 RULES = PerRole(Rule(lr=0.01, schedule="cosine", clip=7.0), Rule(lr=0.01, schedule="cosine"), share="first")
-"""The published rules: one momentum for both roles, and clipping for forget steps alone."""
+"""The published rules: a shared momentum, and clipping for forget steps alone."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,19 @@ class SfronConfig:
     epochs: int = 5
     """Passes over the retain set; the forget set is cycled."""
     forget_every: int = 5
-    """A forget step comes before the first of every so many retain steps."""
+    """Number of retain steps for each forget step, which precedes them."""
     alpha: float = 25.0
-    """Weight of the forget loss at the start; half a cosine takes it to 0 over the run."""
+    """Weight of the forget loss at the start; it decreases to 0 over the run by half a cosine."""
     exponent: float = 0.5
-    """How much examples that are still remembered count: a loss l has the weight l^-exponent; 0 weighs all alike."""
+    """An example with loss l has the weight l^-exponent; 0 for equal weights."""
     batch_size: int = 128
     """Retain examples per step."""
     forget_batch_size: int | None = None
     """Forget examples per step; by default as many as retain examples."""
     rule: Rule | PerRole = RULES
-    """The update rule; by default both roles share their momentum, and the gradient of forget steps is clipped."""
+    """The update rule; by default both roles share a momentum, and the gradient of forget steps is clipped."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(0, epochs=self.epochs, alpha=self.alpha, exponent=self.exponent)
         checks.at_least(1, forget_every=self.forget_every, batch_size=self.batch_size)
         checks.at_least(1, forget_batch_size=self.forget_batch_size)
@@ -54,17 +53,15 @@ def unlearn(model: nn.Module, data: UnlearningData, config: SfronConfig, context
     """At each of T steps ``min E_retain[CE]``; before every ``forget_every``-th ``min -alpha_t sum_i w_i l_i``.
 
     ``l_i`` is the cross-entropy of forget example i, ``w_i`` its weight (:func:`adaptive_weights`), and
-    ``alpha_t = alpha (1 + cos(pi t / T)) / 2`` at step t = 0..T-1. A run takes T retain steps, T being ``epochs``
-    passes over the retain set, and ceil(T / ``forget_every``) forget steps; its history has a record of each, by
-    role. The papers give T itself: their 1,500 steps of 128 examples are about 4.7 epochs over the 40,500
-    examples retained of CIFAR-10. The saliency ratio that they lay over the forget steps is an update mask, not
-    part of this loop.
+    ``alpha_t = alpha (1 + cos(pi t / T)) / 2`` at step t = 0..T-1, T being the steps of ``epochs`` passes over the
+    retain set. The papers give T itself: their 1,500 steps of 128 examples are about 4.7 epochs over the 40,500
+    examples retained of CIFAR-10. Their saliency ratio is an update mask, not part of this loop.
     """
     model.train()
     size, generator = config.batch_size, context.generator
     total = config.epochs * data.retain.steps(size)
     forgetting = cycle(data.forget, config.forget_batch_size or size, generator)
-    # One call per step: a rule shared by both roles must alternate too, not step on the sum of the two losses.
+    # One call per objective: a rule shared by both roles must alternate, not step on the sum of the two losses.
     step = context.stepper(model, config.rule, total + math.ceil(total / config.forget_every))
     for t, retain in zip(range(total), cycle(data.retain, size, generator), strict=False):
         if t % config.forget_every == 0:
@@ -81,12 +78,10 @@ def adaptive_loss(logits: Tensor, labels: Tensor, exponent: float) -> Tensor:
 
 
 def adaptive_weights(losses: Tensor, exponent: float) -> Tensor:
-    """``w_i = l_i^-exponent / sum_j l_j^-exponent`` of losses (batch,) >= 0: they sum to one, without gradient.
+    """``w_i = l_i^-exponent / sum_j l_j^-exponent`` of losses (batch,) >= 0, without gradient.
 
-    The formula has no value where a loss is 0, which float32 makes of any below about 6e-8. Such a loss counts as
-    the smallest positive one of its batch: with a gradient of 0 itself, it must not take the whole weight from
-    examples that have one. A batch of zeros is weighted evenly. The powers are a softmax of logarithms, so that
-    none overflows.
+    A loss of 0, to which float32 rounds any below about 6e-8, counts as the smallest positive loss of the batch, since
+    its own gradient is 0; a batch of zeros is weighted evenly. A softmax of logarithms avoids overflow.
     """
     losses = losses.detach()
     smallest = torch.where(losses > 0, losses, torch.finfo(losses.dtype).max).amin()

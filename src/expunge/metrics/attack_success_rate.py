@@ -19,7 +19,7 @@ from expunge.training.context import Context
     )
 )
 def measure(subject: Subject, context: Context) -> dict[str, float]:
-    """Attack success rate, ASR: percent of triggered test images of other classes that are taken for the target class.
+    """Attack success rate, ASR: percent of triggered test images of other classes that are predicted as the target.
 
     Only where the training data had a backdoor.
     """

@@ -1,7 +1,7 @@
 """The average gap to the retrained model."""
 
 from collections.abc import Sequence
-from statistics import fmean, pstdev
+from statistics import fmean
 
 from expunge.core.registry import Measure, metric
 from expunge.evaluation.predictions import Subject
@@ -38,11 +38,3 @@ def measure(subject: Subject, context: Context) -> dict[str, float]:
 def average_gap(values: Sequence[float], reference: Sequence[float]) -> float:
     """The mean of ``|value - reference|`` (Fan et al. 2024, section 5)."""
     return fmean(abs(value - wanted) for value, wanted in zip(values, reference, strict=True))
-
-
-def average_std(seeds: Sequence[Sequence[float]]) -> float:
-    """The mean over metrics of the population standard deviation over seeds, given one row per seed.
-
-    The spread that is published beside the average gap (DualOptim).
-    """
-    return fmean(pstdev(values) for values in zip(*seeds, strict=True))

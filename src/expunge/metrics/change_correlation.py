@@ -13,7 +13,6 @@ SPLITS = ("forget", "retain", "test")
 
 
 def _described(split: str, coefficient: str) -> Measure:
-    """The description of one correlation on one split."""
     kind = {"pearson": "size", "spearman": "order"}[coefficient]
     return Measure(
         f"{coefficient.capitalize()} correlation of the changes of loss by unlearning and by retraining, on {split} "
@@ -33,9 +32,8 @@ def _described(split: str, coefficient: str) -> Measure:
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Correlation of each example's change of loss, from the original to this model and to the retrained one.
 
-    The change that an unlearning method predicts beside the one that happens: ``pearson`` for its size, ``spearman``
-    for its order, on forgotten, retained and test examples; 1 is best. Not defined for fewer than two examples, or
-    where a model changes all by the same: doing nothing has no correlation.
+    ``pearson`` compares their size, ``spearman`` their order, on forgotten, retained and test examples; 1 is best. NaN
+    for fewer than two examples, or where all change by the same, as for an unchanged model.
     """
     if subject.original is None or subject.reference is None:
         return {}
@@ -50,10 +48,7 @@ def measure(subject: Subject, context: Context) -> dict[str, float]:
 
 
 def correlations(first: Floats, second: Floats) -> dict[str, float]:
-    """``pearson`` and ``spearman`` (Pearson's of ranks, ties sharing their mean) of two series (n,).
-
-    NaN if one of them is constant, or has fewer than two values.
-    """
+    """``pearson`` and ``spearman`` of two series (n,); NaN if one is constant or has fewer than two values."""
     return {"pearson": _pearson(first, second), "spearman": _pearson(rankdata(first), rankdata(second))}
 
 

@@ -9,7 +9,7 @@ from expunge.evaluation.predictions import Subject
 from expunge.training.context import Context
 
 THRESHOLD = NormalDist().inv_cdf(0.99)
-"""What one in a hundred scores exceeds if nothing is remembered: 2.326."""
+"""The 99% quantile of the scores of a model without memory: 2.326."""
 
 
 @metric(
@@ -37,9 +37,9 @@ THRESHOLD = NormalDist().inv_cdf(0.99)
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """How well the model remembers noise added to training images (Pawelczyk et al. 2024, arXiv:2406.17216).
 
-    ``mean`` is the mean score (:func:`expunge.poison_score.gaussian_poison_scores`), 0 without memory;
-    ``true_positive_rate`` is the percent of poisoned examples whose score exceeds 2.326, the threshold of 1% false
-    positives: 1 without memory. Only where training images had Gaussian noise.
+    ``mean`` is the mean score (:func:`expunge.evaluation.gaussian_poison.gaussian_poison_scores`), 0 without memory;
+    ``true_positive_rate`` is the percent of scores above 2.326, the threshold of 1% false positives. Only where
+    training images had Gaussian noise.
     """
     scores = subject.scores.get("gaussian_poison")
     if scores is None or not len(scores):

@@ -17,9 +17,9 @@ from expunge.training.context import Context
 Score = Callable[[Tensor, Shadows, bool], Tensor]
 
 MANY = 64
-"""From so many shadow models on, each example has a variance of its own: Carlini et al. take one for all of few."""
+"""Number of shadow models from which each example has its own variance (Carlini et al.)."""
 LEAST = 1e-6
-"""The least variance, where all shadow models say the same."""
+"""The least variance, where all shadow models agree."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,13 @@ def measure(subject: Subject, config: LiraConfig, context: Context) -> dict[str,
     """How well an attacker with shadow models tells retained (members) from forgotten examples (Carlini et al. 2022).
 
     ``auc`` and the percent of members found at 1% and at 0.1% false alarms, by the online attack
-    (:func:`likelihood_ratio`) with true labels. The retrained model gives the values to aim at: forgotten examples
-    are then those it never saw. A model that remembers them has a lower ``auc``. With a validation split,
-    ``offline_auc`` and ``offline_tpr_at_1_percent`` tell forgotten from unseen examples by the offline attack
-    (:func:`surprise`): 0.5 and 1 where they cannot be told apart.
+    (:func:`likelihood_ratio`) with true labels. The retrained model gives the reference values; a model that remembers
+    the forget set has a lower ``auc``. With a validation split, ``offline_auc`` and ``offline_tpr_at_1_percent`` are
+    those of the offline attack (:func:`surprise`) on forgotten against unseen examples: 0.5 and 1 after retraining.
 
-    Only where there are shadow models (``--shadows 16``): retrained like the original, without a random half of the
-    training set each, so on fewer examples than the judged model, which is one more reason to compare with the
-    retrained one. The judged model, which decides the thresholds, is none of them. An example counts if some of them
-    have seen it and some have not; among 16, one in 30,000 does not.
+    Only where there are shadow models (``--shadows 16``): each trained like the original without a random half of the
+    training set, so on fewer examples than the evaluated model. An example counts if some of them were trained on it
+    and some were not.
     """
     if subject.shadows is None:
         return {}
@@ -123,9 +121,9 @@ def _scored(score: Score, parts: Sequence[Predictions], shadows: Shadows, each: 
 def likelihood_ratio(log_odds: Tensor, shadows: Shadows, each: bool) -> Tensor:
     """The score of the online attack (n,), higher for members: ``log N(x; in) - log N(x; out)``.
 
-    Carlini et al. 2022 (arXiv:2112.03570), algorithm 1. x is the ``log p_y - log(1 - p_y)`` that the judged model
-    gives an example, ``in`` the normal distribution of x over the shadow models that have seen it, ``out`` over those
-    that have not. Cost: O(shadows * n). NaN where either is not known.
+    Carlini et al. 2022 (arXiv:2112.03570), algorithm 1. x is ``log p_y - log(1 - p_y)`` of the evaluated model, ``in``
+    the normal distribution of x over the shadow models trained on the example, ``out`` over the others. Cost:
+    O(shadows * n). NaN where there are too few of either.
     """
     inside, outside = (gaussian(shadows.log_odds, seen, each) for seen in (shadows.inside, ~shadows.inside))
     return _log_density(log_odds, *inside) - _log_density(log_odds, *outside)
@@ -134,17 +132,17 @@ def likelihood_ratio(log_odds: Tensor, shadows: Shadows, each: bool) -> Tensor:
 def surprise(log_odds: Tensor, shadows: Shadows, each: bool) -> Tensor:
     """The score of the offline attack (n,), higher for members: ``(x - mean) / std`` of ``out``.
 
-    It orders examples as the paper's ``Pr[Z <= x]`` for Z ~ ``out`` does, which would be 1 in floats for many.
+    It orders examples as the paper's ``Pr[Z <= x]`` for Z ~ ``out``, which for many examples rounds to 1.
     """
     mean, variance = gaussian(shadows.log_odds, ~shadows.inside, each)
     return (log_odds - mean) / variance.sqrt()
 
 
 def gaussian(log_odds: Tensor, counted: Tensor, each: bool) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance (n,) of what the shadow models that are ``counted`` (shadows, n) say of each example.
+    """Mean and unbiased variance (n,) of each example over the shadow models that are ``counted`` (shadows, n).
 
-    A variance for all, unless ``each`` has its own, is pooled: squared deviations from the mean of their own example.
-    NaN where too few are counted: no mean of none, and no variance of one's own of one.
+    Unless ``each`` example has its own variance, deviations from the means are pooled over all. NaN where too few
+    shadow models are counted.
     """
     count = counted.sum(dim=0)
     mean = torch.where(counted, log_odds, 0.0).sum(dim=0) / count

@@ -15,13 +15,12 @@ class MembershipSvcConfig:
     """Options of the attack."""
 
     exact: bool = False
-    """Fit one-dimensional features on raw values: the same answer, many times slower."""
+    """Fit one-dimensional features on raw values: the same result, many times slower."""
     as_released: bool = False
     """Use the modified entropy of the published code, which ignores each example's own label."""
 
 
 def _described(feature: str, words: str, column: int | None = None) -> Measure:
-    """The description of the attack by one feature."""
     return Measure(
         f"membership attack on {words}",
         "reference",
@@ -46,21 +45,24 @@ def _described(feature: str, words: str, column: int | None = None) -> Measure:
 def measure(subject: Subject, config: MembershipSvcConfig, context: Context) -> dict[str, float]:
     """Percent of the forget set that an attacker takes for non-members (Fan et al. 2024), by five features.
 
-    The attacker learns from retained examples (members) and test examples (non-members) of the same model:
-    as many of each, drawn class-balanced. A retrained model gives the value to aim at, not 100.
+    The attacker is trained on as many retained examples (members) as test examples (non-members) of the same model,
+    drawn class-balanced. The reference value is that of the retrained model, not 100.
     """
     members, others, targets = (subject.predictions(split) for split in ("retain", "test", "forget"))
     if not (len(members) and len(others) and len(targets)):
         raise RequestError("membership_svc needs examples to retain, to test on and to forget")
     count = min(len(members), len(others))
-    members, others = _sample(members, count, context), _sample(others, count, context)
+    members, others = (
+        part if len(part) == count else part.select(splits.balanced_subset(part.labels, count, context.generator))
+        for part in (members, others)
+    )
     return {name: 100 * (1 - share) for name, share in efficacy(members, others, targets, config).items()}
 
 
 def efficacy(
     members: Predictions, others: Predictions, targets: Predictions, config: MembershipSvcConfig
 ) -> dict[str, float]:
-    """For each feature, the share of ``targets`` taken for members by an attacker who knows the other two."""
+    """For each feature, the share of ``targets`` taken for members by an attacker trained on the other two."""
     inside, outside, asked = (membership.features(part, config.as_released) for part in (members, others, targets))
     return {
         name: membership.share_of_members(
@@ -68,10 +70,3 @@ def efficacy(
         )
         for name in inside
     }
-
-
-def _sample(predictions: Predictions, count: int, context: Context) -> Predictions:
-    if count == len(predictions):
-        return predictions
-    generator = context.generator
-    return predictions.select(splits.balanced_subset(predictions.labels, count, generator))

@@ -18,5 +18,5 @@ from expunge.training.context import Context
     )
 )
 def measure(subject: Subject, context: Context) -> dict[str, float]:
-    """Test accuracy, TA: the accuracy on the test images of classes that are still retained, in percent."""
+    """Test accuracy, TA: the accuracy on the test images of retained classes, in percent."""
     return {"test_accuracy": subject.predictions("test").accuracy()}

@@ -1,4 +1,4 @@
-"""Tug-of-war: forgetting, retaining and generalising as the retrained model does, at once."""
+"""Tug-of-war: one number for forgetting, retaining and generalising as the retrained model does."""
 
 from collections.abc import Mapping
 from math import prod

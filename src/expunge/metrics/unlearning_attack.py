@@ -1,4 +1,4 @@
-"""The attack on unlearning itself: who was forgotten, told from the models before and after."""
+"""Membership inference from the models before and after unlearning."""
 
 import warnings
 from collections.abc import Callable
@@ -27,10 +27,11 @@ from expunge.training.context import Context
 
 Rows = npt.NDArray[np.int64]
 Answers = npt.NDArray[np.bool_]
+SPLITS = ("forget", "retain")
 FALSE_ALARMS = (1.0,)
-"""Rates in percent at which the share of forgotten examples found is told."""
+"""False positive rates in percent."""
 SMALL = 40
-"""From so few rows, none are held back to see when the network has learned enough."""
+"""Number of rows up to which the network is trained without early stopping."""
 Feature = Literal["direct_diff", "sorted_diff", "direct_concat", "sorted_concat", "l2_distance"]
 
 
@@ -39,17 +40,16 @@ class UnlearningAttackConfig:
     """Options of the attack."""
 
     feature: Feature = "direct_diff"
-    """What the attacker looks at, of the posteriors p before and q after: direct_diff p - q; sorted_diff, the same
-    with classes in descending order of p; direct_concat and sorted_concat, both side by side; l2_distance |p - q|."""
+    """Feature of the posteriors p before and q after: direct_diff p - q; sorted_diff, the same with classes in
+    descending order of p; direct_concat and sorted_concat, p and q side by side; l2_distance |p - q|."""
     attacker: Literal["logistic", "mlp"] = "logistic"
     """Logistic regression, or a network with one hidden layer."""
     folds: int = 5
-    """The attacker is tested on each of so many parts, after learning from the others."""
+    """Number of folds of the cross-validation."""
     as_released: bool = False
-    """Learn from and test on the same rows, with all retained examples, as the published code does."""
+    """Train and test on the same rows, with all retained examples, as the published code does."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         ranges.at_least(2, folds=self.folds)
 
 
@@ -78,17 +78,18 @@ class UnlearningAttackConfig:
 def measure(subject: Subject, config: UnlearningAttackConfig, context: Context) -> dict[str, float]:
     """How well an attacker with the posteriors before and after tells forgotten from retained examples (MIAU).
 
-    Chen et al. 2021 (arXiv:2005.02205), with an attacker who knows the answer for the examples he learns from, so an
-    upper bound of theirs. ``auc`` is 0.5 if nothing shows; ``tpr_at_1_percent`` is the percent of forgotten examples
-    found at 1% false alarms. As many retained examples as forgotten are drawn, and both numbers are means over folds.
-    The retrained model gives the values to aim at: what retraining itself gives away.
+    Chen et al. 2021 (arXiv:2005.02205), with an attacker trained on labelled examples of both models, so an upper bound
+    of theirs. ``auc`` is 0.5 by guessing; ``tpr_at_1_percent`` is the percent of forgotten examples found at 1% false
+    alarms. As many retained examples as forgotten are drawn, and both numbers are means over folds. The retrained model
+    gives the reference values.
 
     Cost: ``folds`` fits on up to 2m rows for m forgotten examples.
     """
     if subject.original is None:
         return {}
     forgotten, retained = (
-        _features(subject, subject.original, split, config.feature) for split in ("forget", "retain")
+        features(before.probabilities(), after.probabilities(), config.feature)
+        for before, after in ((subject.original.predictions(split), subject.predictions(split)) for split in SPLITS)
     )
     if not config.as_released:
         count = min(len(forgotten), len(retained))
@@ -103,10 +104,6 @@ def measure(subject: Subject, config: UnlearningAttackConfig, context: Context) 
     ]
     found = found or [membership.roc(np.empty(0), np.empty(0), FALSE_ALARMS)]
     return {name: fmean(part[name] for part in found) for name in found[0]}
-
-
-def _features(subject: Subject, original: Subject, split: str, feature: Feature) -> Tensor:
-    return features(original.predictions(split).probabilities(), subject.predictions(split).probabilities(), feature)
 
 
 def features(before: Tensor, after: Tensor, feature: Feature) -> Tensor:
@@ -125,7 +122,7 @@ def _drawn(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _parts(answers: Answers, config: UnlearningAttackConfig, seed: int) -> list[tuple[Rows, Rows]]:
-    """The rows to learn from and those to test on, again and again; none where a side has fewer than two examples."""
+    """The rows to train and to test on, for each fold; none where a side has fewer than two examples."""
     fewest = int(min(answers.sum(), (~answers).sum()))
     if fewest < 2:
         return []
@@ -137,20 +134,13 @@ def _parts(answers: Answers, config: UnlearningAttackConfig, seed: int) -> list[
 
 
 def _attack(values: Floats, answers: Answers, config: UnlearningAttackConfig, seed: int) -> Callable[[Floats], Floats]:
-    """An attacker who has learned these rows: what he gives others, higher for those that he thinks forgotten."""
-    with warnings.catch_warnings():  # that it could have learned longer is no fault of the request
+    """The score of an attacker trained on these rows, higher for forgotten examples."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         if config.attacker == "logistic":
-            return _logistic(values, answers)
-        return _mlp(values, answers, not config.as_released, seed)
-
-
-def _logistic(values: Floats, answers: Answers) -> Callable[[Floats], Floats]:
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=400)).fit(values, answers).decision_function
-
-
-def _mlp(values: Floats, answers: Answers, scaled: bool, seed: int) -> Callable[[Floats], Floats]:
-    """A network; the published code shows it raw values."""
-    network = MLPClassifier(learning_rate_init=0.01, early_stopping=len(answers) > SMALL, random_state=seed)
-    attacker = (make_pipeline(StandardScaler(), network) if scaled else network).fit(values, answers)
+            linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=400))
+            return linear.fit(values, answers).decision_function
+        network = MLPClassifier(learning_rate_init=0.01, early_stopping=len(answers) > SMALL, random_state=seed)
+        # The published code does not scale the features.
+        attacker = (network if config.as_released else make_pipeline(StandardScaler(), network)).fit(values, answers)
     return lambda asked: np.asarray(attacker.predict_proba(asked))[:, 1]

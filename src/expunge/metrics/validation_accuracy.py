@@ -19,7 +19,7 @@ from expunge.training.context import Context
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Validation accuracy, VA: the accuracy on validation images of retained classes, in percent; absent without any.
 
-    It serves to choose hyperparameters, so that the test set need not.
+    For the choice of hyperparameters.
     """
     if "validation" not in subject.splits:
         return {}

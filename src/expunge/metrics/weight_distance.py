@@ -1,4 +1,4 @@
-"""Distance of weights."""
+"""Distance of the weights to those of other models."""
 
 from expunge.core import weights as parameters
 from expunge.core.registry import Measure, metric
@@ -62,11 +62,11 @@ from expunge.training.context import Context
     ),
 )
 def measure(subject: Subject, context: Context) -> dict[str, float]:
-    """L2 distance of the weights to the original and to the retrained model, beside that of doing nothing.
+    """L2 distance of the weights to the original and to the retrained model, beside that of the original.
 
     With weights w, those of the original w_o and of the retrained model w_r: ``to_original`` is ``|w - w_o|``,
-    ``to_reference`` is ``|w - w_r|``, and ``relative_to_reference`` is ``|w - w_r| / |w_r|``. Doing nothing has
-    ``nothing_to_reference``, ``|w_o - w_r|``, and ``nothing_relative_to_reference``, ``|w_o - w_r| / |w_r|``;
+    ``to_reference`` is ``|w - w_r|``, and ``relative_to_reference`` is ``|w - w_r| / |w_r|``. For the original,
+    ``nothing_to_reference`` is ``|w_o - w_r|``, and ``nothing_relative_to_reference`` ``|w_o - w_r| / |w_r|``;
     ``relative_to_nothing`` is ``|w - w_r| / |w_o - w_r|``: 0 for the retrained model and 1 for the original.
     """
     found: dict[str, float] = {}

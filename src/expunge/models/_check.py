@@ -1,4 +1,4 @@
-"""What every architecture asks of its options and inputs."""
+"""Checks of the shape of the inputs."""
 
 from expunge.core.errors import RequestError
 
@@ -10,10 +10,3 @@ def image_shape(shape: Shape, least: int = 1) -> tuple[int, int, int]:
     if len(shape) != 3 or min(shape) < 1 or min(shape[1:]) < least:
         raise RequestError(f"this model takes images (channels, height, width) of {least} pixels or more, got {shape}")
     return shape[0], shape[1], shape[2]
-
-
-def positive(**values: int) -> None:
-    """Raise a RequestError for the first value below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise RequestError(f"{name} must be at least 1, got {value}")

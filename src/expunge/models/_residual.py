@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.models._check import Shape, image_shape, positive
+from expunge.core import checks
+from expunge.models._check import Shape, image_shape
 
 Block = Callable[[int, int, int], nn.Module]
 
@@ -20,34 +21,32 @@ class ResnetConfig:
     """Channels of the first stage; each further stage has twice as many."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
-        positive(width=self.width)
+        checks.at_least(1, width=self.width)
 
 
 @dataclass(frozen=True)
 class CifarResnetConfig(ResnetConfig):
-    """The same for those of three stages, which are narrower."""
+    """Options of the residual networks of three stages, which are narrower."""
 
     width: int = 16
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the size of the image (for stride 1), without bias."""
+    """A convolution without bias, padded to keep the size of the image for stride 1."""
     return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """The shortcut: a 1x1 convolution where the shape changes, else nothing."""
+    """The shortcut: a 1x1 convolution where the shape changes, else the identity."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     return nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
 
 class ZeroPadded(nn.Module):
-    """The shortcut without weights (option A): every second pixel, new channels zero."""
+    """The shortcut without weights (option A): every second pixel, and zero channels before and after."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        """Half of the new channels come before the old ones, half after."""
         super().__init__()
         self.stride = stride
         self.before = (outputs - inputs) // 2
@@ -62,7 +61,6 @@ class Residual(nn.Module):
     """``relu(body(x) + shortcut(x))``."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
-        """Keep both."""
         super().__init__()
         self.body = body
         self.shortcut = shortcut
@@ -122,16 +120,10 @@ class ResNet(nn.Module):
         expansion: int = 1,
         kaiming_head: bool = False,
     ) -> None:
-        """Build it; each stage but the first halves the image.
+        """Stages of ``depths`` blocks; each but the first doubles the width and halves the image.
 
-        Args:
-            block: Makes a block from input channels, width and stride.
-            width: Channels of the first stage; each further stage has twice as many.
-            depths: The number of blocks of each stage.
-            shape: (channels, height, width) of the images.
-            num_classes: The number of outputs.
-            expansion: Output channels of a block as a multiple of its width.
-            kaiming_head: Initialise the last layer as the convolutions are.
+        ``block`` is a function of input channels, width and stride, whose output has ``expansion`` times the width.
+        ``kaiming_head`` initialises the last layer like the convolutions.
         """
         super().__init__()
         channels, *_ = image_shape(shape, least=2 ** (len(depths) - 1))

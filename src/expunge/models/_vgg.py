@@ -1,12 +1,14 @@
 """VGG-16 with batch normalisation (Simonyan and Zisserman 2015, arXiv:1409.1556, configuration D)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.models._check import Shape, image_shape, positive
+from expunge.core import checks
+from expunge.models._check import Shape, image_shape
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """Width as a multiple of the first stage's, and number of convolutions."""
@@ -19,11 +21,10 @@ class VggConfig:
     width: int = 64
     """Channels of the first stage; the last ones have eight times as many."""
     final_pooling: bool = True
-    """Whether the last of the five stages halves the image too. A checkpoint does not say which was meant."""
+    """Whether the last of the five stages halves the image too, which checkpoints do not record."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
-        positive(width=self.width)
+        checks.at_least(1, width=self.width)
 
 
 class VGG(nn.Module):
@@ -32,15 +33,9 @@ class VGG(nn.Module):
     def __init__(
         self, width: int, shape: Shape, *, bias: bool, final_pooling: bool, grid: int, head: tuple[int, ...]
     ) -> None:
-        """Build it.
+        """``grid`` is the size of the average-pooled features, ``head`` the sizes of the linear layers.
 
-        Args:
-            width: Channels of the first stage.
-            shape: (channels, height, width) of the images; odd sizes are halved upwards.
-            bias: Whether the convolutions have one.
-            final_pooling: Whether the last stage halves the image too.
-            grid: The features are averaged over grid x grid parts of the image.
-            head: The sizes of the linear layers, the last being the number of classes.
+        Odd sizes of images are rounded up when they are halved.
         """
         super().__init__()
         channels, *_ = image_shape(shape, least=8)
@@ -54,7 +49,10 @@ class VGG(nn.Module):
                 layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*layers)
         self.grid = grid
-        self.classifier = _classifier(channels * grid * grid, head)
+        linear: list[nn.Module] = []
+        for before, after in pairwise((channels * grid * grid, *head)):
+            linear += [nn.ReLU()] * bool(linear) + [nn.Linear(before, after)]
+        self.classifier = nn.Sequential(*linear) if len(linear) > 1 else linear[0]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -70,11 +68,3 @@ class VGG(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (batch, classes)."""
         return self.classifier(torch.flatten(functional.adaptive_avg_pool2d(self.features(inputs), self.grid), 1))
-
-
-def _classifier(inputs: int, sizes: tuple[int, ...]) -> nn.Module:
-    """Linear layers with ReLU between them; a single one stands for itself."""
-    layers: list[nn.Module] = []
-    for before, after in zip((inputs, *sizes), sizes, strict=False):
-        layers += [nn.ReLU()] * bool(layers) + [nn.Linear(before, after)]
-    return nn.Sequential(*layers) if len(layers) > 1 else layers[0]

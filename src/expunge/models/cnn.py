@@ -18,7 +18,6 @@ class CnnConfig:
     Published with 0.5 in the code, but trained in evaluation mode, where nothing is dropped."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
         checks.between(0, 0.999, dropout=self.dropout)
 
 

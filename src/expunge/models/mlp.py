@@ -6,8 +6,9 @@ from math import prod
 
 from torch import nn
 
+from expunge.core import checks
 from expunge.core.registry import architecture
-from expunge.models._check import Shape, positive
+from expunge.models._check import Shape
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,8 @@ class MlpConfig:
     """Units of each hidden layer."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
         for width in self.hidden:
-            positive(hidden=width)
+            checks.at_least(1, hidden=width)
 
 
 @architecture()

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from expunge.core import checks
 from expunge.core.registry import architecture
-from expunge.models._check import Shape, image_shape, positive
+from expunge.models._check import Shape, image_shape
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,7 @@ class SmallCnnConfig:
     """Convolution, batch normalisation, ReLU; every block but the first halves the image."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        positive(width=self.width, blocks=self.blocks)
+        checks.at_least(1, width=self.width, blocks=self.blocks)
 
 
 @architecture()

@@ -1,4 +1,4 @@
-"""Iterative magnitude pruning: in each round the smallest weights go, and the model is trained again."""
+"""Iterative magnitude pruning: rounds of pruning the smallest weights and training the model again."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,24 @@ from expunge.core.masks import Mask
 from expunge.core.registry import pruner
 from expunge.training import sparsity
 from expunge.training.context import Context
-from expunge.training.sparsity import Scope
+from expunge.training.sparsity import PruningConfig
 
 
 @dataclass(frozen=True)
-class IterativeMagnitudeConfig:
+class IterativeMagnitudeConfig(PruningConfig):
     """Hyperparameters of iterative magnitude pruning."""
 
     rate: float = 0.2
     """Share of the remaining prunable weights that is pruned in each round."""
     rounds: int = 5
-    """Rounds of pruning, each followed by training; (1 - rate)^rounds of the weights are left in the end."""
-    scope: Scope = "global"
-    """Whether all layers are ranked together, or that share of each layer is pruned."""
-    linear: bool = False
-    """Prune linear layers too; by default, convolutions alone."""
+    """Rounds of pruning, each followed by training; (1 - rate)^rounds of the weights remain."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        sparsity.check(self.rate, self.scope)
+        super().__post_init__()
         checks.at_least(1, rounds=self.rounds)
 
 
 @pruner(reference="Frankle & Carbin 2019, arXiv:1803.03635", aliases=("imp",))
 def prune(model: nn.Module, shape: tuple[int, ...], config: IterativeMagnitudeConfig, context: Context) -> Mask:
-    """One round: prune the weights of smallest absolute value, round(rate n) of the n that are left."""
+    """One round: prune the weights of smallest absolute value, round(rate n) of the n remaining ones."""
     return sparsity.by_magnitude(model, config.rate, config.scope, config.linear, context.sparsity)

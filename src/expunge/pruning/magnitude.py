@@ -1,6 +1,4 @@
-"""One-shot magnitude pruning: the smallest weights go."""
-
-from dataclasses import dataclass
+"""One-shot magnitude pruning of the smallest weights."""
 
 from torch import nn
 
@@ -8,26 +6,14 @@ from expunge.core.masks import Mask
 from expunge.core.registry import pruner
 from expunge.training import sparsity
 from expunge.training.context import Context
-from expunge.training.sparsity import Scope
+from expunge.training.sparsity import PruningConfig
 
 
-@dataclass(frozen=True)
-class MagnitudeConfig:
+class MagnitudeConfig(PruningConfig):
     """Hyperparameters of one-shot magnitude pruning."""
-
-    rate: float = 0.95
-    """Share of the remaining prunable weights that is pruned."""
-    scope: Scope = "global"
-    """Whether all layers are ranked together, or that share of each layer is pruned."""
-    linear: bool = False
-    """Prune linear layers too; by default, convolutions alone."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        sparsity.check(self.rate, self.scope)
 
 
 @pruner(reference="Han et al. 2015, arXiv:1506.02626", aliases=("omp",))
 def prune(model: nn.Module, shape: tuple[int, ...], config: MagnitudeConfig, context: Context) -> Mask:
-    """Prune the weights of smallest absolute value: round(rate n) of the n that are left."""
+    """Prune the weights of smallest absolute value: round(rate n) of the n remaining ones."""
     return sparsity.by_magnitude(model, config.rate, config.scope, config.linear, context.sparsity)

@@ -1,4 +1,4 @@
-"""SynFlow: prune without data the weights that carry the least flow from inputs to logits."""
+"""SynFlow: prune, without data, the weights with the least synaptic flow from inputs to logits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,18 +21,17 @@ class SynflowConfig:
     """Hyperparameters of SynFlow."""
 
     rate: float = 0.95
-    """Share of the remaining prunable weights that is pruned, by all iterations together."""
+    """Share of the remaining prunable weights that is pruned by all iterations together."""
     iterations: int = 100
-    """Prunings, each of the same share of what is left; each costs a forward and backward pass of one image."""
+    """Number of prunings, each of the same share of the rest; each costs a forward and backward pass of one image."""
     batch_norm: Literal["absolute", "identity"] = "absolute"
-    """Batch normalisation: by the absolute values of its weights and running statistics, as released, or left out."""
+    """Batch normalisation: with absolute values of weights and running statistics, as released, or left out."""
     linear: bool = False
     """Prune linear layers too; by default, convolutions alone."""
     as_released: bool = False
-    """Round the share of each iteration by itself: the errors add up, and the rate is only nearly reached."""
+    """Round the share of each iteration by itself: the errors add up, and the rate is reached approximately."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         sparsity.check(self.rate)
         checks.at_least(1, iterations=self.iterations)
         checks.one_of(("absolute", "identity"), batch_norm=self.batch_norm)
@@ -40,18 +39,15 @@ class SynflowConfig:
 
 @pruner(reference="Tanaka et al. 2020, arXiv:2006.05467", trained=False)
 def prune(model: nn.Module, shape: tuple[int, ...], config: SynflowConfig, context: Context) -> Mask:
-    """Prune by the score ``w dR/dw`` again and again, R the sum of logits of an image of ones under weights ``|w|``.
+    """Prune iteratively by the score ``w dR/dw``, R the sum of logits of an image of ones under weights ``|w|``.
 
-    With weights that are not negative, ReLUs, and normalisations that only scale, the network is linear along its
-    paths: R is the sum over paths of the products of their weights (plus what biases add), and the score of a
-    weight the sum over the paths through it. So flow is *conserved*: what comes into a unit goes out of it, and the
-    scores of any layer that all paths cross have the same sum. Small layers have large scores, and by pruning little
-    at a time none is emptied while others have more to give.
+    R is the sum over paths of the products of their weights (plus terms of biases), and the score of a weight the sum
+    over the paths through it. Scores are conserved: they have the same sum in every layer that all paths cross, so
+    that small layers have large scores, and no layer is removed as a whole by many small prunings.
 
-    Batch normalisation in evaluation mode only scales as long as its running means and its shifts are zero, as they
-    are at initialisation. Those of a trained model add and subtract, and conservation holds nearly, or not at all;
-    ``batch_norm=identity`` restores it. The model itself is left as it is: the work is done on a copy in float64,
-    since a product of many layers may exceed float32.
+    This supposes batch normalisation with running means and shifts of zero, as at initialisation; those of a trained
+    model violate it, unless ``batch_norm=identity``. Computed on a copy in float64, since a product of many layers may
+    exceed float32.
 
     Raises:
         RequestError: Nothing can be pruned, or no flow reaches the logits.
@@ -73,7 +69,7 @@ def prune(model: nn.Module, shape: tuple[int, ...], config: SynflowConfig, conte
 def positive(model: nn.Module, left: Mapping[str, Tensor], batch_norm: Literal["absolute", "identity"]) -> nn.Module:
     """A copy in float64 and evaluation mode with all weights and buffers replaced by their absolute values.
 
-    Gradients go to the weights in ``left``, which are zero where it is false.
+    The weights named in ``left`` require gradients, and are zero where it is false.
     """
     copied = model_weights.frozen_copy(model).double()
     for value in copied.state_dict().values():

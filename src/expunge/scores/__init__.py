@@ -1,4 +1,4 @@
-"""Numbers for every training example of a model; one file each."""
+"""Scores of the training examples of a model, one per file."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from expunge.data.image_set import ImageSet
 
 @dataclass(frozen=True)
 class ScoreData:
-    """What a score may look at. It does not change the model, so that test images may be among it."""
+    """The data of a score, including test images, since a score does not change the model."""
 
     train: ImageSet
     validation: ImageSet

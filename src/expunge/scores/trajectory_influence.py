@@ -25,19 +25,18 @@ Images = Literal["test", "validation", "train"]
 
 @dataclass(frozen=True)
 class TrajectoryInfluenceConfig:
-    """Which functionals of the trained model are differentiated."""
+    """The functionals of the trained model that are differentiated."""
 
     of: Question = "loss"
     """loss: the mean cross-entropy over the images. losses: that of each image. logits: every logit of each image."""
     images: Images = "test"
-    """The images it is about: test, validation or train."""
+    """The images of the functionals: test, validation or train."""
     ids: tuple[int, ...] = ()
-    """Only the images with these ids, written 3+17; all of them by default. losses and logits need some."""
+    """The ids of the images, written 3+17; all of them by default. Required for losses and logits."""
     memory: float = 1.0
     """Gigabytes for the steps of the replay; where they do not fit, the training is replayed twice."""
 
     def __post_init__(self) -> None:
-        """Check the words and ranges."""
         checks.one_of(get_args(Question), of=self.of)
         checks.one_of(get_args(Images), images=self.images)
         checks.above(0, memory=self.memory)
@@ -51,9 +50,8 @@ def score_examples(
 ) -> dict[str, Tensor]:
     """The change of the test loss, or of other outputs, when an example is left out of training, to first order.
 
-    Positive where the loss rises without the example: it helps. Cost for all n examples: one replay of the recorded
-    training, two where ``memory`` does not hold its weights, and for each functional a product and a forward pass
-    with tangents a step.
+    Positive where the loss rises without the example. Cost for all n examples: one replay of the recorded training, or
+    two (see ``memory``), and for each functional a product and a forward pass with tangents per step.
     """
     trajectory.check_images(data.train)
     asked = _asked(data, config)

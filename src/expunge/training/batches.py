@@ -1,4 +1,4 @@
-"""Steps on forget and retain images mixed in one batch, and an infinite iterator of batches."""
+"""Batches of forget and retain images together, and an infinite iterator of batches."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,13 +11,13 @@ from expunge.training.stepper import Objective, Stepper
 
 
 def cycle(images: ImageSet, size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """An infinite iterator of batches: each pass is shuffled and augmented anew."""
+    """An infinite iterator of batches; each pass is shuffled and augmented independently."""
     while True:
         yield from images.batches(size, generator)
 
 
 def joined(forget: ImageSet, retain: ImageSet) -> ImageSet:
-    """Both sets as one, whose ids are positions: those below ``len(forget)`` are to be forgotten.
+    """Both sets as one, whose ids are positions: those below ``len(forget)`` are of the forget set.
 
     Cost: for images in memory, a copy of them.
 
@@ -30,20 +30,20 @@ def joined(forget: ImageSet, retain: ImageSet) -> ImageSet:
 
 
 def by_role(losses: Callable[[], Tensor], of_forget: Tensor, step: Stepper) -> dict[str, Objective]:
-    """Two objectives that sum to the mean of the losses (batch,): the part of each set in it.
+    """Two objectives, the parts of both sets in the mean of the losses (batch,).
 
-    Where one gradient serves both, one forward pass does. Where a step is taken in between, each needs its own.
+    They share one forward pass where the stepper takes one step on their sum.
     """
-    made: list[Tensor] = []
+    shared: list[Tensor] = []
 
     def forget() -> Tensor:
         found = losses()
         if step.jointly:
-            made.append(found)
+            shared.append(found)
         return torch.where(of_forget, found, 0.0).sum() / len(found)
 
     def retain() -> Tensor:
-        found = made.pop() if made else losses()
+        found = shared.pop() if shared else losses()
         return torch.where(of_forget, 0.0, found).sum() / len(found)
 
     return {"forget": forget, "retain": retain}

@@ -24,10 +24,10 @@ def fit(
     first: int = 0,
     last: int | None = None,
 ) -> nn.Module:
-    """Train ``model`` in place by cross-entropy on ``images``, as the role ``retain``; n forward-backwards an epoch.
+    """Train ``model`` in place by cross-entropy on ``images``, as the role ``retain``.
 
-    The schedule of the rule spans ``epochs``. Training goes from its epoch ``first`` to its epoch ``last``, both
-    being the beginning and the end of the schedule by default.
+    The schedule of the rule spans ``epochs``; training goes from epoch ``first`` to epoch ``last`` of it, by default
+    from the beginning to the end. Cost: n forward and backward passes an epoch.
     """
     model.train()
     steps = images.steps(batch_size)
@@ -57,15 +57,14 @@ class Training:
     rule: Rule = Rule(lr=0.1, schedule="cosine", warmup=0.05)
     """The update rule."""
     record: bool = False
-    """Keep what is needed to replay the training, which hessian_free and trajectory_influence differentiate.
-    Such a training is of plain steps of SGD in evaluation mode, without augmentation, with the L2 term in the loss."""
+    """Record the training so that it can be replayed, as hessian_free and trajectory_influence need. Its steps are of
+    SGD in evaluation mode, without augmentation, with the L2 term in the loss."""
     fixed_order: bool = False
     """With record: the same order of examples in every epoch, as published; else a new order in each."""
     stop_after: int | None = None
-    """Stop after this many epochs, in the middle of the schedule: a checkpoint to rewind pruned models to."""
+    """Stop after this many epochs of the schedule: a checkpoint to rewind pruned models to."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_schedule(self.epochs, self.batch_size)
         checks.between(0, self.epochs, stop_after=self.stop_after)
         if self.record:

@@ -1,4 +1,4 @@
-"""Losses that the methods share, in float32 whatever the precision of the forward pass."""
+"""Losses that several methods use, in float32 for any precision of the forward pass."""
 
 from collections.abc import Iterable
 
@@ -28,6 +28,6 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
 
 
-def l1_norm(weights: Iterable[Tensor]) -> Tensor:
-    """The sum of the absolute values of all weights."""
-    return torch.stack([weight.abs().sum() for weight in weights]).sum()
+def l1_penalty(weights: Iterable[Tensor], alpha: float) -> Tensor | float:
+    """``alpha ||w||_1`` over all weights; 0 without computing the norm if alpha is 0."""
+    return alpha * torch.stack([weight.abs().sum() for weight in weights]).sum() if alpha > 0 else 0.0

@@ -1,4 +1,4 @@
-"""From rules to optimizers: torch's and Lion's own, and pairs of rules that share moments of the gradient."""
+"""The optimizers of rules: those of torch and Lion, and pairs that share moments of the gradient."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,27 +12,40 @@ from expunge.core.errors import RequestError
 from expunge.training.rules import PerRole, Rule
 
 EPSILON = 1e-8
-"""Added to the root of AdamW's second moment, as torch does."""
+"""Added to the root of AdamW's second moment, as in torch."""
 
 
 def by_role(rule: Rule | PerRole, weights: list[nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
-    """The optimizer of each role; the one of the empty role steps on the sum of all objectives."""
+    """The optimizer of each role; that of the empty role steps on the sum of all objectives."""
     if isinstance(rule, Rule):
         return {"": make(rule, weights)}
     forget, retain = rule.forget, rule.retain
     if rule.share == "nothing":
         return {"forget": make(forget, weights), "retain": make(retain, weights)}
     if forget.optimizer == retain.optimizer and (rule.share == "both" or forget.optimizer in ("sgd", "lion")):
-        one = make(forget, weights)  # its first moment is all the state that there is, or all of it is shared
+        one = make(forget, weights)  # the whole state is shared
         return {"forget": one, "retain": one}
-    return _partly_shared(rule, weights)
+
+    def moment() -> _Moment:
+        return _Moment([torch.zeros_like(weight) for weight in weights])
+
+    first, second = moment(), moment()
+    return {
+        role: _WithMoments(
+            weights,
+            each,
+            first if rule.share == "first" else moment(),
+            None if each.optimizer == "sgd" else second if rule.share == "second" else moment(),
+        )
+        for role, each in (("forget", forget), ("retain", retain))
+    }
 
 
 def make(rule: Rule, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer of one rule.
 
     Raises:
-        RequestError: It needs a library or a device that is not there.
+        RequestError: It needs a library or a device that is not available.
     """
     betas, decay = (rule.momentum, rule.beta2), rule.weight_decay
     if rule.optimizer == "sgd":
@@ -42,12 +55,12 @@ def make(rule: Rule, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(weights, rule.lr, betas, EPSILON, weight_decay=decay, fused=_fused(weights))
     if rule.optimizer == "adamw8bit":
         return _eight_bit(weights)(weights, lr=rule.lr, betas=betas, eps=EPSILON, weight_decay=decay)
-    # Lion insists on a positive rate when made; every step sets its own.
+    # Lion requires a positive rate when constructed; every step sets its own.
     return Lion(weights, lr=rule.lr or 1.0, betas=betas, weight_decay=decay)
 
 
 def configure(optimizer: torch.optim.Optimizer, rule: Rule, rate: float) -> None:
-    """Let the next step of an optimizer, which other rules may use too, be one of this rule at this rate."""
+    """Set the hyperparameters of an optimizer, which two rules may share, for a step of this rule at this rate."""
     for group in optimizer.param_groups:
         group["lr"], group["weight_decay"] = rate, rule.weight_decay
         if "betas" in group:
@@ -57,7 +70,7 @@ def configure(optimizer: torch.optim.Optimizer, rule: Rule, rate: float) -> None
 
 
 def _fused(weights: list[nn.Parameter]) -> bool:
-    """One kernel for the whole update, where torch has it for this device and type."""
+    """Whether torch has a fused update for these devices and types."""
     return all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in weights)
 
 
@@ -74,44 +87,25 @@ def _eight_bit(weights: list[nn.Parameter]) -> Callable[..., torch.optim.Optimiz
 
 @dataclass
 class _Moment:
-    """A running mean of the gradient or of its square, which one rule keeps or two share."""
+    """A running mean of the gradient or of its square, of one rule or shared by two."""
 
     tensors: list[Tensor]
     remaining: float = 1.0
-    """The weight that the zero at the beginning still has: the product of all betas so far."""
+    """The weight of the initial zero: the product of all betas so far."""
 
     def update(self, values: list[Tensor], beta: float) -> list[Tensor]:
-        """Take in the next values; the mean without the bias to zero."""
+        """Update the mean by the next values, and return it corrected for its bias."""
         torch._foreach_lerp_(self.tensors, values, 1 - beta)  # pyright: ignore
         self.remaining *= beta
         return list(torch._foreach_div(self.tensors, 1 - self.remaining))  # pyright: ignore
 
 
-def _partly_shared(rule: PerRole, weights: list[nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
-    """Two optimizers that share their first or their second moment, and keep the other to themselves."""
-
-    def moment() -> _Moment:
-        return _Moment([torch.zeros_like(weight) for weight in weights])
-
-    first, second = moment(), moment()
-    return {
-        role: _WithMoments(
-            weights,
-            each,
-            first if rule.share == "first" else moment(),
-            None if each.optimizer == "sgd" else second if rule.share == "second" else moment(),
-        )
-        for role, each in (("forget", rule.forget), ("retain", rule.retain))
-    }
-
-
 class _WithMoments(torch.optim.Optimizer):
-    """AdamW, or SGD by a running mean of the gradient, whose moments may be those of another role as well.
+    """AdamW, or SGD by a running mean of the gradient, with moments that two roles may share.
 
-    The ablations of DualOptim (Zhong et al. 2025, arXiv:2504.15827, table 6). A shared moment is corrected for
-    its bias by all the steps that it has seen, one that is not by its own. SGD moves by the mean
-    ``m = beta m + (1 - beta) g`` and not, as torch's does, by the sum ``beta b + g``: only a mean can be shared
-    with AdamW.
+    The ablations of DualOptim (Zhong et al. 2025, arXiv:2504.15827, table 6). The bias correction of a shared moment
+    counts the steps of both roles. SGD uses the mean ``m = beta m + (1 - beta) g``, which can be shared with AdamW,
+    instead of torch's sum ``beta b + g``.
     """
 
     def __init__(self, weights: list[nn.Parameter], rule: Rule, first: _Moment, second: _Moment | None) -> None:
@@ -126,7 +120,7 @@ class _WithMoments(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Move the weights; one without a gradient counts as having a gradient of zero."""
+        """Update the weights; a missing gradient counts as zero."""
         (group,) = self.param_groups
         weights = cast("list[Tensor]", group["params"])
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
@@ -140,5 +134,5 @@ class _WithMoments(torch.optim.Optimizer):
         square = self.second.update(list(torch._foreach_mul(gradients, gradients)), beta2)  # pyright: ignore
         torch._foreach_mul_(weights, 1 - rate * decay)  # pyright: ignore
         for weight, m, v in zip(weights, mean, square, strict=True):
-            # A shared m is not zero where this role has seen no gradient yet: v = 0 is no scale for it.
+            # Where this role has had no gradient yet, v is 0, but a shared m may not be.
             weight.sub_(torch.where(v > 0, rate * m / (v.sqrt() + EPSILON), 0.0))

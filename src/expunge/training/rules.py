@@ -1,4 +1,4 @@
-"""Update rules as values: which optimizer, on which schedule, with which gradient; one for all roles, or one each."""
+"""Update rules as values: optimizer, schedule and kind of gradient, one for all roles or one for each."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,11 +13,11 @@ Optimizer = Literal["sgd", "adamw", "adamw8bit", "lion"]
 
 @dataclass(frozen=True)
 class Rule:
-    """One optimizer with its schedule and how its gradient is taken."""
+    """An optimizer with its schedule and the kind of its gradient."""
 
     optimizer: Optimizer = "sgd"
-    """The update: SGD with momentum, AdamW (Loshchilov & Hutter 2019), the same with its moments in eight bits (a GPU
-    and the extra expunge[8bit]), or Lion (Chen et al. 2023)."""
+    """SGD with momentum, AdamW (Loshchilov & Hutter 2019), AdamW with moments in eight bits (needs a GPU and the extra
+    expunge[8bit]), or Lion (Chen et al. 2023)."""
     lr: float = 0.01
     """Learning rate at the peak of the schedule."""
     momentum: float = 0.9
@@ -32,29 +32,28 @@ class Rule:
     """Learning rate over the run: constant; times a factor at each milestone; half a cosine to 0; linear to 0; times
     the decay at each step."""
     milestones: tuple[float, ...] = (0.5, 0.75)
-    """For multistep: the shares of the run at which the rate is multiplied by the factor."""
+    """For multistep: the fractions of the run at which the rate is multiplied by the factor."""
     milestone_factor: float = 0.1
     """For multistep: the factor at each milestone."""
     decay: float = 0.995
     """For exponential: the factor by which the rate falls at each step."""
     warmup: float = 0.0
-    """Share of the run over which the rate rises linearly from 0 to its peak."""
+    """Fraction of the run over which the rate rises linearly from 0 to its peak."""
     clip: float | None = None
-    """Largest L2 norm of the gradient over all weights, after masks; none by default."""
+    """Largest L2 norm of the gradient over all weights, after masks; no clipping by default."""
     rho: float = 0.0
-    """Radius of sharpness-aware minimisation (Foret et al. 2021); 0 takes the plain gradient."""
+    """Radius of sharpness-aware minimisation (Foret et al. 2021); 0 for the plain gradient."""
     adaptive: bool = False
     """Scale the perturbation by the size of each weight (ASAM, Kwon et al. 2021)."""
     sharpness: Literal["min", "max"] = "min"
-    """Whether rho minimises or maximises sharpness (Sharp MinMax maximises it on the forget role)."""
+    """Whether sharpness is minimised or maximised (Sharp MinMax maximises it for the forget role)."""
     lamb: float = 1.0
     """Mixing weight: the direction is g + s lamb (g+ - g), s = 1 for min and -1 for max; g+ is perturbed."""
     as_released: bool = False
-    """With rho and an update mask, mask only g+ and restore nothing, as the released Sharp MinMax does: weights
-    outside the mask then move by g. For comparisons with its published numbers only."""
+    """With rho and an update mask, mask only g+, as the released Sharp MinMax does: frozen weights then move by g. For
+    comparisons with published numbers only."""
 
     def __post_init__(self) -> None:
-        """Check every range, so that a bad value fails before the work."""
         at_least(0, lr=self.lr, weight_decay=self.weight_decay, rho=self.rho, lamb=self.lamb)
         above(0, clip=self.clip)
         between(0, 1, momentum=self.momentum, beta2=self.beta2, warmup=self.warmup)
@@ -62,7 +61,8 @@ class Rule:
         checks = {
             "momentum must be below 1": self.momentum < 1,
             "beta2 must be below 1": self.beta2 < 1,
-            "milestones must be shares of the run in [0, 1], ascending": _ascending(self.milestones),
+            "milestones must be shares of the run in [0, 1], ascending": list(self.milestones)
+            == sorted(each for each in self.milestones if 0 <= each <= 1),
             "milestone_factor must be above 0": self.milestone_factor > 0,
             "decay must be above 0": self.decay > 0,
             "nesterov needs sgd and a momentum above 0": not self.nesterov
@@ -79,7 +79,7 @@ class Rule:
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step in 0..steps-1 of a run.
 
-        Warm-up and all schedules but the exponential one, ``lr decay^step``, see only the share of the run, step/steps.
+        Warm-up and all schedules but the exponential one, ``lr decay^step``, depend on step/steps alone.
         """
         progress = step / steps
         if progress < self.warmup:
@@ -89,10 +89,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class PerRole:
-    """One rule per role on the same weights; a step is taken per role, in the order the method names its objectives.
+    """One rule per role on the same weights, and a step for each role, in the order of the method's objectives.
 
-    DualOptim (Zhong et al. 2025, arXiv:2504.15827) is a rule per role that shares nothing; what it is compared with
-    shares the moments of the gradient between the roles.
+    DualOptim (Zhong et al. 2025, arXiv:2504.15827) shares no moments; its ablations do.
     """
 
     forget: Rule
@@ -103,7 +102,6 @@ class PerRole:
     """Which moments of the gradient the two rules share: first (momentum), second (of AdamW), or both."""
 
     def __post_init__(self) -> None:
-        """Check that the optimizers have the moments that they are to share."""
         kinds = (self.forget.optimizer, self.retain.optimizer)
         one_of(("nothing", "first", "second", "both"), share=self.share)
         if not (self.share == "nothing" or kinds in _SHARING.get(self.share, ())):
@@ -113,16 +111,12 @@ class PerRole:
             raise RequestError("nesterov has no meaning where sgd shares its first moment with adamw")
 
 
-def _ascending(values: tuple[float, ...]) -> bool:
-    return all(0 <= value <= 1 for value in values) and list(values) == sorted(values)
-
-
 _SHARING: Mapping[str, tuple[tuple[str, str], ...]] = {
     "first": (("sgd", "sgd"), ("lion", "lion"), ("adamw", "adamw"), ("adamw", "sgd"), ("sgd", "adamw")),
     "second": (("adamw", "adamw"),),
     "both": (("sgd", "sgd"), ("lion", "lion"), ("adamw", "adamw"), ("adamw8bit", "adamw8bit")),
 }
-"""The optimizers of forget and retain that can share these moments. Of sgd and lion the first is all there is."""
+"""The optimizers of forget and retain that can share these moments; sgd and lion have a first moment only."""
 
 
 def _after_warmup(rule: Rule, progress: float) -> float:
@@ -137,22 +131,18 @@ _SCHEDULES: Mapping[str, Callable[[Rule, int, float], float]] = {
     "linear": lambda rule, step, progress: 1 - _after_warmup(rule, progress),
     "exponential": lambda rule, step, progress: rule.decay**step,
 }
-"""The share of the peak rate after the warm-up, from the step and the share of the run that is done."""
+"""The rate after the warm-up, relative to its peak, from the step and the fraction of the run."""
 
 
 def differentiable(rule: Rule | PerRole) -> Rule:
-    """The rule, if a recorded training can follow it: SGD, perhaps with momentum.
+    """The rule, if recorded trainings support it: SGD, with or without momentum.
 
     Raises:
-        RequestError: It is another; the message says what is to be changed.
+        RequestError: It is another.
     """
     if isinstance(rule, PerRole):
         raise RequestError("a recorded training follows one rule, not one for each role")
-    wrong = {
-        "optimizer=sgd": rule.optimizer != "sgd",
-        "nesterov=false": rule.nesterov,
-        "rho=0": rule.rho != 0,
-    }
+    wrong = {"optimizer=sgd": rule.optimizer != "sgd", "nesterov=false": rule.nesterov, "rho=0": rule.rho != 0}
     cures = [cure for cure, needed in wrong.items() if needed]
     if cures:
         raise RequestError(f"a recorded training differentiates plain steps of SGD: set {', '.join(cures)}")

@@ -1,6 +1,7 @@
-"""Which weights can be pruned, and which of them are: those with the smallest scores."""
+"""Pruning of the weights with the smallest scores."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -17,16 +18,31 @@ from expunge.training.context import Context
 Scope = Literal["global", "layer"]
 
 
-def check(rate: float, scope: str = "global") -> None:
-    """Raise a RequestError unless ``rate`` is in [0, 1) and there is such a scope."""
+def check(rate: float) -> None:
+    """Raise a RequestError unless ``rate`` is in [0, 1)."""
     checks.between(0, 1, rate=rate)
     if rate == 1:
         raise RequestError("rate must be below 1, got 1: not every weight can be pruned")
-    checks.one_of(("global", "layer"), scope=scope)
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """Hyperparameters of pruning a share of the weights."""
+
+    rate: float = 0.95
+    """Share of the remaining prunable weights that is pruned."""
+    scope: Scope = "global"
+    """Whether the weights of all layers are ranked together, or those of each layer."""
+    linear: bool = False
+    """Prune linear layers too; by default, convolutions alone."""
+
+    def __post_init__(self) -> None:
+        check(self.rate)
+        checks.one_of(("global", "layer"), scope=self.scope)
 
 
 def weights(model: nn.Module, linear: bool) -> dict[str, nn.Parameter]:
-    """The trainable weights, without biases, of convolutions and, if asked, of linear layers: in the model's order."""
+    """The prunable weights: those of trainable convolutions and, with ``linear``, linear layers, without biases."""
     kinds = (nn.modules.conv._ConvNd, nn.Linear) if linear else (nn.modules.conv._ConvNd,)  # pyright: ignore
     own = [dict(module.named_parameters(recurse=False)) for module in model.modules() if isinstance(module, kinds)]
     chosen = {id(found["weight"]) for found in own if "weight" in found}
@@ -34,11 +50,7 @@ def weights(model: nn.Module, linear: bool) -> dict[str, nn.Parameter]:
 
 
 def required(model: nn.Module, linear: bool) -> dict[str, nn.Parameter]:
-    """:func:`weights`, of which there must be some.
-
-    Raises:
-        RequestError: There are none.
-    """
+    """:func:`weights`, or a RequestError if there are none."""
     found = weights(model, linear)
     if found:
         return found
@@ -50,12 +62,9 @@ def required(model: nn.Module, linear: bool) -> dict[str, nn.Parameter]:
 
 
 def candidates(of: Mapping[str, Tensor], context: Context, role: str) -> dict[str, Tensor]:
-    """For each of these weights, where a method that steps by ``role`` may prune it.
-
-    It is not pruned yet, and the update mask lets it move: to prune a weight is to move it to zero.
-    """
-    found, moving = masks.over(context.sparsity, of), context.update_masks
-    mask = moving if isinstance(moving, Mask) or moving is None else moving.get(role)
+    """The entries of these weights that a method with steps of ``role`` may prune: neither pruned yet nor frozen."""
+    found, update = masks.over(context.sparsity, of), context.update_masks
+    mask = update if isinstance(update, Mask) or update is None else update.get(role)
     return {name: kept & found[name] for name, kept in masks.over(mask, of).items()}
 
 
@@ -65,14 +74,14 @@ def sparsity(of: Mapping[str, Tensor], mask: Mask | None) -> float:
 
 
 def count(of: Mapping[str, Tensor]) -> int:
-    """How many entries of bool tensors are true; waits for the device."""
+    """The number of true entries of bool tensors; synchronises with the device."""
     return int(torch.stack([tensor.sum() for tensor in of.values()]).sum())
 
 
 def smallest(scores: Mapping[str, Tensor], among: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    """True for the ``number`` smallest scores among the weights that are true in ``among``, in one ranking of all.
+    """True for the ``number`` smallest scores where ``among`` is true, in one ranking over all tensors; O(p).
 
-    By a selection, not a sort: O(p). Of equal scores, the first in the order of the names and positions.
+    Of equal scores, the first in the order of names and positions are taken.
 
     Raises:
         RequestError: A score is not finite.
@@ -85,16 +94,13 @@ def smallest(scores: Mapping[str, Tensor], among: Mapping[str, Tensor], number: 
 
 
 def without(before: Mask | None, pruned: Mapping[str, Tensor]) -> Mask:
-    """What is left of ``before`` when these weights are pruned too; what it says of other weights stays."""
+    """The sparsity mask ``before`` with these weights pruned too."""
     kept = masks.over(before, pruned)
     return Mask(dict(before or {}) | {name: kept[name] & ~tensor for name, tensor in pruned.items()})
 
 
 def prune(scores: Mapping[str, Tensor], rate: float, scope: Scope, before: Mask | None) -> Mask:
-    """Prune a share of the weights that are left: round(rate n) of n, those with the smallest scores.
-
-    The n weights are those of all tensors together, or of each by itself. A half is rounded to even.
-    """
+    """Prune the round(rate n) smallest of n scores of weights that ``before`` keeps, over all tensors or in each."""
     found = masks.over(before, scores)
     groups = [found] if scope == "global" else [{name: tensor} for name, tensor in found.items()]
     pruned: dict[str, Tensor] = {}
@@ -109,15 +115,15 @@ def magnitudes(of: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def by_magnitude(model: nn.Module, rate: float, scope: Scope, linear: bool, before: Mask | None) -> Mask:
-    """Prune the weights of the smallest absolute values; those outside ``before`` count as zero, and as pruned."""
+    """Prune the weights of the smallest absolute values among those that ``before`` keeps."""
     return prune(magnitudes(required(model, linear)), rate, scope, before)
 
 
 def portions(total: int, rate: float, steps: int, *, as_released: bool = False) -> Iterator[int]:
-    """How many of ``total`` weights to prune in each of ``steps`` steps, the same share of what is left each time.
+    """How many of ``total`` weights to prune in each of ``steps`` steps, the same share of the rest each time.
 
-    After step j of J, round(total (1 - (1 - rate)^(j/J))) weights are pruned, so after the last the share that
-    was asked for. As released, each step rounds its own share of what is left, and the errors add up.
+    After step j of J, round(total (1 - (1 - rate)^(j/J))) weights are pruned. As released, each step rounds its own
+    share of the rest, and the errors add up.
     """
     if as_released:
         remaining = total

@@ -1,7 +1,7 @@
-"""How named objectives become a step: ``Rule``, ``PerRole`` and ``Stepper``.
+"""Steps of training on objectives by role, with all that methods leave out.
 
-A method says *what* to minimise, as closures by role; the stepper knows *how*: optimizer, schedule,
-sharpness-aware gradients, clipping, precision, sparsity and update masks live here and nowhere else.
+A method gives the objectives, as closures by role; the stepper applies optimizer, schedule, sharpness-aware
+gradients, clipping, precision, sparsity and update masks.
 """
 
 import math
@@ -25,7 +25,7 @@ Objective = Callable[[], Tensor]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 CHECK_EVERY = 64
-"""Steps between two checks of the losses on the device: the only place where a step waits for it."""
+"""Steps between two checks of the losses, which synchronise with the device."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,9 @@ class Progress:
 class Stepper:
     """Trains a model by a rule: ``step(retain=lambda: loss)`` takes one step.
 
-    With a :class:`Rule`, one step is taken on the sum of the objectives given. With :class:`PerRole`, one
-    step per objective, in the order given, each by the rule of its role. Losses stay on the device until
-    :meth:`history` or the check every ``CHECK_EVERY`` steps asks for them. A step costs one forward and
-    backward pass per objective, two with ``rho``.
+    With a :class:`Rule`, one step is taken on the sum of the objectives; with :class:`PerRole`, one step per
+    objective, in the order given, each by the rule of its role. Losses stay on the device until :meth:`history` or
+    :meth:`check`. A step costs one forward and backward pass per objective, two with ``rho``.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Stepper:
         freeze_statistics: bool = False,
         on_step: Callable[[Progress], None] | None = None,
     ) -> None:
-        """Prepare the optimizers; ``steps`` calls are what the schedules span, ``first`` is where in it to begin."""
+        """``steps`` is the number of calls that the schedules span, ``first`` the position of the first call."""
         self.model = model
         self.steps = max(steps, 1)
         self.first = first
@@ -71,7 +70,7 @@ class Stepper:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._updates = _updates_of(model, rule, sparsity, update_masks)
         self.jointly = "" in self._updates
-        """Whether one gradient, of the sum, serves all objectives of a call; else each has a step of its own."""
+        """Whether all objectives of a call share one step on their sum."""
         self._losses: list[dict[str, Tensor]] = []
         self._rates: list[dict[str, float]] = []
         self._checked = 0
@@ -82,11 +81,15 @@ class Stepper:
         Raises:
             RunError: A loss of some recent step was not finite.
         """
+        unknown = [role for role in objectives if not self.jointly and role not in self._updates]
+        if unknown:
+            raise ValueError(f"there is no rule for the role {unknown[0]!r}, only for {', '.join(self._updates)}")
+        parts = {"": objectives} if self.jointly else {role: {role: each} for role, each in objectives.items()}
         now = Progress(self.taken, self.steps)
         losses: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
         with self._model_state(self.model):
-            for role, part in self._parts(objectives):
+            for role, part in parts.items():
                 rate = self._updates[role].apply(part, now, self._autocast, losses)
                 rates |= dict.fromkeys(part, rate)
         self._losses.append(losses)
@@ -97,17 +100,8 @@ class Stepper:
         if self._on_step is not None:
             self._on_step(Progress(self.taken, self.steps))
 
-    def _parts(self, objectives: Mapping[str, Objective]) -> list[tuple[str, dict[str, Objective]]]:
-        """What each optimizer steps on: everything, or one role each."""
-        if self.jointly:
-            return [("", dict(objectives))]
-        unknown = [role for role in objectives if role not in self._updates]
-        if unknown:
-            raise ValueError(f"there is no rule for the role {unknown[0]!r}, only for {', '.join(self._updates)}")
-        return [(role, {role: objective}) for role, objective in objectives.items()]
-
     def check(self) -> None:
-        """Raise a RunError for the first loss that was not finite; waits for the device."""
+        """Raise a RunError for the first loss that is not finite; synchronises with the device."""
         for offset, losses in enumerate(_fetch(self._losses[self._checked :])):
             for role, loss in losses.items():
                 if not math.isfinite(loss):
@@ -120,16 +114,16 @@ class Stepper:
         self._checked = len(self._losses)
 
     def sparsify(self, mask: Mask) -> None:
-        """From now on, weights that are false in ``mask`` are zero and stay so; momentum of the others is kept."""
+        """Set the sparsity mask: weights that are false in it are zero from now on; other momentum is kept."""
         for update in self._updates.values():
             update.sparsify(mask)
 
     def roles(self) -> dict[str, int]:
-        """How often each role was stepped on; does not wait for the device."""
+        """The number of steps of each role; does not synchronise with the device."""
         return dict(Counter(role for losses in self._losses for role in losses))
 
     def history(self) -> list[dict[str, object]]:
-        """One record per step: ``{"step", "lr": by role, "loss": by role}``; waits for the device."""
+        """One record per step: ``{"step", "lr": by role, "loss": by role}``; synchronises with the device."""
         return [
             {"step": self.first + step + 1, "lr": rates, "loss": losses}
             for step, (rates, losses) in enumerate(zip(self._rates, _fetch(self._losses), strict=True))
@@ -137,7 +131,7 @@ class Stepper:
 
 
 def _fetch(records: list[dict[str, Tensor]]) -> list[dict[str, float]]:
-    """Bring all losses to the host at once."""
+    """All losses on the host, by one transfer."""
     if not records:
         return []
     values = iter(torch.stack([loss for record in records for loss in record.values()]).tolist())
@@ -147,10 +141,10 @@ def _fetch(records: list[dict[str, Tensor]]) -> list[dict[str, float]]:
 def _updates_of(
     model: nn.Module, rule: Rule | PerRole, sparsity: Mask | None, update_masks: Mask | Mapping[str, Mask] | None
 ) -> "dict[str, _Update]":
-    """What steps for each role; for the empty role where one step serves all.
+    """The update of each role, or of the empty role for a step on the sum of all objectives.
 
-    Under one rule with a mask per role, a step with several objectives becomes one step for each, all by the
-    same optimizer: no single gradient could obey both masks.
+    Under one rule with a mask per role, a step on several objectives becomes one step for each by the same optimizer,
+    as no single gradient could obey both masks.
     """
     weights = list(trainable(model).values())
     if not weights:
@@ -163,19 +157,19 @@ def _updates_of(
     if by_mask and shared and "adamw8bit" in {each.optimizer for each in rules.values()}:
         raise RequestError("moments in eight bits cannot be shared under a mask for each role: take adamw")
     made = optimizers.by_role(rule, weights)
-    moving = {role: update_masks.get(role) if by_mask else update_masks for role in rules}  # pyright: ignore
+    masks_of = {role: update_masks.get(role) if by_mask else update_masks for role in rules}  # pyright: ignore
     return {
-        role: _Update(model, each, made[role], sparsity, moving[role], shared)  # pyright: ignore
+        role: _Update(model, each, made[role], sparsity, masks_of[role], shared)  # pyright: ignore
         for role, each in rules.items()
     }
 
 
 LARGE_ENOUGH = 50_000
-"""Weights from which bfloat16 pays on a CPU: `benchmarks/precision.py` measures it."""
+"""Weights from which bfloat16 is faster on a CPU, by `benchmarks/precision.py`."""
 
 
 def _autocast(model: nn.Module, device: torch.device, precision: Precision) -> bool:
-    """Whether forward passes run in bfloat16: asked for, or the device has it and the model is large."""
+    """Whether forward passes run in bfloat16: by ``precision``, or for a large model on a device that supports it."""
     if precision != "auto":
         return precision == "bfloat16"
     return native_bfloat16(device) and _gains(model)
@@ -206,7 +200,7 @@ class _Update:
         rule: Rule,
         optimizer: torch.optim.Optimizer,
         sparsity: Mask | None,
-        moving: Mask | None,
+        update_mask: Mask | None,
         shared: bool,
     ) -> None:
         self.model = model
@@ -214,25 +208,23 @@ class _Update:
         self.weights = list(trainable(model).values())
         self.optimizer = optimizer
         self.shared = shared
-        """Whether another role steps with the same moments."""
-        self.frozen = _outside(moving, model)
-        """Entries that may not move."""
+        """Whether another role uses the same moments."""
+        self.frozen = None if update_mask is None else _outside(update_mask, model)
+        """Entries outside the update mask."""
         self.pruned: list[Tensor] | None = None
-        """Entries that are zero and stay so."""
+        """Entries outside the sparsity mask."""
         self.masked = self.frozen
-        """Entries that are either: they take no gradient."""
+        """Entries outside either mask, which have no gradient."""
         if sparsity is not None:
             self.sparsify(sparsity)
 
     @torch.no_grad()
     def sparsify(self, mask: Mask) -> None:
-        """Set weights outside the mask to zero, with their moments, and keep them there.
-
-        A weight that is zero must not leave zero even once, by decay or by a perturbation: the gradient is masked too.
-        """
-        self.pruned = _outside(mask, self.model)
-        self.masked = _either(self.frozen, self.pruned)
-        for weight, pruned in zip(self.weights, self.pruned or [], strict=True):
+        """Set the sparsity mask: weights outside it and their moments are zero from now on."""
+        self.pruned = self.masked = _outside(mask, self.model)
+        if self.frozen is not None:
+            self.masked = [frozen | pruned for frozen, pruned in zip(self.frozen, self.pruned, strict=True)]
+        for weight, pruned in zip(self.weights, self.pruned, strict=True):
             weight.masked_fill_(pruned, 0.0)
             for _, moment in self._moments(weight):
                 moment.masked_fill_(pruned, 0.0)
@@ -261,7 +253,7 @@ class _Update:
         if rule.rho == 0:
             return
         if self.pruned is not None:
-            self._clear_gradient(self.pruned)  # a perturbed weight must not leave zero
+            self._clear_gradient(self.pruned)  # perturbed weights must be zero too
         weights = [weight for weight in self.weights if weight.grad is not None]
         clean = [weight.grad for weight in weights if weight.grad is not None]
         saved = [weight.detach().clone() for weight in weights]
@@ -292,34 +284,34 @@ class _Update:
                 weight.grad.masked_fill_(where, 0.0)
 
     def _leaks(self) -> bool:
-        """Whether weights outside the mask move, as in the released Sharp MinMax."""
+        """Whether frozen weights move, as in the released Sharp MinMax."""
         return self.rule.as_released and self.rule.rho > 0
 
-    def _before(self) -> "_Before | None":
+    def _before(self) -> "tuple[list[Tensor], list[dict[str, Tensor]]] | None":
+        """Copies of weights and of shared moments; moments of frozen weights that are not shared are zero."""
         if self.frozen is None or self._leaks():
             return None
         moments = [dict(self._moments(weight)) for weight in self.weights] if self.shared else []
-        return _Before(
-            [weight.detach().clone() for weight in self.weights],
-            [{name: tensor.clone() for name, tensor in each.items()} for each in moments],
-        )
+        copies = [{name: tensor.clone() for name, tensor in each.items()} for each in moments]
+        return [weight.detach().clone() for weight in self.weights], copies
 
     def _moments(self, weight: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
-        """The optimizer's state of a weight that has a number for each of its entries.
+        """The tensors of a weight's shape in its optimizer's state.
 
-        Not moments in eight bits, whose zero is another code: where the gradient is masked they stay zero anyway.
+        Not moments in eight bits, in which zero has another code: under a masked gradient they stay zero.
         """
         for name, state in self.optimizer.state[weight].items():
             if isinstance(state, Tensor) and state.shape == weight.shape and state.is_floating_point():
                 yield name, state
 
-    def _restore(self, before: "_Before | None") -> None:
-        """Undo what momentum and weight decay did to weights that may not move, and to their moments."""
+    def _restore(self, before: tuple[list[Tensor], list[dict[str, Tensor]]] | None) -> None:
+        """Undo the effect of momentum and weight decay on frozen and pruned weights and their moments."""
         if self.frozen is not None and before is not None:
-            for weight, frozen, old in zip(self.weights, self.frozen, before.weights, strict=True):
+            weights, moments = before
+            for weight, frozen, old in zip(self.weights, self.frozen, weights, strict=True):
                 weight.copy_(torch.where(frozen, old, weight))
-            for weight, frozen, old in zip(self.weights, self.frozen, before.moments, strict=False):
-                for name, state in self._moments(weight):  # the other role may need them: as they were
+            for weight, frozen, old in zip(self.weights, self.frozen, moments, strict=False):
+                for name, state in self._moments(weight):  # unchanged for the other role
                     state.copy_(torch.where(frozen, old.get(name, 0.0), state))
         if self.pruned is not None:
             for weight, pruned in zip(self.weights, self.pruned, strict=True):
@@ -329,15 +321,6 @@ class _Update:
             for weight, where in zip(self.weights, without_moments, strict=True):
                 for _, state in self._moments(weight):
                     state.masked_fill_(where, 0.0)
-
-
-@dataclass(frozen=True)
-class _Before:
-    """What a step must not change outside its mask."""
-
-    weights: list[Tensor]
-    moments: list[dict[str, Tensor]]
-    """Of each weight, where another role shares them; else they are zero, and need no copy."""
 
 
 def perturbation(weights: list[Tensor], gradients: list[Tensor], rho: float, adaptive: bool) -> list[Tensor]:
@@ -353,10 +336,9 @@ def perturbation(weights: list[Tensor], gradients: list[Tensor], rho: float, ada
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch normalisation still uses batch statistics, but its running ones keep their values.
+    """Within the block, batch normalisation uses batch statistics, but its running statistics keep their values.
 
-    A momentum of 0 does this. A module without momentum averages over all batches that it counts, so it
-    must not count: it stops tracking instead.
+    A momentum of 0 does this. A module without momentum averages over all batches, and must stop tracking instead.
     """
     modules = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]  # pyright: ignore
     before = [(module, module.momentum, module.track_running_stats) for module in modules]
@@ -370,15 +352,7 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             module.momentum, module.track_running_stats = momentum, tracking
 
 
-def _outside(mask: Mask | None, model: nn.Module) -> list[Tensor] | None:
-    """Where a mask is false, in the order of the trainable weights; nowhere where it says nothing."""
-    if mask is None:
-        return None
+def _outside(mask: Mask, model: nn.Module) -> list[Tensor]:
+    """Where a mask is false, in the order of the trainable weights."""
     mask.check(model)
     return [~tensor for tensor in masks.over(mask, trainable(model)).values()]
-
-
-def _either(first: list[Tensor] | None, second: list[Tensor] | None) -> list[Tensor] | None:
-    if first is None or second is None:
-        return first if second is None else second
-    return [a | b for a, b in zip(first, second, strict=True)]

@@ -1,7 +1,7 @@
 """Influence of every example on a function of the trained model, by the adjoint of a recorded training.
 
 The change of a scalar ``f(w_T)`` when example i is left out is, to first order, ``grad f . a_i`` with a_i the additive
-vector of :mod:`expunge.trajectory.tangents`. One backward pass over the steps gives it for all n examples at once:
+vector of :mod:`expunge.trajectory.tangents`. One backward pass over the steps gives it for all n examples:
 with l the derivative of f in the weights after a step,
 
     k <- momentum k - rate l,    v = D clip(g) k,    f_i += v . (change of the batch's mean gradient without i),
@@ -28,7 +28,7 @@ def influence(
     memory: int,
     on_step: Report | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """How each functional changes when each example is left out (functionals, n), and the replayed weights (p,).
+    """The change of each functional when each example is left out (functionals, n), and the replayed weights (p,).
 
     ``directions`` (functionals, p) are the gradients of the functionals at the trained weights; examples are in the
     order of the plan's ids. Cost: one replay of the training, two where ``memory`` bytes do not hold all its
@@ -40,56 +40,46 @@ def influence(
     plan, device = trajectory.plan, loss.weights.device
     found = torch.zeros(len(directions), len(plan.ids), dtype=loss.dtype, device=device)
     along, moments = directions.to(loss.dtype).clone(), torch.zeros_like(directions, dtype=loss.dtype)
-    replayed = _Backwards(loss, trajectory, memory)
-    for step in replayed:
+    steps, end = _backward_steps(loss, trajectory, memory)
+    for step in steps:
         moments = plan.momentum * moments - step.rate * along
         clip = clip_of(trajectory, step)
         through = moments if clip is None else clip(moments)
-        positions = step.positions.to(device)
-        found[:, positions] += _without_each(step.point.slopes(through))
+        slopes = step.point.slopes(through)
+        mean, others = slopes.mean(dim=1, keepdim=True), slopes.shape[1] - 1
+        # the mean slope of the batch without each example, minus that with all
+        found[:, step.positions.to(device)] += (mean - slopes) / others if others else -mean
         along.add_(through, alpha=plan.l2)
         step.point.add_products(along, through, 1.0, 1.0)
         if on_step is not None:
             on_step(Progress(plan.steps - step.number, plan.steps))
     check_bounded(found)
-    return found, replayed.end
+    return found, end
 
 
-def _without_each(slopes: Tensor) -> Tensor:
-    """The mean slope of a batch (functionals, b) without each example, less that with all."""
-    size = slopes.shape[1]
-    mean = slopes.mean(dim=1, keepdim=True)
-    return (mean - slopes) / (size - 1) if size > 1 else -mean
+def _backward_steps(loss: FlatLoss, trajectory: Trajectory, memory: int) -> tuple[Iterator[Step], Tensor]:
+    """The steps of a training from its last to its first, and the weights at its end.
 
-
-class _Backwards:
-    """The steps of a training from its last to its first.
-
-    They are kept, each with its images, if ``memory`` bytes hold them all; else the weights at sqrt(T) checkpoints,
+    Steps are stored, each with its images, if they fit into ``memory`` bytes; else the weights at sqrt(T) checkpoints,
     from each of which sqrt(T) steps are replayed.
     """
+    plan, start = trajectory.plan, beginning(loss, trajectory)
+    batch = plan.batches.shape[1] * math.prod(loss.images.shape) * start.element_size()
+    piece = plan.steps if plan.steps * (3 * start.nbytes + batch) <= memory else math.isqrt(plan.steps)
+    replay = Replay(loss, plan, start)
+    checkpoints: list[tuple[int, Tensor, Tensor | None]] = []
+    steps: list[Step] = []
+    for step in replay:
+        if step.number % piece == 0:
+            checkpoints.append((step.number, step.weights, replay.momentum))
+            steps.clear()
+        steps.append(step)
 
-    def __init__(self, loss: FlatLoss, trajectory: Trajectory, memory: int) -> None:
-        """Choose how many checkpoints to keep."""
-        self.loss, self.plan = loss, trajectory.plan
-        self.start = self.end = beginning(loss, trajectory)
-        batch = self.plan.batches.shape[1] * math.prod(loss.images.shape) * self.start.element_size()
-        fits = self.plan.steps * (3 * self.start.nbytes + batch) <= memory
-        self.piece = self.plan.steps if fits else math.isqrt(self.plan.steps)
-
-    def __iter__(self) -> Iterator[Step]:
-        """Each step, the last first."""
-        replay = Replay(self.loss, self.plan, self.start)
-        marks: list[tuple[int, Tensor, Tensor | None]] = []
-        steps: list[Step] = []
-        for step in replay:
-            if step.number % self.piece == 0:
-                marks.append((step.number, step.weights, replay.momentum))
-                steps.clear()
-            steps.append(step)
-        self.end = replay.weights
-        for first, weights, momentum in reversed(marks):
+    def backward() -> Iterator[Step]:
+        for first, weights, momentum in reversed(checkpoints):
             if not steps:
-                steps = list(Replay(self.loss, self.plan, weights, momentum, first, first + self.piece))
+                steps.extend(Replay(loss, plan, weights, momentum, first, first + piece))
             while steps:
                 yield steps.pop()
+
+    return backward(), replay.weights

@@ -1,10 +1,10 @@
-"""Additive vectors of softmax regression, several steps at a time: fewer and larger products of matrices.
+"""Blocked products: additive vectors of softmax regression, several steps at a time, by larger matrix products.
 
-Every change of a vector is a combination of the features of a batch. Within a window of steps with the features X
+Every update of a vector is a combination of the features of a batch. Within a window of steps with the features X
 (w, d) a vector is ``scale (a + C X)``, where a is its value at the start of the window, and scale the product of the
 factors ``1 - rate l2`` since. Its product with the features x of a step is ``scale (a X^T + C X X^T)`` in the columns
-of x, where ``a X^T`` and ``X X^T`` are computed once: a itself, of p numbers, is read and written once a window.
-Features that are the same for all images take part by one product instead of w. The sums are those of
+of x, where ``a X^T`` and ``X X^T`` are computed once, so that a, of p numbers, is read and written once per window.
+Constant features need one product instead of w. The sums are those of
 :class:`expunge.trajectory.tangents.Additive`, in another order.
 """
 
@@ -21,18 +21,18 @@ from expunge.trajectory.steps import Step, places
 from expunge.trajectory.tangents import Additive, clip_of
 
 WIDTH = 128
-"""The number of examples of a window, about: larger products of matrices are hardly faster, and C grows with it."""
+"""About the number of examples of a window: larger matrix products are hardly faster, and C grows with it."""
 
 BLOCK = 512
 """Rows of vectors, one for each class, that are read or written at a time, so that they stay in the cache."""
 
 SMALLEST = 1e-3
-"""Where ``|1 - rate l2|`` of a step is smaller, C would be large: such a step is computed by itself."""
+"""A step with a smaller ``|1 - rate l2|``, which would make C large, is computed by itself."""
 
 
 @dataclass
 class _Window:
-    """The steps from ``first`` on whose batches end at these columns of X; a, C and Z of the vectors that take part."""
+    """The steps from ``first`` on, whose batches end at these columns of X."""
 
     first: int
     ends: list[int]
@@ -46,7 +46,7 @@ class _Window:
     scale: float = 1.0
 
     def columns(self, step: int) -> slice:
-        """Those of the features of a step."""
+        """The columns of X of a step."""
         at = step - self.first
         return slice(self.ends[at - 1] if at else 0, self.ends[at])
 
@@ -55,7 +55,6 @@ class BlockedProducts(Additive):
     """As :class:`Additive`, of a :class:`LinearLoss`; steps with clipping or momentum are computed one at a time."""
 
     def __init__(self, loss: LinearLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
-        """See :class:`Additive`."""
         super().__init__(loss, trajectory, groups, whole=whole)
         self.linear = loss
         self._places = places(loss, trajectory.plan)
@@ -68,7 +67,7 @@ class BlockedProducts(Additive):
         return self._rows
 
     def advance(self, step: Step) -> None:
-        """See :class:`Additive`. Cost: the same operations in products of matrices that are wider."""
+        """See :class:`Additive`."""
         plan = self.trajectory.plan
         decay = 1 - step.rate * plan.l2
         if clip_of(self.trajectory, step) is not None or plan.momentum or abs(decay) < SMALLEST:
@@ -82,7 +81,7 @@ class BlockedProducts(Additive):
         self._take(window, step, cast("LinearPoint", step.point), decay)
 
     def _take(self, window: _Window, step: Step, point: LinearPoint, decay: float) -> None:
-        """One step: the L2 term shortens the vectors, the rest are the columns of C of its batch."""
+        """One step: the L2 term scales the vectors, the rest are the columns of C of its batch."""
         here, p, size = window.columns(step.number), point.p.T.contiguous(), point.count
         known, factor = window.coefficients[:, : here.start], -step.rate / (size * decay)
         gram = window.gram[: here.start, here]
@@ -94,7 +93,7 @@ class BlockedProducts(Additive):
         window.coefficients[:, here] = moved.view(-1, size)
 
     def _leave_out(self, moved: Tensor, step: Step, point: LinearPoint, scale: float) -> None:
-        """Add what leaving out each group changes: ``(u gbar - sum g_i) / (b - u)``, as coefficients of the batch."""
+        """Add the sources of the groups, ``(u gbar - sum g_i) / (b - u)``, as coefficients of the batch."""
         groups = self.groups[step.positions]
         present = groups[groups >= 0]
         if not len(present):
@@ -108,7 +107,7 @@ class BlockedProducts(Additive):
         moved.index_add_(0, rows.to(moved.device), shares[:, None, :] * point.residuals.T)
 
     def _open(self, first: int) -> _Window:
-        """The window that begins with a step: one product of all vectors with its features."""
+        """The window that begins with a step; one product of all vectors with its features."""
         plan, ends, batches = self.trajectory.plan, list[int](), list[Tensor]()
         while first + len(ends) < plan.steps and (not ends or ends[-1] < WIDTH):
             batches.append(plan.batch(first + len(ends)))
@@ -134,9 +133,9 @@ class BlockedProducts(Additive):
             rows[:, cut:].addr_(given.sum(dim=1), features[0, cut:], beta=scale, alpha=scale)
 
     def _blocks(self, beside: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The vectors that take part as matrices (., d), some at a time, with the same rows of ``beside``."""
-        taking = self._rows.view(-1, wide)[: len(beside)]
-        return zip(taking.split(BLOCK), beside.split(BLOCK), strict=True)
+        """The first vectors as matrices (., d), some at a time, with the same rows of ``beside``."""
+        rows = self._rows.view(-1, wide)[: len(beside)]
+        return zip(rows.split(BLOCK), beside.split(BLOCK), strict=True)
 
 
 def additive(loss: FlatLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> Additive:

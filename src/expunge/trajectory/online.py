@@ -1,4 +1,4 @@
-"""Deletions one after the other, each computed from a store of vectors."""
+"""Sequential deletions, each computed from a store of vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,26 +19,21 @@ from expunge.trajectory.tangents import SetAware, carry, check_end
 class Deletions:
     """The weights after every deletion so far.
 
-    The change of several deletions is approximated by the sum of their vectors. The sum leaves out interactions of
-    deletions, an error that grows with the square of their number. :meth:`rebase` computes the tangent of all
-    deletions so far together, to which the vectors of later ones are added.
+    The change by several deletions is approximated by the sum of their vectors, whose error grows with the square of
+    their number. :meth:`rebase` computes the set-aware tangent of all deletions so far, to which the vectors of later
+    ones are added.
     """
 
     loss: FlatLoss
     trajectory: Trajectory
     store: VectorStore
     rebase_every: int | None = None
-    """Rebase by itself as soon as so many examples have been deleted since the last time; never by default."""
+    """Rebase automatically after this many deleted examples; never by default."""
     deleted: set[int] = field(default_factory=set[int])
     _change: Tensor | None = None
     _since: int = 0
 
     def __post_init__(self) -> None:
-        """Check that the vectors and the model are of this training.
-
-        Raises:
-            RequestError: They are of another.
-        """
         checks.at_least(1, rebase_every=self.rebase_every)
         self.store.check_trajectory(self.trajectory.digest())
         self.trajectory.check_model(self._trained)
@@ -46,10 +41,10 @@ class Deletions:
     def delete(self, ids: Sequence[int] | Tensor) -> Tensor:
         """Delete examples: the flat weights (p,) afterwards, in the order of the weights' names.
 
-        Cost: O(m p) for m examples, and a rebase if it is time for one.
+        Cost: O(m p) for m examples, and that of a rebase if one is due.
 
         Raises:
-            RequestError: An id is unknown, no integer, deleted already, or nothing would be left.
+            RequestError: An id is unknown, no integer, or deleted already, or no example would be left.
             RunError: The rebase failed; nothing is deleted then.
         """
         ids = integers(ids, "ids")
@@ -69,7 +64,7 @@ class Deletions:
         return self.weights
 
     def rebase(self) -> Tensor:
-        """Replace the sum by the set-aware tangent of all deletions so far; the weights. Cost: one such tangent."""
+        """Replace the sum by the set-aware tangent of all deletions so far, and return the weights."""
         self._change, self._since = self._together(self.deleted), 0
         return self.weights
 

@@ -18,9 +18,8 @@ from expunge.training.rules import PerRole, Rule, differentiable
 class Plan:
     """Steps of SGD: ``g = mean CE over the batch + l2 w``, ``m <- momentum m + clip(g)``, ``w <- w - rate m``.
 
-    ``clip(g) = g min(1, clip / (||g|| + 1e-6))``: unlike elsewhere the L2 term is part of what is clipped, so that a
-    step is one function of the loss. Networks are in evaluation mode and images on the test transform: a step is then
-    a function of the weights and of each example by itself, which is what a deletion is defined by.
+    ``clip(g) = g min(1, clip / (||g|| + 1e-6))``; unlike in other trainings, g includes the L2 term. Networks are in
+    evaluation mode and images on the test transform, so that the loss of each example does not depend on the others.
     """
 
     ids: Tensor
@@ -35,7 +34,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """T."""
+        """The number of steps T."""
         return len(self.batches)
 
     def batch(self, step: int) -> Tensor:
@@ -44,16 +43,12 @@ class Plan:
         return row[row >= 0]
 
     def positions(self, ids: Tensor) -> Tensor:
-        """Where these ids are in :attr:`ids`: int64, on the CPU.
+        """The positions of these ids in :attr:`ids`: int64, on the CPU.
 
         Raises:
             RequestError: One is not among the training examples, or appears twice.
         """
-        ids = ids.cpu()
-        if len(torch.unique(ids)) != len(ids):
-            raise RequestError("an id appears twice among those to delete: an example can be deleted once")
-        found = torch.searchsorted(self.ids, ids).clamp(max=len(self.ids) - 1)
-        missing = ids[self.ids[found] != ids]
+        found, missing = located(ids, self.ids)
         if len(missing):
             raise RequestError(
                 f"{len(missing)} of {len(ids)} ids were not trained on, {int(missing[0])} among them: "
@@ -62,25 +57,37 @@ class Plan:
         return found
 
 
+def located(ids: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions of ids to delete among the ``known`` ones, which ascend, on the CPU; and the ids that are unknown.
+
+    Raises:
+        RequestError: An id appears twice.
+    """
+    ids = ids.cpu()
+    if len(torch.unique(ids)) != len(ids):
+        raise RequestError("an id appears twice among those to delete: an example can be deleted once")
+    found = torch.searchsorted(known, ids).clamp(max=len(known) - 1)
+    return found, ids[known[found] != ids]
+
+
 def draw(
     ids: Tensor, rule: Rule | PerRole, *, epochs: int, batch_size: int, fixed_order: bool, generator: torch.Generator
 ) -> Plan:
-    """The plan of ``epochs`` passes over the examples: in a new order each, or in one order for all.
+    """The plan of ``epochs`` passes over the examples, each in a new order, or all in one.
 
-    A last batch may be shorter. Cost: T b integers.
+    The last batch of an epoch may be shorter. Cost: T b integers.
 
     Raises:
-        RequestError: The rule is not one that a trajectory can be differentiated by.
+        RequestError: The rule is not supported by recorded trainings.
     """
     rule = differentiable(rule)
     if not len(ids) or not epochs:
         raise RequestError("a recorded training needs at least one example and one epoch")
-    orders: list[Tensor] = []
-    for _ in range(epochs):
-        fresh = not (orders and fixed_order)
-        orders.append(
-            torch.randperm(len(ids), generator=generator, device=generator.device).cpu() if fresh else orders[0]
-        )
+    orders = [
+        torch.randperm(len(ids), generator=generator, device=generator.device).cpu()
+        for _ in range(1 if fixed_order else epochs)
+    ]
+    orders = orders * epochs if fixed_order else orders
     width = min(batch_size, len(ids))
     padding = -len(ids) % width
     batches = torch.cat([torch.nn.functional.pad(order, (0, padding), value=-1).view(-1, width) for order in orders])
@@ -90,13 +97,13 @@ def draw(
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What is kept of a recorded training: enough to replay it."""
+    """A recorded training: what is needed to replay it."""
 
     plan: Plan
     initial: Mapping[str, Tensor]
     """The trainable weights before the first step."""
     norms: Tensor
-    """``||g||`` of each step: float64 (T,). Says which steps were clipped without synchronising with the device."""
+    """``||g||`` of each step: float64 (T,). Shows which steps were clipped without synchronising with the device."""
     images: str
     """The fingerprint of the training images, in the order of their ids."""
     end: str
@@ -104,7 +111,7 @@ class Trajectory:
 
     @property
     def clipped(self) -> int:
-        """How many steps were clipped."""
+        """The number of clipped steps."""
         return 0 if self.plan.clip is None else int((self.norms > self.plan.clip).sum())
 
     def check_images(self, images: ImageSet) -> None:
@@ -115,9 +122,9 @@ class Trajectory:
             )
 
     def check_model(self, weights: Tensor) -> None:
-        """Raise a RequestError unless these are the trained weights (p,), in the order of their names. One hash of p.
+        """Raise a RequestError unless these are the trained weights (p,), in the order of their names: by their hash.
 
-        For answers from stored vectors; where the training is replayed, that shows it.
+        Needed for stored vectors only: a replay compares its end with the model.
         """
         if mark(weights) != self.end:
             raise RequestError(
@@ -126,7 +133,7 @@ class Trajectory:
             )
 
     def digest(self) -> str:
-        """SHA-256 of all of it: tells whether vectors are of this trajectory. O(bytes)."""
+        """SHA-256 of all tensors, by which vectors refer to this trajectory. O(bytes)."""
         sha = hashlib.sha256()
         for name, value in self.tensors().items():
             sha.update(name.encode())
@@ -134,7 +141,7 @@ class Trajectory:
         return sha.hexdigest()
 
     def tensors(self) -> dict[str, Tensor]:
-        """What :func:`read` reads: the trajectory as tensors."""
+        """The trajectory as tensors, for :func:`read`."""
         plan = self.plan
         rest = {"l2": plan.l2, "clip": plan.clip, "momentum": plan.momentum, "images": self.images, "end": self.end}
         header = torch.frombuffer(bytearray(json.dumps(rest).encode()), dtype=torch.uint8)
@@ -144,10 +151,10 @@ class Trajectory:
 
 
 def read(tensors: Mapping[str, Tensor]) -> Trajectory:
-    """The trajectory of which :meth:`Trajectory.tensors` are.
+    """The inverse of :meth:`Trajectory.tensors`.
 
     Raises:
-        RequestError: Something is missing or does not fit together.
+        RequestError: A part is missing, or parts are not consistent.
     """
     try:
         rest = json.loads(bytes(tensors["header"].tolist()))

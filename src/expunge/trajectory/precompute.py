@@ -1,4 +1,4 @@
-"""Computes the vectors of all examples, or of groups of them, and writes them to a store, a chunk at a time."""
+"""Computation of the vectors of all examples, or of groups of them, into a store, a chunk at a time."""
 
 import time
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ def layout(
     groups: Tensor | None = None,
     as_released: bool = False,
 ) -> Layout:
-    """What the store of all examples, or of all groups, will hold.
+    """The layout of the store of all examples, or of all groups.
 
-    ``groups`` (n,) names for each of the plan's ids its group (any integers), -1 for none. A chunk has as many rows as
+    ``groups`` (n,) gives for each of the plan's ids its group (any integers), -1 for none. A chunk has as many rows as
     fit into a third of ``memory`` bytes; the rest is for products and copies. Rows are in the order in which the
-    training first sees them, so that those of a chunk begin late together.
+    training first sees them, since vectors are zero and cost nothing until then.
     """
     ids = trajectory.plan.ids
     named = torch.arange(len(ids)) if groups is None else groups
@@ -41,12 +41,12 @@ def layout(
 
 
 def _as_seen(plan: Plan, named: Tensor) -> Tensor:
-    """For each of the plan's ids the place of its group in the order in which groups are first seen; -1 for none."""
+    """For each of the plan's ids the rank of its group by its first step; -1 for none."""
     _, which = torch.unique(named, return_inverse=True)
     seen, first = plan.batches.flatten(), torch.full((int(which.max()) + 1,), plan.batches.numel())
     times = torch.arange(len(seen))
     first.scatter_reduce_(0, which[seen[seen >= 0]], times[seen >= 0], "amin")
-    first[which[named < 0]] = plan.batches.numel()  # of no group: behind all
+    first[which[named < 0]] = plan.batches.numel()  # of no group: last
     return torch.where(named >= 0, first.argsort().argsort()[which], -1)
 
 
@@ -61,17 +61,17 @@ def fill(
     Cost: for each chunk one replay of the training, and T products of p numbers for each of its rows.
 
     Raises:
-        RequestError: The trajectory does not lead to the model.
+        RequestError: The trajectory does not end at the model.
         RunError: A vector is not finite.
     """
-    steps, left = trajectory.plan.steps, store.missing
-    for turn, chunk in enumerate(left):
+    steps, missing = trajectory.plan.steps, store.missing
+    for index, chunk in enumerate(missing):
         started = time.perf_counter()
         tangent = _tangent(store.layout, loss, trajectory, chunk)
 
-        def report(progress: Progress, before: int = turn * steps) -> None:
+        def report(progress: Progress, before: int = index * steps) -> None:
             if on_step is not None:
-                on_step(Progress(before + progress.step, len(left) * steps))
+                on_step(Progress(before + progress.step, len(missing) * steps))
 
         check_end(loss, carry(loss, trajectory, [tangent], report))
         vectors = loss.in_order(tangent.vectors)
@@ -93,30 +93,25 @@ def _tangent(layout: Layout, loss: FlatLoss, trajectory: Trajectory, chunk: int)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a precomputation will take."""
+    """The size of a store, and the time for its missing chunks."""
 
     rows: int
     size: int
     nbytes: int
     seconds: float
 
-    @classmethod
-    def of(cls, layout: Layout, seconds: float) -> "Estimate":
-        """The sizes of a layout, and the time."""
-        return cls(layout.count, layout.size, layout.nbytes, seconds)
-
 
 def estimate(store: VectorStore, loss: FlatLoss, trajectory: Trajectory, steps: int = 4) -> Estimate:
-    """The size of the store, and the time for what is missing, from a few steps of a first chunk."""
-    if not store.missing:
-        return Estimate.of(store.layout, 0.0)
-    tangent = _tangent(store.layout, loss, trajectory, store.missing[0])
-    steps = min(steps, trajectory.plan.steps)
-    replay = Replay(loss, trajectory.plan, beginning(loss, trajectory), last=steps)
-    started = time.perf_counter()
-    for step in replay:
-        tangent.advance(step)
-    if loss.weights.is_cuda:
-        torch.cuda.synchronize(loss.weights.device)
-    each = (time.perf_counter() - started) / steps
-    return Estimate.of(store.layout, each * trajectory.plan.steps * len(store.missing))
+    """The size of the store, and the time for its missing chunks, from a few steps of the first of them."""
+    layout, seconds = store.layout, 0.0
+    if store.missing:
+        tangent = _tangent(layout, loss, trajectory, store.missing[0])
+        steps = min(steps, trajectory.plan.steps)
+        replay = Replay(loss, trajectory.plan, beginning(loss, trajectory), last=steps)
+        started = time.perf_counter()
+        for step in replay:
+            tangent.advance(step)
+        if loss.weights.is_cuda:
+            torch.cuda.synchronize(loss.weights.device)
+        seconds = (time.perf_counter() - started) / steps * trajectory.plan.steps * len(store.missing)
+    return Estimate(layout.count, layout.size, layout.nbytes, seconds)

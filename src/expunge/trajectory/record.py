@@ -11,23 +11,22 @@ from expunge.trajectory.plan import Trajectory, draw
 from expunge.trajectory.steps import record
 
 
-def recorded(model: nn.Module, images: ImageSet, plan: Training, context: Context) -> Trajectory:
-    """Train ``model`` in place by a plan with ``record``, on all weights, and return what is kept of it.
+def recorded(model: nn.Module, images: ImageSet, training: Training, context: Context) -> Trajectory:
+    """Train ``model`` in place by a training with ``record``, on all weights, and return the recorded training.
 
-    Steps are those of :class:`expunge.trajectory.plan.Plan`: in evaluation mode, so that batch normalisation keeps the
-    statistics it has (of an untrained network: mean 0 and variance 1, so that it only scales and shifts) and dropout
-    does nothing.
+    Steps are those of :class:`expunge.trajectory.plan.Plan`: in evaluation mode, so that batch normalisation uses its
+    running statistics (of an untrained network: mean 0 and variance 1) and dropout is off.
     Cost: T gradients of a batch.
 
     Raises:
-        RunError: A gradient was not finite.
+        RunError: A gradient is not finite.
     """
     drawn = draw(
         images.ids,
-        plan.rule,
-        epochs=plan.epochs,
-        batch_size=plan.batch_size,
-        fixed_order=plan.fixed_order,
+        training.rule,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        fixed_order=training.fixed_order,
         generator=context.generator,
     )
     with flat_loss(model, images) as loss:

@@ -1,4 +1,4 @@
-"""Replay of a recorded training: each step with what is needed to differentiate it."""
+"""Replay of a recorded training, a step at a time."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from expunge.trajectory.flat_loss import FlatLoss, Point
 from expunge.trajectory.plan import Plan, Trajectory, fingerprint, mark
 
 EPSILON = 1e-6
-"""Added to the norm when a gradient is clipped, as torch does."""
+"""Added to the norm when a gradient is clipped, as in torch."""
 
 Report = Callable[[Progress], None]
 
@@ -24,9 +24,9 @@ class Step:
     number: int
     rate: float
     positions: Tensor
-    """Which examples it saw: positions in the plan's ids, on the CPU."""
+    """Its examples: positions in the plan's ids, on the CPU."""
     places: Tensor
-    """The same as positions in the images of the loss."""
+    """Its examples: positions in the images of the loss."""
     weights: Tensor
     point: Point
     gradient: Tensor
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass
 class Replay:
-    """Trains along a plan, a step at a time: iterate over it, then read :attr:`weights`; or :meth:`finish`.
+    """Training by a plan: iterate over its steps, each before it is taken, or call :meth:`finish`.
 
     With ``kept`` (bool by position), examples that are false are left out of their batches and the mean is over the
     others: the retrained model. Where a batch has no examples left, the step is that of the L2 term alone.
@@ -56,7 +56,6 @@ class Replay:
     """``||g||`` of each step taken."""
 
     def __iter__(self) -> Iterator[Step]:
-        """Each step, before it is taken."""
         plan, located = self.plan, places(self.loss, self.plan)
         for number in range(self.first, plan.steps if self.last is None else self.last):
             positions = plan.batch(number)
@@ -68,21 +67,18 @@ class Replay:
             self.norms.append(gradient.norm())
             move = clipped(gradient, self.norms[-1], plan.clip)
             yield Step(number, rate, positions, here, self.weights, point, gradient, move)
-            self._take(move, rate)
+            if plan.momentum:
+                self.momentum = move if self.momentum is None else plan.momentum * self.momentum + move
+                move = self.momentum
+            self.weights = self.weights - rate * move
             if self.on_step is not None:
                 self.on_step(Progress(number + 1, plan.steps))
 
-    def _take(self, move: Tensor, rate: float) -> None:
-        if self.plan.momentum:
-            self.momentum = move if self.momentum is None else self.plan.momentum * self.momentum + move
-            move = self.momentum
-        self.weights = self.weights - rate * move
-
     def finish(self) -> Tensor:
-        """Replay to the last step; the weights after it.
+        """The weights after the last step.
 
         Raises:
-            RunError: A gradient was not finite.
+            RunError: A gradient is not finite.
         """
         for _ in self:
             pass
@@ -99,7 +95,7 @@ def beginning(loss: FlatLoss, trajectory: Trajectory) -> Tensor:
     """The flat weights before the first step (p,), on the device of the loss.
 
     Raises:
-        RequestError: They are weights of another architecture.
+        RequestError: They are of another architecture.
     """
     model = loss.named(loss.weights)
     ours, theirs = ({name: value.shape for name, value in each.items()} for each in (model, trajectory.initial))
@@ -111,7 +107,7 @@ def beginning(loss: FlatLoss, trajectory: Trajectory) -> Tensor:
 
 
 def places(loss: FlatLoss, plan: Plan) -> Tensor:
-    """Where the images of each of the plan's ids are among those of the loss; -1 where they are not."""
+    """The positions of the plan's ids among the images of the loss; -1 where an image is missing."""
     ids, order = loss.images.ids.cpu().sort()
     found = torch.searchsorted(ids, plan.ids).clamp(max=len(ids) - 1)
     return torch.where(ids[found] == plan.ids, order[found], -1)
@@ -133,7 +129,7 @@ def shortening(norm: Tensor, clip: float) -> Tensor:
 
 
 def record(loss: FlatLoss, plan: Plan, on_step: Report | None = None) -> tuple[Trajectory, Tensor]:
-    """Train along a plan from the weights that the model has: the trajectory, and the flat weights at its end."""
+    """Train by a plan from the weights of the model: the recorded training, and its flat weights at the end."""
     replay = Replay(loss, plan, loss.weights, on_step=on_step)
     trained = replay.finish()
     initial = {name: value.clone() for name, value in loss.named(loss.weights).items()}

@@ -1,7 +1,7 @@
 """A file of vectors, one for each example or group; the change of the weights for a deletion is a sum of them.
 
-``vectors.bin`` holds the rows one after the other and is mapped into memory, not read; ``vectors.json`` says what
-they are and which chunks of them have been written, so that an interrupted precomputation can be resumed.
+``vectors.bin`` holds the rows in order and is mapped into memory; ``vectors.json`` holds the layout and the list of
+written chunks, so that an interrupted precomputation can be resumed.
 """
 
 import dataclasses
@@ -14,13 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from expunge.core import checks
 from expunge.core.checks import all_finite
 from expunge.core.errors import RequestError, RunError
+from expunge.trajectory.plan import located
 
 StoreType = Literal["float32", "bfloat16", "float16"]
 DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(StoreType)}
@@ -31,10 +31,10 @@ AT_ONCE = 64_000_000
 
 @dataclass(frozen=True)
 class Layout:
-    """What a store holds."""
+    """The contents of a store."""
 
     size: int
-    """p, the numbers of a vector, in the order of the names of the trainable weights."""
+    """The length p of a vector, in the order of the names of the trainable weights."""
     ids: tuple[int, ...]
     """The examples that have a vector, ascending."""
     rows: tuple[int, ...]
@@ -43,12 +43,11 @@ class Layout:
     chunk: int
     """Rows that are computed and written together."""
     trajectory: str
-    """The digest of the recorded training that they are of."""
+    """The digest of the recorded training."""
     as_released: bool = False
-    """Whether they are of the released recursion."""
+    """Whether the vectors are those of the released recursion."""
 
     def __post_init__(self) -> None:
-        """Check that the parts fit together."""
         checks.one_of(get_args(StoreType), dtype=self.dtype)
         checks.at_least(1, size=self.size, chunk=self.chunk)
         whole = len(self.ids) == len(self.rows) > 0 and set(self.rows) == set(range(max(self.rows) + 1))
@@ -80,7 +79,7 @@ class VectorStore:
     done: frozenset[int]
     """The chunks that have been written."""
     seconds: float = 0.0
-    """What it took to compute them, over all interruptions."""
+    """The time to compute them, over all interruptions."""
 
     @property
     def path(self) -> Path:
@@ -93,9 +92,7 @@ class VectorStore:
         return [chunk for chunk in range(self.layout.chunks) if chunk not in self.done]
 
     def write(self, chunk: int, vectors: Tensor, seconds: float) -> "VectorStore":
-        """Write a chunk's rows (rows, p) and then the note that it is there; the store with it.
-
-        ``seconds`` is what it took to compute them.
+        """Write a chunk's rows (rows, p), computed in ``seconds``, and then list it as written; the new store.
 
         Raises:
             RunError: A number is not finite in the precision of the store.
@@ -113,13 +110,8 @@ class VectorStore:
             file.flush()
             os.fsync(file.fileno())
         found = dataclasses.replace(self, done=self.done | {chunk}, seconds=self.seconds + seconds)
-        found._note()
+        _save_header(found)
         return found
-
-    def _note(self) -> None:
-        temporary = self.folder / f".vectors.json.{os.getpid()}"
-        temporary.write_text(json.dumps({**asdict(self.layout), "done": sorted(self.done), "seconds": self.seconds}))
-        temporary.replace(self.folder / "vectors.json")
 
     def check_trajectory(self, digest: str) -> None:
         """Raise a RequestError unless the vectors are of the recorded training with this digest."""
@@ -132,7 +124,7 @@ class VectorStore:
         Cost: m p numbers are read for the rows of m examples or groups.
 
         Raises:
-            RequestError: An id is unknown or twice there, a group is named in part, or a row is not there.
+            RequestError: An id is unknown or appears twice, a group is deleted in part, or a row is not written.
         """
         rows = self._rows(ids)
         chunks = torch.unique(rows // self.layout.chunk).tolist()
@@ -154,13 +146,9 @@ class VectorStore:
 
     def _rows(self, ids: Tensor) -> Tensor:
         known, rows = self._index
-        wanted = ids.cpu().sort().values
-        if len(torch.unique(wanted)) != len(wanted):
-            raise RequestError("an id appears twice among those to delete: an example can be deleted once")
-        found = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
-        strangers = wanted[known[found] != wanted]
-        if len(strangers):
-            raise RequestError(f"{self.path} has no vector of example {int(strangers[0])}")
+        found, unknown = located(ids.sort().values, known)
+        if len(unknown):
+            raise RequestError(f"{self.path} has no vector of example {int(unknown[0])}")
         taken = torch.bincount(rows[found], minlength=self.layout.count)
         partly = ((taken > 0) & (taken < torch.bincount(rows))).nonzero().flatten()
         if len(partly):
@@ -174,34 +162,37 @@ class VectorStore:
     def _mapped(self) -> Tensor:
         layout = self.layout
         try:
-            shape = (layout.count, layout.size)
-            if layout.dtype == "bfloat16":  # numpy does not know it
-                return torch.from_numpy(np.memmap(self.path, np.int16, "c", shape=shape)).view(torch.bfloat16)
-            return torch.from_numpy(np.memmap(self.path, np.dtype(layout.dtype), "c", shape=shape))
-        except (OSError, ValueError) as error:
+            size, dtype = layout.count * layout.size, DTYPES[layout.dtype]
+            mapped = torch.from_file(str(self.path), shared=False, size=size, dtype=dtype)
+            return mapped.view(layout.count, layout.size)
+        except RuntimeError as error:
             raise RequestError(f"{self.path} cannot be mapped ({error}): precompute again") from error
+
+
+def _save_header(store: VectorStore) -> None:
+    temporary = store.folder / f".vectors.json.{os.getpid()}"
+    temporary.write_text(json.dumps({**asdict(store.layout), "done": sorted(store.done), "seconds": store.seconds}))
+    temporary.replace(store.folder / "vectors.json")
 
 
 def begin(folder: Path, layout: Layout, *, replace: bool = False) -> VectorStore:
     """A store to write into: the one in the folder if it is of the same vectors, else a new one.
 
-    One that has some chunks already keeps their size, whatever that of ``layout`` is; one that has none takes the new.
-    The file has its whole size from the beginning, so that a disk that is too full says so before the work.
-
-    Args:
-        folder: Where it is kept.
-        layout: What it will hold.
-        replace: Begin anew in place of other vectors, or of some that cannot be read.
+    A store with written chunks keeps its chunk size; one without takes that of ``layout``. The file is allocated at
+    its full size, so that a lack of disk space is found before the computation. With ``replace``, other vectors in
+    the folder, or damaged ones, are replaced.
 
     Raises:
         RequestError: The folder holds other vectors, or the disk has no room.
     """
-    found = _same(folder, layout)
-    if found is not None and found.done:
-        return found
-    if found is not None:
-        found = dataclasses.replace(found, layout=layout)
-        found._note()  # pyright: ignore[reportPrivateUsage]
+    try:
+        found = open_store(folder)
+    except RequestError:
+        found = None
+    if found is not None and dataclasses.replace(found.layout, chunk=layout.chunk) == layout:
+        if not found.done:
+            found = dataclasses.replace(found, layout=layout)
+            _save_header(found)
         return found
     if not replace and any((folder / name).exists() for name in ("vectors.json", "vectors.bin")):
         raise RequestError(
@@ -222,17 +213,8 @@ def begin(folder: Path, layout: Layout, *, replace: bool = False) -> VectorStore
             f"there is no room for {layout.nbytes / 1e9:.2f} GB of vectors in {folder} ({error.strerror}): "
             "free some, or take --dtype bfloat16 or --groups"
         ) from error
-    store._note()  # pyright: ignore[reportPrivateUsage]
+    _save_header(store)
     return store
-
-
-def _same(folder: Path, layout: Layout) -> VectorStore | None:
-    """The store in a folder if it is of the same vectors, in chunks of whatever size."""
-    try:
-        found = open_store(folder)
-    except RequestError:
-        return None
-    return found if dataclasses.replace(found.layout, chunk=layout.chunk) == layout else None
 
 
 def open_store(folder: Path) -> VectorStore:

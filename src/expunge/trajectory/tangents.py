@@ -1,4 +1,4 @@
-"""The effect of deletions to first order, by forward-mode differentiation of a recorded training: a tangent for each.
+"""The effect of deletions to first order, by forward-mode differentiation of a recorded training.
 
 Leaving examples out of every batch changes the weights at the end of training. To first order the change follows a
 linear recursion along the recorded weights: with ``c = clip(g)`` and D its derivative,
@@ -55,12 +55,12 @@ class Additive:
 
     ``a_k`` is the change of the trained weights when group k is left out: the Hessian is that of the whole batch, and
     the source ``-(sum_k g_i - u gbar) / (b - u)`` for the u examples of the group in a batch of b, ``gbar`` its mean
-    gradient: leave-one-out for a group of one. A sum of several vectors leaves out the interactions of
-    deletions. Without ``whole``, a group's vector is the sum of the vectors of its examples: b - 1 for b - u.
+    gradient. A sum of several vectors leaves out the interactions of deletions. Without ``whole``, a group's vector is
+    the sum of the vectors of its examples: b - 1 for b - u.
     """
 
     def __init__(self, loss: FlatLoss, trajectory: Trajectory, groups: Tensor, *, whole: bool) -> None:
-        """Vectors of zeros for groups 0, 1, ...; ``groups`` (n,) says for each position which it is in, -1 for none."""
+        """Vectors of zeros for groups 0, 1, ...; ``groups`` (n,) is the group of each position, -1 for none."""
         self.loss, self.trajectory, self.groups, self.whole = loss, trajectory, groups, whole
         self._rows = _zeros(loss, groups)
         self._moments = torch.zeros_like(self._rows) if trajectory.plan.momentum else None
@@ -74,7 +74,7 @@ class Additive:
     def advance(self, step: Step) -> None:
         """Update all vectors for one step. Cost: a product each, and the gradient of each example of the groups.
 
-        Vectors behind the last group that has been seen are zero and cost nothing: number groups as they appear.
+        Vectors after the last group seen so far are zero and cost nothing: number groups in the order of training.
         """
         clip, plan = clip_of(self.trajectory, step), self.trajectory.plan
         scale = 1.0 if clip is None else clip.scale
@@ -89,7 +89,7 @@ class Additive:
         self._rows.add_(moments, alpha=-step.rate)
 
     def _move(self, out: Tensor, vectors: Tensor, step: Step, clip: Clip | None, alpha: float, beta: float) -> None:
-        """``out <- beta out + alpha (I - share u u^T) H v``, with the L2 term in what the clipping takes out."""
+        """``out <- beta out + alpha (I - share u u^T) H v``, where the second term includes the L2 term."""
         if clip is None:
             step.point.add_products(out, vectors, alpha, beta)
             return
@@ -98,10 +98,7 @@ class Additive:
         out.addr_(along, clip.unit, alpha=-alpha * clip.share)
 
     def _add_sources(self, out: Tensor, step: Step, clip: Clip | None, alpha: float) -> None:
-        """Add what leaving out each group of this step's batch changes in the move, example by example.
-
-        Each gives ``(gbar - g_i) / (b - u)``; where its group is the whole batch, a share of ``-gbar``.
-        """
+        """Add the sources: ``(gbar - g_i) / (b - u)`` for each example of a group, or a share of ``-gbar`` if b = u."""
         groups = self.groups[step.positions]
         present = groups[groups >= 0]
         if not len(present):
@@ -118,7 +115,7 @@ class Additive:
 
 
 def gradients_of(loss: FlatLoss, step: Step, groups: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The gradients of the examples of a step that are in a group, a piece at a time: the groups (k,), and (k, p)."""
+    """The gradients (k, p) of the examples of a step that are in a group, and their groups (k,), a piece at a time."""
     at_once = max(1, GRADIENTS // step.weights.nbytes)
     present = (groups >= 0).nonzero().flatten()
     for part in present.split(at_once) if len(present) else ():
@@ -131,10 +128,10 @@ def _zeros(loss: FlatLoss, groups: Tensor) -> Tensor:
 
 
 class AsReleased:
-    """The released recursion, for comparison: its product includes the new source, and transposes the clipping.
+    """The released recursion, for comparison: the product includes the new source, and the clipping is transposed.
 
     ``a_i += rate / b clip(g_i + l2 w)`` for the batch, then ``a <- a - rate J^T a`` for all, J the Jacobian of the
-    clipped batch gradient. Deleting an example so also deletes a part of the L2 term, and does not renormalise.
+    clipped batch gradient. A deletion thus removes a part of the L2 term too, and keeps the batch size.
     """
 
     def __init__(self, loss: FlatLoss, trajectory: Trajectory, groups: Tensor) -> None:
@@ -167,20 +164,20 @@ class AsReleased:
 
 
 class SetAware:
-    """The change of the weights when one known set is left out: exact but for second order in the change.
+    """The change of the weights when one known set is left out, up to second order in the change.
 
     ``m <- momentum m + clip(g_R) + D clip(g_R) (H_R + l2) a - clip(g)``, ``a <- a - rate m``, with g_R and H_R of the
     kept examples of each batch, at the recorded weights; where none is kept, of the L2 term alone.
     """
 
     def __init__(self, loss: FlatLoss, trajectory: Trajectory, kept: Tensor) -> None:
-        """A vector of zeros; ``kept`` (bool by position) says what is not deleted."""
+        """A vector of zeros; ``kept`` (bool by position) is false for deleted examples."""
         self.loss, self.plan, self.kept = loss, trajectory.plan, kept
         self.vectors = torch.zeros_like(loss.weights)[None]
         self._moments = torch.zeros_like(self.vectors)
 
     def advance(self, step: Step) -> None:
-        """Update the vector for one step. Cost: a product of the kept batch, and its gradient where it is another."""
+        """Update the vector for one step. Cost: a product of the kept batch, and its gradient if some are deleted."""
         kept, plan = self.kept[step.positions], self.plan
         point, gradient = step.point, step.gradient
         if not bool(kept.all()):
@@ -194,7 +191,7 @@ class SetAware:
         self.vectors = self.vectors - step.rate * self._moments
 
     def _clipped(self, gradient: Tensor, curved: Tensor, before: Tensor) -> Tensor:
-        """``clip(g_R) + D clip(g_R) v - clip(g)``, without synchronising with the device to see whether it clips."""
+        """``clip(g_R) + D clip(g_R) v - clip(g)``, without synchronising with the device."""
         if self.plan.clip is None:
             return gradient - before + curved
         norm = gradient.norm()
@@ -214,9 +211,9 @@ def product(step: Step, vector: Tensor, l2: float) -> Tensor:
 
 
 def carry(loss: FlatLoss, trajectory: Trajectory, tangents: Sequence[Tangent], on_step: Report | None = None) -> Tensor:
-    """Replay the whole training and update the tangents at each step; the trained flat weights.
+    """Replay the training, update the tangents at each step, and return the trained flat weights.
 
-    Cost: T gradients of a batch, and the cost that each tangent states.
+    Cost: T gradients of a batch, and that of each tangent.
 
     Raises:
         RunError: A vector is not finite.

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from expunge.core import checks
@@ -21,12 +20,12 @@ IMAGES = "img_align_celeba"
 
 @dataclass(frozen=True)
 class CelebaConfig:
-    """Which folder, what to tell apart, and how its images are used."""
+    """Options of CelebA."""
 
     path: str
     """The folder that holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt (or .csv)."""
     attribute: str = "Male"
-    """The attribute whose presence is class 1, spelt as in the list: Male, Smiling, Eyeglasses, ..."""
+    """The attribute whose presence is class 1, as in the list: Male, Smiling, Eyeglasses, ..."""
     size: int = 128
     """Resize every image to this many pixels on each side."""
     first: int | None = None
@@ -37,7 +36,6 @@ class CelebaConfig:
     """Random crop and flip of training batches."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(1, size=self.size, first=self.first, first_test=self.first_test)
 
 
@@ -46,12 +44,10 @@ def load(config: CelebaConfig) -> Dataset:
     """CelebA: photographs of faces, told apart by one of forty attributes (Liu et al. 2015): celeba:FOLDER.
 
     Training images are those of partition 0 and test images those of partition 2, in the order of the list; partition
-    1 is not read, since a run sets its own validation images aside. Images are resized by bilinear interpolation,
-    without regard to their proportions, and normalised by ImageNet's mean and deviation, as in the experiments of
-    arXiv:2404.01712.
+    1 is not read, since a run chooses its own validation set. Images are resized to squares by bilinear interpolation
+    and normalised by ImageNet's mean and deviation, as in the experiments of arXiv:2404.01712.
 
-    Memory: 3 size^2 bytes an image, which is 8.0 GB for all 162,770 training images at 128 pixels, 2.5 GB for
-    the first 50,000, and 1.0 GB for the 19,962 test images.
+    Memory: 3 size^2 bytes an image: 8.0 GB for all 162,770 training images at 128 pixels, 1.0 GB for the test images.
 
     Raises:
         RequestError: A list or an image is missing or damaged, the lists disagree, or one class has no training image.
@@ -67,7 +63,9 @@ def load(config: CelebaConfig) -> Dataset:
             f"{folder}: {'all' if train.has[0] else 'none'} of the {len(train.has)} training images are "
             f"{config.attribute}: take more of them by first, or another attribute"
         )
-    images = _image_folder(folder)
+    images = folder / IMAGES
+    # Some archives hold the folder of images within one of the same name.
+    images = images / IMAGES if (images / IMAGES).is_dir() else _assemble.existing_folder(str(images))
     return _assemble.dataset(
         _read(images, train, config.size),
         _read(images, test, config.size),
@@ -78,22 +76,16 @@ def load(config: CelebaConfig) -> Dataset:
     )
 
 
-def _image_folder(folder: Path) -> Path:
-    """The folder of images; some archives hold it within one of the same name."""
-    images = folder / IMAGES
-    return images / IMAGES if (images / IMAGES).is_dir() else _assemble.existing_folder(str(images))
-
-
 def _read(folder: Path, listed: Listed, size: int) -> Arrays:
-    there = set(os.listdir(folder))
-    missing = [image for image in listed.images if image not in there]
+    present = set(os.listdir(folder))
+    missing = [image for image in listed.images if image not in present]
     if missing:
         raise RequestError(
             f"{folder} lacks {len(missing)} of {len(listed.images)} images of the list, the first being {missing[0]}: "
             "unpack the archive again, or take fewer by first and first_test"
         )
-    pictures = [(str(folder / image), partial(Path, folder / image)) for image in listed.images]
-    return _pictures.read(pictures, str(folder), partial(_square, size=size)), np.array(listed.has, np.int64)
+    files = [(folder / image, int(has)) for image, has in zip(listed.images, listed.has, strict=True)]
+    return _pictures.read_files(files, folder, partial(_square, size=size))
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

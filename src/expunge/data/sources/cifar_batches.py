@@ -14,5 +14,4 @@ class CifarBatchesConfig(FilesConfig):
 def load(config: CifarBatchesConfig) -> Dataset:
     """The original python batches of CIFAR-10 or CIFAR-100, read without executing them: cifar_batches:FOLDER."""
     folder = _assemble.existing_folder(config.path)
-    train, test, names = _cifar_batches.read_folder(folder)
-    return _assemble.dataset(train, test, folder, class_names=names, augment=config.augment)
+    return _assemble.from_folder(folder, _cifar_batches.read_folder, augment=config.augment)

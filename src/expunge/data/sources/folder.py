@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from expunge.core import checks
 from expunge.core.errors import RequestError
 from expunge.core.registry import source
 from expunge.data import _assemble, _pictures
@@ -27,9 +26,7 @@ class FolderConfig:
     """Random crop and flip of training batches."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
-        if self.size is not None and self.size < 1:
-            raise RequestError(f"size must be at least 1, got {self.size}")
+        checks.at_least(1, size=self.size)
 
 
 @source()
@@ -60,6 +57,4 @@ def _read(root: Path, names: list[str], size: int | None) -> Arrays:
     ]
     if not files:
         raise RequestError(f"{root} holds no images: put them into one folder per class")
-    prepare = None if size is None else partial(_pictures.resized, size=size)
-    images = _pictures.read([(str(path), partial(Path, path)) for path, _ in files], str(root), prepare)
-    return images, np.array([label for _, label in files])
+    return _pictures.read_files(files, root, None if size is None else partial(_pictures.resized, size=size))

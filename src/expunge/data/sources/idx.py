@@ -13,6 +13,4 @@ class IdxConfig(FilesConfig):
 @source()
 def load(config: IdxConfig) -> Dataset:
     """IDX files as MNIST has them, plain or .gz: idx:FOLDER."""
-    folder = _assemble.existing_folder(config.path)
-    train, test = _idx.read_folder(folder)
-    return _assemble.dataset(train, test, folder, augment=config.augment)
+    return _assemble.from_folder(_assemble.existing_folder(config.path), _idx.read_folder, augment=config.augment)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -13,7 +12,6 @@ from expunge.core.errors import RequestError
 from expunge.core.randomness import generator
 from expunge.core.registry import source
 from expunge.data import _assemble, _pictures, splits
-from expunge.data._assemble import Arrays
 from expunge.data.dataset import Dataset
 
 SUFFIXES = (".jpg", ".jpeg")
@@ -22,25 +20,24 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class LfwConfig:
-    """Which folder, which people, and how their images are used."""
+    """Options of Labeled Faces in the Wild."""
 
     path: str
     """The folder that holds a folder of .jpg images per person."""
     least: int = 30
-    """Fewest images of a person who is a class; at least 5, so that a fifth of them can be set aside for testing."""
+    """Fewest images of a person who is a class; at least 5, of which one is in the test set."""
     most: int = 100
     """Most images of a person who is a class; 30 to 100 gives the 29 people of the published experiment."""
     crop: int = 224
     """Keep the central square of this many pixels on each side; the published images have 250."""
     size: int | None = None
-    """Resize the square to this many pixels on each side; as cropped by default."""
+    """Resize the square to this many pixels on each side; not resized by default."""
     seed: int = 0
     """Seed of the choice of test images."""
     augment: bool = False
     """Random crop and flip of training batches."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         checks.at_least(5, least=self.least)
         checks.at_least(self.least, most=self.most)
         checks.at_least(1, crop=self.crop, size=self.size)
@@ -50,22 +47,22 @@ class LfwConfig:
 def load(config: LfwConfig) -> Dataset:
     """Labeled Faces in the Wild: whose face is it? (Huang et al. 2007): lfw:FOLDER with a folder per person.
 
-    Classes are the people with ``least`` to ``most`` images, in alphabetical order. A fifth of each one's images is
-    the test set, drawn by ``seed``. Images are in RGB order and normalised by ImageNet's mean and deviation; nothing is
-    rotated. (The code of arXiv:2404.01712 swaps red and blue, rotates test images too, and draws a fifth of all images,
-    not of each person's.)
+    Classes are the people with ``least`` to ``most`` images, in alphabetical order. The test set is a fifth of the
+    images of each, drawn by ``seed``. Images are in RGB order and normalised by ImageNet's mean and deviation. (The
+    code of arXiv:2404.01712 swaps red and blue, rotates test images too, and draws a fifth of all images.)
 
-    Memory: 3 crop^2 bytes an image, which is 0.19 GB for the 1,230 images of the 29 people.
+    Memory: 3 crop^2 bytes an image, 0.19 GB for the 1,230 images of the 29 people.
 
     Raises:
-        RequestError: No person has so many images, or an image is damaged or smaller than the crop.
+        RequestError: There is no class, or an image is damaged or smaller than the crop.
     """
     root = _assemble.existing_folder(config.path)
     people = _people(root, config)
     files = [(path, label) for label, paths in enumerate(people.values()) for path in paths]
     labels = torch.tensor([label for _, label in files])
+    face = partial(_face, crop=config.crop, size=config.size)
     train, test = (
-        _read([files[index] for index in positions.tolist()], root, config)
+        _pictures.read_files([files[index] for index in positions.tolist()], root, face)
         for positions in splits.class_balanced(labels, TEST_SHARE, generator(config.seed, "lfw", "test"))
     )
     return _assemble.dataset(
@@ -92,12 +89,6 @@ def _people(root: Path, config: LfwConfig) -> dict[str, list[Path]]:
 
 def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
-
-
-def _read(files: list[tuple[Path, int]], root: Path, config: LfwConfig) -> Arrays:
-    prepare = partial(_face, crop=config.crop, size=config.size)
-    images = _pictures.read([(str(path), partial(Path, path)) for path, _ in files], str(root), prepare)
-    return images, np.array([label for _, label in files])
 
 
 def _face(image: Image.Image, crop: int, size: int | None) -> Image.Image:

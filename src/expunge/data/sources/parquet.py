@@ -13,6 +13,4 @@ class ParquetConfig(FilesConfig):
 @source()
 def load(config: ParquetConfig) -> Dataset:
     """Parquet files in the Hugging Face schema, train*.parquet and test*.parquet: parquet:FOLDER."""
-    folder = _assemble.existing_folder(config.path)
-    train, test, names = _parquet.read_folder(folder)
-    return _assemble.dataset(train, test, folder, class_names=names, augment=config.augment)
+    return _assemble.from_folder(_assemble.existing_folder(config.path), _parquet.read_folder, augment=config.augment)
