@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from expunge.api.recorded import Recorded, train_recorded
-    from expunge.api.unlearn import Audit, Result, evaluate, unlearn
+    from expunge.api.unlearn import Audit, Result, evaluate, unlearn, unlearn_sequence
     from expunge.core.errors import RequestError, RunError
     from expunge.data.augment import Augmentation
     from expunge.data.image_set import ImageSet, TensorImages
     from expunge.training.rules import PerRole, Rule
     from expunge.unlearning.adapters import LowRank
+    from expunge.unlearning.sequence import Sequence, Step
     from expunge.unlearning.unlearn import Unlearning
     from expunge.unlearning.update_masks import UpdateMask
 
@@ -25,12 +26,15 @@ __all__ = [
     "Result",
     "Rule",
     "RunError",
+    "Sequence",
+    "Step",
     "TensorImages",
     "Unlearning",
     "UpdateMask",
     "evaluate",
     "train_recorded",
     "unlearn",
+    "unlearn_sequence",
 ]
 
 _HOMES = {
@@ -44,12 +48,15 @@ _HOMES = {
     "Result": "api.unlearn",
     "Rule": "training.rules",
     "RunError": "core.errors",
+    "Sequence": "unlearning.sequence",
+    "Step": "unlearning.sequence",
     "TensorImages": "data.image_set",
     "Unlearning": "unlearning.unlearn",
     "UpdateMask": "unlearning.update_masks",
     "evaluate": "api.unlearn",
     "train_recorded": "api.recorded",
     "unlearn": "api.unlearn",
+    "unlearn_sequence": "api.unlearn",
 }
 
 

@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
+import expunge
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
 from expunge.data.forget_sets.class_ import ClassForget
 from expunge.data.forget_sets.ids import ListedForget
 from expunge.data.forget_sets.random import RandomForget
-from expunge.runs.evaluate import EvaluateConfig
+from expunge.runs._data import load_data
+from expunge.runs._model import load_model
+from expunge.runs.evaluate import EvaluateConfig, subject_of
 from expunge.runs.prune import PruneConfig
 from expunge.runs.train import TrainConfig
-from expunge.runs.unlearn import UnlearnConfig, forget_sets, retrained
+from expunge.runs.unlearn import UnlearnConfig, chain, forget_sets, retrained
 from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.execute import Session
@@ -24,6 +27,7 @@ from expunge.store.run import expanded, open_config, run_id, with_parents
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.unlearning import presets
+from expunge.unlearning.sequence import Sequence
 from tests import problems, runs
 from tests.command_line import Terminal
 from tests.runs import gap
@@ -119,7 +123,7 @@ def test_retraining_at_the_end_of_a_chain_never_sees_what_was_forgotten(store: S
 
 def test_the_reference_is_the_same_for_every_method(store: Store) -> None:
     chains = [step(step(trained(), FIRST, text), SECOND, text) for text in ("finetune:epochs=1", "gradient_ascent")]
-    assert len({run_id(retrained(chain)) for chain in chains}) == 1
+    assert len({run_id(retrained(each)) for each in chains}) == 1
     assert forget_sets(retrained(chains[0])) == forget_sets(chains[0]) == ((FIRST, 0), (SECOND, 0))
     with pytest.raises(RequestError, match="has forgotten other examples"):
         EvaluateConfig(chains[0], retrained(step(trained(), SECOND)))
@@ -185,3 +189,57 @@ def test_a_configuration_that_refers_to_itself_is_an_error(tmp_path: Path) -> No
     with pytest.raises(RequestError, match="refers to itself"):
         open_config(directory)
     assert expanded(directory)["kind"] == "unlearn"
+
+
+def test_a_sequence_in_memory_gives_the_models_of_its_runs(store: Store) -> None:
+    wanted = Sequence(("class:3", "finetune:epochs=1"), ("random:9", "scrub:epochs=1", "class:5"))
+    start = trained()
+    runs_made = [execute.run(each, store, Session()) for each in chain(start, wanted)]
+    data = load_data(start.data, Session())
+    model = load_model(start, execute.run(start, store, Session()), Session())[0]
+    found = expunge.unlearn_sequence(model, data.train, wanted, validation=data.validation)
+    for result, run in zip(found, runs_made, strict=True):
+        stored = run.tensors("predictions")
+        assert sorted(result.notes["forgotten"]) == stored["step.ids"].tolist()  # type: ignore[call-overload]
+        assert problems.same(result.model, run.tensors("model"))
+
+
+def test_what_is_withheld_is_neither_forgotten_nor_retained(store: Store) -> None:
+    """Changing its images changes nothing; evaluation counts it in neither set."""
+    start = trained("logistic")
+    wanted = dataclasses.replace(
+        step(start, FIRST, "finetune:epochs=2"), withhold=config.parse("forget_sets", "class:5")
+    )
+    directory = execute.run(wanted, store, Session())
+    stored = directory.tensors("predictions")
+    labels = dict(zip(stored["train.ids"].tolist(), stored["train.labels"].tolist(), strict=True))
+    assert {labels[each] for each in stored["withheld.ids"].tolist()} == {5}
+    parts = subject_of(directory).splits
+    assert 5 not in parts["retain"].labels.tolist() + parts["forget"].labels.tolist()
+    assert len(parts["retain"]) + len(parts["forget"]) + len(stored["withheld.ids"]) == len(labels)
+    both = step(start, config.parse("forget_sets", "class:3+5"), "finetune:epochs=2")
+    assert problems.same(directory.weights(), execute.run(both, store, Session()).weights()), "fine-tuning sees neither"
+    later = execute.run(step(wanted, withheld), store, Session()).tensors("predictions")
+    assert later["step.ids"].tolist() == stored["withheld.ids"].tolist()
+    assert "withheld.ids" not in later
+
+
+def test_orders_that_forget_the_same_share_their_reference(store: Store) -> None:
+    third = config.parse("forget_sets", "class:5")
+    one, other = (step(step(trained("logistic"), *pair[:1]), *pair[1:]) for pair in ((FIRST, third), (third, FIRST)))
+    assert run_id(retrained(one)) == run_id(retrained(other))
+    drawn = [step(step(trained("logistic"), *pair[:1]), *pair[1:]) for pair in ((FIRST, SECOND), (SECOND, FIRST))]
+    assert run_id(retrained(drawn[0])) != run_id(retrained(drawn[1])), "what is drawn depends on what was left"
+    for each in (one, other, *drawn):
+        stored, reference = (execute.run(run, store, Session()) for run in (each, retrained(each)))
+        key = ("predictions", "forgotten.ids")
+        assert torch.equal(stored.tensor(*key), reference.tensor(*key))  # type: ignore[arg-type]
+
+
+def test_a_sequence_says_what_is_wrong_with_a_step() -> None:
+    with pytest.raises(RequestError, match="at least one step"):
+        Sequence()
+    with pytest.raises(RequestError, match="did you mean class"):
+        Sequence(("clas:3", "scrub"))
+    with pytest.raises(RequestError, match="did you mean scrub"):
+        Sequence(("class:3", "scrubb"))

@@ -23,6 +23,8 @@ _MARGINS: Mapping[str, tuple[float, float, float, float]] = {
     "scrub": (9.0, 4.9, 4.2, 6.3),
 }
 CLASSES = 10
+RECORDED = {"subject": {"original": {"training": {"record": True}}}}
+"""The part of a configuration that says that the training was recorded."""
 ATTACKS = ("correctness", "confidence", "entropy", "m_entropy", "prob")
 
 
@@ -50,20 +52,23 @@ def write_folder(
                 values = _evaluate(folder, label, seed, reason, reference, sizes, name, sparsity)
                 reference = values if label == "retrain" and reason is None else reference
                 run, status = f"evaluate-{name}", "failed" if reason else "finished"
-                entry: dict[str, object] = {
-                    "label": label,
-                    "seed": seed,
-                    "run": run,
-                    "status": status,
-                    "reason": reason,
-                }
-                entries.append(entry | ({"scenario": scenario} if scenarios else {}))
-                if scenarios:
-                    record = json.loads((folder / run / "run.json").read_text())
-                    (folder / run / "run.json").write_text(json.dumps(record | {"scenario": scenario}))
+                named = {"scenario": scenario} if scenarios else {}
+                entries.append({"label": label, "seed": seed, "run": run, "status": status, "reason": reason, **named})
+                rewrite(folder / run / "run.json", **named)
     if manifest:
         (folder / "bench.json").write_text(json.dumps({"name": "demo", "entries": entries}))
     return folder
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """Change some keys of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def add_entry(folder: Path, **entry: object) -> None:
+    """Add an entry to ``bench.json``."""
+    path = folder / "bench.json"
+    rewrite(path, entries=[*json.loads(path.read_text())["entries"], entry])
 
 
 def _slug(label: str) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from expunge.report import drawing, histograms, losses, scenarios, tables, tradeoff
 from expunge.report.results import Results, Row
+from tests.unit._report_fixture import RECORDED
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -230,8 +231,8 @@ def test_methods_are_drawn_side_by_side_nearer_to_their_own_scenario_than_to_the
 
 def varied(*cells):
     """A comparison from (scenario, label, seed, relative distance), of recorded trainings."""
-    config = {"subject": {"original": {"training": {"record": True}}}}
-    return comparison(*((name, label, seed, {tables.RELATIVE: far}) for name, label, seed, far in cells), config=config)
+    metrics = ((name, label, seed, {tables.RELATIVE: far}) for name, label, seed, far in cells)
+    return comparison(*metrics, config=RECORDED)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from expunge import report
 from expunge.report import html, tables, words
 from expunge.report.results import Results, Row, load
-from tests.unit._report_fixture import write_folder
+from tests.unit._report_fixture import RECORDED, rewrite, write_folder
 
 SMALL = (6, 30, 20)
 
@@ -52,7 +52,7 @@ def written(folder: Path) -> Page:
     return Page(report.write(folder, folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_the_page_stands_alone_and_has_every_part(tmp_path):
+def test_the_page_is_self_contained_and_has_every_part(tmp_path):
     write_folder(tmp_path, methods=("retrain", "original", "scrub"), seeds=2, sizes=SMALL)
     page = written(tmp_path)
     assert page.count("script") == page.count("link") == page.count("iframe") == 0
@@ -113,9 +113,8 @@ def test_the_glossary_explains_the_attack_and_the_noise_where_they_are_measured(
     write_folder(tmp_path, methods=("retrain",), seeds=1, sizes=SMALL)
     assert "ASR, attack success rate" not in "".join(written(tmp_path).text)
     path = next(tmp_path.glob("evaluate-*")) / "run.json"
-    record = json.loads(path.read_text())
-    record["metrics"] |= {"attack_success_rate": 3.0, "gaussian_poison.mean": 0.1}
-    path.write_text(json.dumps(record))
+    metrics = json.loads(path.read_text())["metrics"]
+    rewrite(path, metrics={**metrics, "attack_success_rate": 3.0, "gaussian_poison.mean": 0.1})
     text = "".join(written(tmp_path).text)
     assert "ASR, attack success rate" in text
     assert "Poison score, mean Gaussian-poison score" in text
@@ -125,8 +124,7 @@ def test_the_glossary_explains_the_attack_and_the_noise_where_they_are_measured(
 def test_names_and_reasons_are_escaped_everywhere(tmp_path):
     label, reason = 'a<b>&"c"', "<script>alert(1)</script> & 'more'"
     write_folder(tmp_path, methods=("retrain", label, "scrub"), seeds=1, failed={("scrub", 0): reason}, sizes=SMALL)
-    manifest = json.loads((tmp_path / "bench.json").read_text())
-    (tmp_path / "bench.json").write_text(json.dumps(manifest | {"name": "<img src=x onerror=y>"}))
+    rewrite(tmp_path / "bench.json", name="<img src=x onerror=y>")
     page = written(tmp_path)
     assert page.count("script") == page.count("b") == 0
     assert not any("onerror" in attributes for _, attributes in page.tags)
@@ -153,8 +151,7 @@ def test_any_folder_makes_a_page(tmp_path, options):
 def test_values_that_are_missing_make_a_page(tmp_path):
     write_folder(tmp_path, methods=("retrain", "scrub"), seeds=1, sizes=SMALL)
     for path in tmp_path.glob("evaluate-*/run.json"):
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps(record | {"metrics": dict.fromkeys(record["metrics"])}))
+        rewrite(path, metrics=dict.fromkeys(json.loads(path.read_text())["metrics"]))
     text = " ".join(written(tmp_path).text)
     assert "No method has an average gap" in text
     assert "nan" not in text.lower().split()
@@ -182,7 +179,7 @@ def test_cells_are_coloured_by_their_gap():
     ]
 
 
-def test_what_cannot_be_written_is_told_as_it_is_and_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_what_cannot_be_written_is_an_error_and_leaves_nothing_behind(tmp_path, monkeypatch):
     write_folder(tmp_path / "runs", methods=("scrub",), seeds=1, sizes=SMALL)
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
@@ -198,7 +195,7 @@ def test_what_cannot_be_written_is_told_as_it_is_and_leaves_nothing_behind(tmp_p
     assert list(out.iterdir()) == []
 
 
-def test_nothing_is_written_when_a_file_is_garbled(tmp_path):
+def test_nothing_is_written_when_a_file_is_damaged(tmp_path):
     write_folder(tmp_path, methods=("scrub",), seeds=1, sizes=SMALL)
     next(tmp_path.glob("unlearn-*/history.jsonl")).write_text("{")
     with pytest.raises(ValueError, match=r"history\.jsonl"):
@@ -222,7 +219,7 @@ def said(*rows: Row) -> list[str]:
     return words.headline(found, tables.summarise(found), [(30, 300)])
 
 
-def test_the_headline_names_the_nearest_method_its_cost_and_doing_nothing():
+def test_the_headline_names_the_nearest_method_its_cost_and_the_original():
     found = said(
         row("retrain", 0, 0.0, 50.0), row("original", 0, 6.0, 0.0), row("b", 0, 2.0, 5.0), row("a", 0, 3.0, 1.0)
     )
@@ -254,8 +251,7 @@ def recorded(label: str, seed: int, far: float, seconds: float) -> Row:
     """A row whose retraining repeats the training, 0.05 being the distance of the original."""
     values = {"weight_distance.relative_to_nothing": far, "weight_distance.to_reference": 0.05 * far}
     found = row(label, seed, 10.0 - far, seconds)
-    config = {"subject": {"original": {"training": {"record": True}}}}
-    return replace(found, metrics={**found.metrics, **values}, config=config)
+    return replace(found, metrics={**found.metrics, **values}, config=RECORDED)
 
 
 def test_after_recorded_trainings_the_headline_speaks_of_distances():
@@ -293,10 +289,10 @@ def test_the_page_of_recorded_trainings_explains_distances_and_the_edge_of_its_c
             (path.parent / "run.json").write_text(json.dumps(record))
         text = report.write(tmp_path, tmp_path / "report.html").read_text()
         assert "methods are ranked by the distance to retraining divided by that of the original." in text
-        assert ("What lies at the upper edge is at 2 or more" in text) == (far > 2)
+        assert ("Values drawn at the upper edge are 2 or more" in text) == (far > 2)
 
 
-def test_the_headline_says_when_doing_nothing_is_as_good():
+def test_the_headline_says_when_the_original_is_nearer():
     found = said(row("retrain", 0, 0.0), row("original", 0, 1.0), row("b", 0, 2.0))
     assert found[1].startswith(
         "No method is nearer to retraining than the original (an average gap of 1.00 points); b is nearest"

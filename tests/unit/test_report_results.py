@@ -9,17 +9,13 @@ from safetensors.torch import load_file
 
 from expunge.core.errors import RequestError
 from expunge.report import results
-from tests.unit._report_fixture import write_folder
+from tests.unit._report_fixture import add_entry, rewrite, write_folder
 
 SMALL = (6, 10, 8)
 
 
 def small(folder: Path, **options) -> Path:
     return write_folder(folder, methods=("retrain", "original", "scrub"), sizes=SMALL, **options)
-
-
-def rewrite(path: Path, **changes) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_every_entry_is_a_row_with_its_numbers(tmp_path):
@@ -87,14 +83,12 @@ def test_files_without_a_scenario_have_the_plain_one(tmp_path):
     assert "scenario" not in (tmp_path / "bench.json").read_text()
     assert results.load(tmp_path).scenarios == [""]
     rewrite(next(tmp_path.glob("evaluate-scrub-*")) / "run.json", scenario="magnitude")
-    assert results.load(tmp_path).scenarios == [""]  # the list has the last word on what a run is called
+    assert results.load(tmp_path).scenarios == [""]  # the list takes precedence
 
 
 def test_a_run_that_was_never_made_has_the_scenario_of_its_entry(tmp_path):
     small(tmp_path, seeds=1)
-    manifest = json.loads((tmp_path / "bench.json").read_text())
-    manifest["entries"].append({"label": "salun", "seed": 0, "run": None, "status": "pending", "scenario": "random"})
-    (tmp_path / "bench.json").write_text(json.dumps(manifest))
+    add_entry(tmp_path, label="salun", seed=0, run=None, status="pending", scenario="random")
     assert results.load(tmp_path).rows[-1].scenario == "random"
 
 
@@ -120,21 +114,16 @@ def test_failed_rows_keep_their_reason(tmp_path):
 
 def test_a_run_that_failed_before_its_evaluation_is_known_from_the_manifest(tmp_path):
     small(tmp_path, seeds=1)
-    manifest = json.loads((tmp_path / "bench.json").read_text())
-    entry = {"label": "salun", "seed": 0, "run": "evaluate-salun-x", "status": "failed", "reason": "no memory"}
-    manifest["entries"].append(entry)
-    (tmp_path / "bench.json").write_text(json.dumps(manifest))
+    add_entry(tmp_path, label="salun", seed=0, run="evaluate-salun-x", status="failed", reason="no memory")
     row = results.load(tmp_path).rows[-1]
     assert (row.label, row.status, row.reason) == ("salun", "failed", "no memory")
 
 
-def test_the_run_directory_has_the_last_word_on_a_status(tmp_path):
+def test_the_status_in_a_run_directory_takes_precedence(tmp_path):
     small(tmp_path, seeds=1)
-    manifest = json.loads((tmp_path / "bench.json").read_text())
-    for entry in manifest["entries"]:
-        entry["status"] = "pending"
-    manifest["entries"].append({"label": "salun", "seed": 0, "run": None, "status": "pending", "reason": None})
-    (tmp_path / "bench.json").write_text(json.dumps(manifest))
+    entries = json.loads((tmp_path / "bench.json").read_text())["entries"]
+    rewrite(tmp_path / "bench.json", entries=[entry | {"status": "pending"} for entry in entries])
+    add_entry(tmp_path, label="salun", seed=0, run=None, status="pending", reason=None)
     assert [row.status for row in results.load(tmp_path).rows] == ["finished"] * 3 + ["pending"]
 
 

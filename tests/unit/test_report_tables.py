@@ -12,6 +12,7 @@ from expunge.core import registry
 from expunge.core.registry import Measure
 from expunge.report import tables
 from expunge.report.results import Results, Row
+from tests.unit._report_fixture import RECORDED
 
 
 def row(label, seed, status="finished", reason=None, **metrics):
@@ -109,7 +110,7 @@ def test_metrics_are_in_the_order_of_the_field_and_third_party_ones_last():
         ("test_accuracy", 0.0001, None, "0.0"),
     ],
 )
-def test_numbers_are_rounded_as_people_read_them(name, mean, std, expected):
+def test_numbers_are_rounded_to_the_digits_that_count(name, mean, std, expected):
     assert tables.spread(tables.Cell(2, mean, std, None), tables.measure(name)) == expected
 
 
@@ -329,8 +330,8 @@ def test_the_attack_is_in_the_main_table_without_a_gap_and_the_audit_of_noise_in
     assert cells["gaussian_poison.true_positive_rate"].gap == 2.0
 
 
-RECORDED = [
-    dataclasses.replace(found, config={"subject": {"original": {"training": {"record": True}}}})
+AFTER_RECORDED_TRAININGS = [
+    dataclasses.replace(found, config=RECORDED)
     for found in (
         row("retrain", 0, average_gap=0.0, weight_distance__relative_to_nothing=0.0, tow=1.0),
         row("original", 0, average_gap=1.0, weight_distance__relative_to_nothing=1.0, tow=0.9),
@@ -341,8 +342,8 @@ RECORDED = [
 
 
 def test_after_recorded_trainings_methods_are_ranked_by_the_distance_of_weights():
-    found = tables.summarise(folder(*RECORDED))
-    assert found.judge.name == tables.RELATIVE
+    found = tables.summarise(folder(*AFTER_RECORDED_TRAININGS))
+    assert found.ranking.name == tables.RELATIVE
     assert [line.label for line in found.lines] == ["retrain", "original", "b", "a"]
     assert [measure.short for measure in found.headline] == ["Avg. gap", "Relative distance"]
     assert "0.013" in tables.markdown(found)
@@ -350,18 +351,20 @@ def test_after_recorded_trainings_methods_are_ranked_by_the_distance_of_weights(
 
 def test_after_recorded_trainings_the_terminal_has_room_for_distances():
     values = {"test_accuracy": 90.0, "weight_distance.to_reference": 0.05}
-    rows = [dataclasses.replace(found, metrics={**found.metrics, **values}) for found in RECORDED]
+    rows = [dataclasses.replace(found, metrics={**found.metrics, **values}) for found in AFTER_RECORDED_TRAININGS]
     again = [dataclasses.replace(found, seed=1) for found in rows]
     _, heads, cells = tables.terminal(tables.summarise(folder(*rows, *again)))
     assert heads == ["method", "Avg. gap", "Distance", "Relative distance"]
     assert cells[2] == ["b", "3.0±0.0", "0.0500", "0.013±0.000"]
 
 
-def test_one_training_that_was_not_recorded_leaves_the_average_gap_as_judge():
-    mixed = tables.summarise(folder(*RECORDED, row("c", 0, average_gap=0.5)))
-    assert mixed.judge.name == tables.RELATIVE  # nothing is known of its training
+def test_one_training_that_was_not_recorded_ranks_by_the_average_gap():
+    mixed = tables.summarise(folder(*AFTER_RECORDED_TRAININGS, row("c", 0, average_gap=0.5)))
+    assert mixed.ranking.name == tables.RELATIVE  # nothing is known of its training
     other = {"subject": {"original": {"training": {"record": False}}}}
-    mixed = tables.summarise(folder(*RECORDED, dataclasses.replace(row("c", 0, average_gap=0.5), config=other)))
-    assert mixed.judge.name == tables.GAP
+    mixed = tables.summarise(
+        folder(*AFTER_RECORDED_TRAININGS, dataclasses.replace(row("c", 0, average_gap=0.5), config=other))
+    )
+    assert mixed.ranking.name == tables.GAP
     assert [line.label for line in mixed.lines] == ["retrain", "original", "c", "a", "b"]
     assert [measure.short for measure in mixed.headline] == ["Avg. gap", "ToW"]

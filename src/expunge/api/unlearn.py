@@ -1,6 +1,7 @@
 """The Python interface: ``expunge.unlearn`` and ``expunge.evaluate`` on a user's own model and data."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -20,6 +21,8 @@ from expunge.training.context import Context
 from expunge.training.stepper import Precision
 from expunge.trajectory.plan import Trajectory
 from expunge.unlearning import presets
+from expunge.unlearning.sequence import Sequence
+from expunge.unlearning.sequence import run as run_sequence
 from expunge.unlearning.unlearn import Unlearning
 from expunge.unlearning.unlearn import unlearn as run_unlearning
 
@@ -49,7 +52,7 @@ class Result:
     """The unlearned model, in evaluation mode, on the device of the one given."""
     seconds: Mapping[str, float]
     """Wall-clock seconds by phase: ``precompute`` (if any) and ``unlearn``."""
-    history: Sequence[Mapping[str, object]]
+    history: SequenceOf[Mapping[str, object]]
     """One record per step: ``step``, ``lr`` and ``loss`` by role."""
     steps: Mapping[str, int]
     """How many steps were taken for each role."""
@@ -146,6 +149,59 @@ def unlearn(
     return Result(unlearned, dict(context.seconds), context.history(), context.steps(), dict(context.notes))
 
 
+def unlearn_sequence(
+    model: nn.Module,
+    train: Images,
+    sequence: Sequence,
+    *,
+    validation: Images | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    precision: Precision = "auto",
+    augmentation: Augmentation | None = None,
+    trajectory: Trajectory | None = None,
+) -> list[Result]:
+    """Make a copy of ``model`` forget in several steps: ``Sequence(("class:3", "scrub"), ("random:9", "finetune"))``.
+
+    A step chooses among the examples that are left, and neither forgets nor retains what was forgotten before or what
+    it withholds. The reference of the last model is retraining without all that was forgotten.
+
+    Args:
+        model: Any module that maps images to logits.
+        train: What it was trained on.
+        sequence: The steps.
+        validation: Held-out images, for methods that want them.
+        seed: Seed of each unlearning; forget sets have seeds of their own.
+        device: Where to compute; where the model is, by default.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        augmentation: Random crop and flip for training batches; none by default.
+        trajectory: The recorded training of the model, for the methods that need it.
+
+    Returns:
+        The result of each step, with the ids that it forgot in its notes: ``result.notes["forgotten"]``.
+
+    Raises:
+        RequestError: Something asked for cannot be done; the message says what to change.
+        RunError: A loss became NaN or infinite.
+    """
+    place = torch.device(device) if device is not None else device_of(model)
+    student, images = weights.clone(model).to(place), as_image_set(train, augmentation=augmentation).to(place)
+    held = None if validation is None else as_image_set(validation).to(place)
+    classes = num_classes(student, images, place)
+    for name, given in (("train", images), ("validation", held)):
+        check_images(name, given, images.shape, classes)
+    l2 = None if trajectory is None else trajectory.plan.l2
+
+    def context() -> Context:
+        return Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2)
+
+    found: list[Result] = []
+    for unlearned, ids, now in run_sequence(student, images, held, classes, sequence, context, trajectory):
+        notes = {**now.notes, "forgotten": ids.tolist()}
+        found.append(Result(weights.clone(unlearned), dict(now.seconds), now.history(), now.steps(), notes))
+    return found
+
+
 def evaluate(
     model: nn.Module,
     *,
@@ -154,7 +210,7 @@ def evaluate(
     test: Images,
     reference: nn.Module | None = None,
     original: nn.Module | None = None,
-    metrics: Sequence[str | object] | None = None,
+    metrics: SequenceOf[str | object] | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> Audit:
@@ -275,7 +331,7 @@ def _unlearning(method: object, options: Mapping[str, object]) -> Unlearning:
     return method if isinstance(method, Unlearning) else Unlearning(method)
 
 
-def _metrics(metrics: Sequence[str | object] | None) -> list[object]:
+def _metrics(metrics: SequenceOf[str | object] | None) -> list[object]:
     if metrics is None:
         return [plugin.config() for plugin in registry.plugins("metrics").values()]
     return [config.parse("metrics", metric) if isinstance(metric, str) else metric for metric in metrics]

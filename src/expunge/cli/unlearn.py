@@ -33,6 +33,8 @@ class Arguments(_console.Common):
     poisoned; see `expunge list forget-sets`."""
     forget_seed: int = 0
     """Seed of the choice of a random forget set."""
+    withhold: str | None = None
+    """Examples to leave out of the retain set in this step, as for --forget: those to be forgotten later."""
     seed: int = 0
     """Seed of the unlearning: batches, augmentation, random labels."""
     precision: Precision = "auto"
@@ -50,7 +52,13 @@ def run(arguments: Sequence[str]) -> int:
     presets.check_roles(method, _options(given))
     chosen = Unlearning(method, choice.update_mask, choice.adapters)
     wanted = UnlearnConfig(
-        original, config.parse("forget_sets", parsed.forget), chosen, parsed.forget_seed, parsed.precision, parsed.seed
+        original,
+        config.parse("forget_sets", parsed.forget),
+        chosen,
+        parsed.forget_seed,
+        parsed.precision,
+        parsed.seed,
+        None if parsed.withhold is None else config.parse("forget_sets", parsed.withhold),
     )
     with _console.session(parsed) as session:
         directory = execute.run(wanted, store, session)

@@ -73,6 +73,10 @@ def _nothing(_: object) -> str:
     return ""
 
 
+def _never(_: object) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Measure:
     """One value that a metric returns: what it is, and how tables and reports show it."""
@@ -171,6 +175,7 @@ class Mark:
     trained: bool = True
     model: bool = False
     read: Callable[[Any], object] | None = None
+    fixed: Callable[[object], bool] = _never
     label: Callable[[object], str] = _nothing
     words: Callable[[object], str] = _nothing
     scenario: Callable[[object], str] = _nothing
@@ -257,7 +262,10 @@ def source(*, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
 
 
 def forget_set(
-    *, words: Callable[[Config], str] | None = None, aliases: Iterable[str] = ()
+    *,
+    words: Callable[[Config], str] | None = None,
+    fixed: Callable[[Config], bool] | None = None,
+    aliases: Iterable[str] = (),
 ) -> Callable[[Function], Function]:
     """Mark ``f(train, config, generator) -> Tensor`` as a choice of the examples to forget.
 
@@ -266,10 +274,12 @@ def forget_set(
 
     Args:
         words: What it chooses, in words for a report; by default its text.
+        fixed: Whether it chooses the same examples whatever the seed and whatever was forgotten before, but for those.
         aliases: Further names.
     """
     described = cast("Callable[[object], str]", words or _nothing)
-    return _marker(Mark("forget_sets", aliases=tuple(aliases), words=described))
+    unchanging = cast("Callable[[object], bool]", fixed or _never)
+    return _marker(Mark("forget_sets", aliases=tuple(aliases), words=described, fixed=unchanging))
 
 
 def poison(*, reference: str, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:

@@ -35,6 +35,11 @@ def forget_ids(
     return ids.sort().values
 
 
+def is_fixed(forget: object) -> bool:
+    """Whether a forget set is the same whatever the seed and whatever was forgotten before, but for those."""
+    return registry.of_config("forget_sets", forget).mark.fixed(forget)
+
+
 def partition(train: ImageSet, ids: Tensor) -> tuple[ImageSet, ImageSet]:
     """The forget set and the retain set: together the training set, with nothing in both."""
     forgotten = train.contains(ids)

@@ -152,6 +152,8 @@ def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size
 
 FORGOTTEN = "forgotten.ids"
 """The key, in the file of predictions, of the ids that a model and those before it have forgotten."""
+WITHHELD = "withheld.ids"
+"""The key of the ids that the last unlearning neither forgot nor retained."""
 
 
 def stored_predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
@@ -165,12 +167,13 @@ def stored_predictions(directory: RunDirectory) -> tuple[dict[str, Predictions],
     return found, stored
 
 
-def parted(splits: Mapping[str, Predictions], ids: Tensor) -> dict[str, Predictions]:
-    """The splits with the training set divided into forget and retain set."""
+def parted(splits: Mapping[str, Predictions], ids: Tensor, withheld: Tensor | None = None) -> dict[str, Predictions]:
+    """The splits with the training set divided into forget and retain set; what is withheld is in neither."""
     train = splits["train"]
     forgotten = torch.isin(train.ids, ids)
+    retained = ~forgotten if withheld is None else ~(forgotten | torch.isin(train.ids, withheld))
     rest = {name: part for name, part in splits.items() if name != "train"}
-    return {"forget": train.select(forgotten), "retain": train.select(~forgotten), **rest}
+    return {"forget": train.select(forgotten), "retain": train.select(retained), **rest}
 
 
 def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> dict[str, float]:

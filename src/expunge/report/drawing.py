@@ -1,7 +1,7 @@
 """What the charts share: series, their legend, the scale of the distance from retraining, and the SVG text.
 
-Colours are those of Okabe and Ito (2008), which people with any colour vision tell apart; each series also has
-a shape or a dash pattern of its own, for grey prints.
+Most colours are those of Okabe and Ito (2008), chosen for colour-blind readers; each series also has a shape or a
+dash pattern of its own, for greyscale prints.
 """
 
 # Altair's methods take keywords of unknown type.
@@ -76,14 +76,8 @@ def encodings(series: Sequence[Series], legend: alt.Legend) -> Encodings:
 
 def methods_legend(narrow: bool) -> alt.Legend:
     """The legend of methods: to the right, or below a narrow chart."""
-    return alt.Legend(
-        title=None,
-        orient="bottom" if narrow else "right",
-        columns=1,
-        symbolSize=90,
-        symbolOpacity=1,
-        symbolStrokeWidth=1,
-    )
+    orient = "bottom" if narrow else "right"
+    return alt.Legend(title=None, orient=orient, columns=1, symbolSize=90, symbolOpacity=1, symbolStrokeWidth=1)
 
 
 def lines_legend(names: Sequence[str]) -> alt.Legend:
@@ -93,17 +87,17 @@ def lines_legend(names: Sequence[str]) -> alt.Legend:
     )
 
 
-def distance_axis(judge: Measure, high: float) -> alt.Y:
+def distance_axis(ranking: Measure, high: float) -> alt.Y:
     """The axis of the metric by which methods are ranked, on a square-root scale from 0 to ``high``.
 
     Relative distances have no limit: those beyond :data:`MOST_RELATIVE` are drawn at the upper edge.
     """
-    most = max(min(high, MOST_RELATIVE) if judge.name == RELATIVE else high, 0.5)
+    most = max(min(high, MOST_RELATIVE) if ranking.name == RELATIVE else high, 0.5)
     steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 50, 70, 100)
     ticks = [0, *(step for step in steps if most / 200 <= step <= most)]
     return alt.Y(
         "distance:Q",
-        title=f"{judge.title} ({judge.unit})" if judge.unit else judge.title,
+        title=f"{ranking.title} ({ranking.unit})" if ranking.unit else ranking.title,
         axis=alt.Axis(values=ticks, format="~r", labelOverlap="greedy"),
         scale=alt.Scale(type="sqrt", domain=[0, most], nice=False, clamp=True),
     )
@@ -119,7 +113,7 @@ def svg(chart: alt.LayerChart | alt.Chart) -> str:
     styled = (
         chart.configure(font=FONT, background="white", padding=4)
         .configure_view(stroke=None)
-        .configure_legend(labelColor=INK, labelFontSize=12, labelLimit=230)
+        .configure_legend(labelColor=INK, labelFontSize=12, labelLimit=300)
         .configure_axis(
             labelColor=INK, titleColor=INK, labelFontSize=11, titleFontSize=12, titleFontWeight="normal",
             gridColor="#E6E9EC", domainColor="#9AA5B1", tickColor="#9AA5B1",

@@ -1,4 +1,4 @@
-"""Histograms of membership scores: do forgotten examples look like retained ones or like unseen ones?"""
+"""Histograms of membership scores: the confidence of a model on the forget, retain and test set."""
 
 # Altair's methods take keywords of unknown type.
 # pyright: reportUnknownMemberType=false
@@ -15,7 +15,7 @@ from torch import Tensor
 from expunge.report.drawing import BLUE, INK, ORANGE, Series, encodings, inline, lines_legend, svg
 
 SPLITS = (Series("retain", BLUE), Series("test", INK, (4, 3)), Series("forget", ORANGE))
-"""The splits of a histogram, the one that matters most on top."""
+"""The splits of a histogram, in drawing order: the forget set is on top."""
 
 Scores = Mapping[str, Tensor]
 """``Predictions.log_odds`` (n,) by split."""
@@ -64,7 +64,7 @@ def _histogram(shares: Mapping[str, Tensor], edges: Tensor, most: float) -> str:
 
 
 def probability_ticks(low: float, high: float) -> dict[float, str]:
-    """At most seven log-odds in the range, and the probabilities that they stand for: 0.5 and powers of ten."""
+    """At most seven log-odds in the range, and their probabilities: 0.5, powers of ten and their complements."""
     step = max(1, math.ceil(max(-low, high) / (3 * math.log(10))))
     ticks = {0.0: "0.5"}
     for tens in (step, 2 * step, 3 * step):

@@ -19,7 +19,7 @@ from expunge.store.directory import write_text
 
 @dataclass(frozen=True)
 class Shown:
-    """A cell as the page shows it: its text, the gap below it, and how near (0) or far (4) that is."""
+    """A cell of a table: its text, the gap below it, and its colour from near (0) to far (4)."""
 
     text: str
     gap: str = ""
@@ -59,8 +59,8 @@ def page(results: Results, summary: Summary) -> str:
     outputs = [predictions(results, row) for row in shown]
     scores = [{series.name: splits[series.name].log_odds() for series in histograms.SPLITS} for splits in outputs]
     steps = [(row, found) for row in shown if (found := history(results, row))]
-    judge = summary.judge
-    judged = [line.cells[judge.name].mean for line in summary.lines if judge.name in line.cells]
+    ranking = summary.ranking
+    known = [line.cells[ranking.name].mean for line in summary.lines if ranking.name in line.cells]
     draw = scenarios.over_scenarios if summary.several else tradeoff.tradeoff
     wide, narrow = draw(summary), draw(summary, narrow=True)
 
@@ -68,7 +68,7 @@ def page(results: Results, summary: Summary) -> str:
         loader=PackageLoader("expunge.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"breakable": _breakable, "spoken": tables.spoken}
+    environment.filters |= {"breakable": _breakable, "displayed": tables.displayed}
     return environment.get_template("report.html").render(
         summary=summary,
         legend=tables.legend(summary, "below it"),
@@ -82,8 +82,8 @@ def page(results: Results, summary: Summary) -> str:
         bounds=BOUNDS,
         coloured=any(cell(line, each).far is not None for line in summary.lines for each in summary.headline),
         failures=[row for row in results.rows if row.status == "failed"],
-        distance=f"{judge.title[0].upper()}{judge.title[1:]}",
-        beyond=MOST_RELATIVE if judge.name == tables.RELATIVE and max(judged, default=0.0) > MOST_RELATIVE else None,
+        distance=f"{ranking.title[0].upper()}{ranking.title[1:]}",
+        beyond=MOST_RELATIVE if ranking.name == tables.RELATIVE and max(known, default=0.0) > MOST_RELATIVE else None,
         across=scenarios.axis(summary),
         wide=_image(wide) if wide else None,
         narrow=_image(narrow) if narrow else None,

@@ -1,7 +1,7 @@
-"""What a folder of runs holds, as rows: one evaluation of one method at one seed each.
+"""The evaluations in a folder of runs, as rows: one method at one seed each.
 
-Numbers and configurations are read at once; the steps and predictions behind a row, which may be large,
-when :func:`history` and :func:`predictions` are called.
+Numbers and configurations are read by :func:`load`; losses and predictions, which may be large, only by
+:func:`history` and :func:`predictions`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from expunge.core.config import from_data
 from expunge.core.errors import RequestError
-from expunge.evaluation.predictions import FORGOTTEN, Predictions, parted, stored_predictions
+from expunge.evaluation.predictions import FORGOTTEN, WITHHELD, Predictions, parted, stored_predictions
 from expunge.store.directory import RunDirectory, Store
 from expunge.store.run import expanded
 
@@ -31,7 +31,7 @@ BASELINE = "original"
 """The label of the original: the model before unlearning."""
 
 PLAIN = "dense"
-"""The name of the scenario whose text is empty, beside others."""
+"""The displayed name of the scenario whose name is empty."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Row:
     seed: int
     """The seed of the unlearning."""
     status: Literal["finished", "failed", "pending"]
-    """How the run stands; one in progress counts as pending."""
+    """The state of the run; one in progress counts as pending."""
     reason: str | None = None
     """Why it failed."""
     metrics: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
@@ -66,10 +66,10 @@ class Row:
     run: str | None = None
     """The id of the evaluation."""
     subject: str | None = None
-    """The id of the unlearning that it judges."""
+    """The id of the unlearning that it evaluates."""
     provenance: Provenance = Provenance()
     scenario: str = ""
-    """What sets its original model apart, such as how it was pruned; empty for none."""
+    """What distinguishes its original model, such as how it was pruned; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Subject:
+class SubjectConfig:
     """The configuration of an unlearning."""
 
     seed: int
@@ -188,13 +188,13 @@ def _listed(folder: Path, entry: Entry) -> Row:
 
 
 def _found(directory: RunDirectory) -> Row:
-    """The row of an evaluation that is there, finished or failed."""
+    """The row of a finished or failed evaluation."""
     path = directory.path / "run.json"
     data, config = _read(path), expanded(directory)
     record = _structured(Record, data, path)
     return Row(
         label=record.label,
-        seed=_structured(Subject, config.get("subject"), directory.path / "config.json").seed,
+        seed=_structured(SubjectConfig, config.get("subject"), directory.path / "config.json").seed,
         status=record.status,
         reason=(record.reason or "for no stated reason") if record.status == "failed" else None,
         metrics=record.metrics,
@@ -207,10 +207,10 @@ def _found(directory: RunDirectory) -> Row:
 
 
 def _distinct(rows: Sequence[Row]) -> list[Row]:
-    """The rows, sorted, with labels that tell apart what is not the same method with another seed.
+    """The rows, sorted, with labels that differ wherever more than the seed differs.
 
-    Where a label stands for several configurations, those are told apart by the options in which they differ;
-    where one label and seed still occur twice in a scenario, by the run.
+    Where several configurations have one label, the options in which they differ are added to it; where one label
+    and seed still occur twice in a scenario, the end of the run's id.
     """
     by_label: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -228,14 +228,14 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
         return row.scenario, row.seed, row.label
 
     times = Counter(map(place, named))
-    told_apart = [
+    distinct = [
         replace(row, label=f"{row.label} {(row.run or '')[-12:]}") if times[place(row)] > 1 else row for row in named
     ]
-    return sorted(told_apart, key=place)
+    return sorted(distinct, key=place)
 
 
 def history(results: Results, row: Row) -> dict[str, Tensor]:
-    """The losses of the unlearning behind a finished row by role: float64 (steps,), NaN where a role was absent.
+    """The losses of the unlearning of a finished row by role: float64 (steps,), NaN where a role was absent.
 
     Raises:
         RequestError: The file is missing or damaged; the message names it and the line.
@@ -253,7 +253,7 @@ def history(results: Results, row: Row) -> dict[str, Tensor]:
 
 
 def predictions(results: Results, row: Row) -> dict[str, Predictions]:
-    """The predictions behind a finished row on the forget, retain, validation and test set.
+    """The predictions of the model of a finished row on the forget, retain, validation and test set.
 
     Raises:
         RequestError: The file is missing, damaged or incomplete.
@@ -267,7 +267,7 @@ def predictions(results: Results, row: Row) -> dict[str, Predictions]:
                 raise ValueError(f"{name}: logits, labels and ids have different lengths")
             if len(found) and not 0 <= int(found.labels.min()) <= int(found.labels.max()) < found.logits.shape[1]:
                 raise ValueError(f"{name}: a label has no logit")
-        return parted(splits, stored[FORGOTTEN])
+        return parted(splits, stored[FORGOTTEN], stored.get(WITHHELD))
     except RequestError:
         raise
     except (KeyError, ValueError) as error:

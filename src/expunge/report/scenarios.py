@@ -1,4 +1,4 @@
-"""Distance from retraining over what sets scenarios apart: the sparsity, or a number that was varied."""
+"""Distance from retraining over what distinguishes scenarios: the sparsity, or a number that was varied."""
 
 # Altair's methods take keywords of unknown type.
 # pyright: reportUnknownMemberType=false
@@ -16,7 +16,7 @@ from expunge.report.tables import Part, Summary
 
 @dataclass(frozen=True)
 class Axis:
-    """What sets the scenarios apart: its name, and the scenarios by its value, the smallest first."""
+    """What distinguishes the scenarios: its name, and the scenarios by its value, the smallest first."""
 
     title: str
     places: tuple[tuple[float, Part], ...]
@@ -42,12 +42,12 @@ def axis(summary: Summary) -> Axis | None:
 
 
 def over_scenarios(summary: Summary, *, narrow: bool = False) -> str | None:
-    """Distance from retraining (square-root scale) in each scenario, at equal distances, a line for each method.
+    """Distance from retraining (square-root scale) over scenarios drawn at equal distances, a line for each method.
 
-    None where no number sets the scenarios apart, or no method's distance is known.
+    None where no number distinguishes the scenarios, or no method's distance is known.
     """
-    across, judge = axis(summary), summary.judge.name
-    labels = dict.fromkeys(line.label for line in summary.lines if judge in line.cells)
+    across, ranking = axis(summary), summary.ranking.name
+    labels = dict.fromkeys(line.label for line in summary.lines if ranking in line.cells)
     methods = [label for label in labels if label not in (REFERENCE, BASELINE)]
     if across is None or not methods:
         return None
@@ -57,7 +57,7 @@ def over_scenarios(summary: Summary, *, narrow: bool = False) -> str | None:
     for place, (_, part) in enumerate(across.places):
         for label in shown:
             line = part.table.line(label)
-            cell = line.cells.get(judge) if line else None
+            cell = line.cells.get(ranking) if line else None
             mean, std = (cell.mean, cell.std) if cell else (None, None)  # a missing distance interrupts the line
             rows.append({"series": label, "place": place, "distance": mean, "std": std})
             high = max(high, (mean or 0.0) + (std or 0.0))
@@ -67,7 +67,7 @@ def over_scenarios(summary: Summary, *, narrow: bool = False) -> str | None:
     base = inline(rows).encode(
         x=alt.X("place:O", title=across.title, axis=ticks, scale=alt.Scale(paddingInner=0.8, paddingOuter=0.3)),
         xOffset=alt.XOffset("series:N", scale=alt.Scale(domain=shown)),
-        y=distance_axis(summary.judge, high * 1.1),
+        y=distance_axis(summary.ranking, high * 1.1),
         color=look.colour,
     )
     known = base.transform_filter("isValid(datum.distance)")

@@ -1,8 +1,8 @@
 """The comparison as one table: mean and spread over seeds, and the gap to the retrained model.
 
 The gap of a method in a metric is the mean over seeds of ``|value - value of retraining with the same seed|``:
-zero means that the method cannot be told from retraining by this metric. Methods are compared within a scenario:
-on the same original models, say, or on the same ones pruned.
+at zero, the metric does not distinguish the method from retraining. Methods are compared within a scenario: on the
+same original models, for example, or on the same pruned ones.
 """
 
 import math
@@ -63,7 +63,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """The table: methods in order (retraining, the original, then by nearness to retraining), and metrics in order.
+    """The table: methods in order (retraining, the original, then by distance from retraining), and metrics in order.
 
     With several scenarios, the methods of the first come first, then those of the second, and so on.
     """
@@ -78,7 +78,7 @@ class Summary:
         return tuple(measure for measure in self.measures if measure.headline) or self.measures
 
     @property
-    def judge(self) -> Measure:
+    def ranking(self) -> Measure:
         """The metric by which methods are ranked."""
         return measure(RELATIVE if any(m.name == RELATIVE and m.headline for m in self.measures) else GAP)
 
@@ -120,17 +120,17 @@ class Part:
     @property
     def title(self) -> str:
         """The name of the scenario, with the sparsity of its models if they are sparse."""
-        name = spoken(self.scenario)
+        name = displayed(self.scenario)
         return f"{name} ({self.sparsity:.1f}% sparse)" if self.sparsity else name
 
     @property
     def sparsity(self) -> float | None:
-        """The mean sparsity, in percent, of its original models; of all its models where those are not there."""
+        """The mean sparsity, in percent, of its original models; of all its models without them."""
         found = {line.label: line.cells[SPARSITY].mean for line in self.table.lines if SPARSITY in line.cells}
         return found.get(BASELINE, fmean(found.values())) if found else None
 
 
-def spoken(scenario: str) -> str:
+def displayed(scenario: str) -> str:
     """The displayed name of a scenario: never empty, and with a blank after each comma."""
     return re.sub(r",\s*", ", ", scenario or PLAIN)
 
@@ -154,11 +154,11 @@ def summarise(results: Results) -> Summary:
         lines.append(Line(label, finished, len(rows), reasons, len(failed), found, scenario))
     names = {name for found in cells.values() for name in found}
     unranked = Summary(results.name, tuple(lines), _measures(names, results.recorded))
-    judge = unranked.judge.name
+    ranking = unranked.ranking.name
 
     def rank(line: Line) -> tuple[int, int, float, str]:
         first = {REFERENCE: 0, BASELINE: 1}.get(line.label, 2)
-        distance = line.cells[judge].mean if judge in line.cells else math.inf
+        distance = line.cells[ranking].mean if ranking in line.cells else math.inf
         return results.scenarios.index(line.scenario), first, distance, line.label
 
     return replace(unranked, lines=tuple(sorted(lines, key=rank)))
@@ -213,7 +213,7 @@ def measure(name: str) -> Measure:
 
 
 MISSING = "\N{EN DASH}"
-"""What stands for a value that is not there."""
+"""The text of a missing value."""
 
 
 def text(value: float | None, measure: Measure) -> str:
@@ -236,7 +236,7 @@ def spread(cell: Cell | None, measure: Measure) -> str:
 
 
 def _plain(value: float, measure: Measure) -> bool:
-    """Whether a value is read well without an exponent."""
+    """Whether a value is written without an exponent."""
     fine = abs(value) >= 1e-3 or measure.unit == "s" or measure.decimals is not None
     return value == 0 or (abs(value) < 1e6 and fine)
 
@@ -284,7 +284,7 @@ def _texts(line: Line, summary: Summary) -> list[str]:
 
 
 def legend(summary: Summary, where: str = "in parentheses") -> str:
-    """What the numbers of the table are, in a phrase; ``where`` says where the gap stands."""
+    """What the numbers of the table are; ``where`` says where the gap is shown."""
     seeds = f"mean ± sample standard deviation over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
     compared = any(cell.gap is not None for line in summary.lines for cell in line.cells.values())
     same = " of the same scenario" if summary.several else ""
@@ -349,7 +349,7 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
 
     With several scenarios, each begins with rows that hold its name only. With attacks, it may be wider.
     """
-    left_out = {TOW, *(LEFT_OUT if summary.judge.name == RELATIVE else ())}
+    left_out = {TOW, *(LEFT_OUT if summary.ranking.name == RELATIVE else ())}
     shown = [measure for measure in summary.headline if measure.name not in left_out]
     heads = ["method", *(f"{m.short} {m.unit if m.unit != 'points' else ''}".strip() for m in shown)]
     heads += ["note"] if summary.noted else []

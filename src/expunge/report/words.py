@@ -53,17 +53,17 @@ def forget_words(results: Results) -> str:
 
 def _nearest(summary: Summary) -> list[str]:
     """The method nearest to retraining, how the original compares, and the methods within the spread between seeds."""
-    judge, relative = summary.judge, summary.judge.name == RELATIVE
-    known = [line for line in summary.lines if line.label not in (REFERENCE, BASELINE) and judge.name in line.cells]
+    ranking, relative = summary.ranking, summary.ranking.name == RELATIVE
+    known = [line for line in summary.lines if line.label not in (REFERENCE, BASELINE) and ranking.name in line.cells]
     if not known:
         what = "a distance to retrained weights" if relative else "an average gap"
         return [f"No method has {what}, so none can be ranked: that takes a finished run and a retrained model."]
-    gaps = {line.label: line.cells[judge.name] for line in known}
+    gaps = {line.label: line.cells[ranking.name] for line in known}
     best = known[0]
     gap = gaps[best.label]
-    far = f"its average gap is {spread(gap, judge)} points"
+    far = f"its average gap is {spread(gap, ranking)} points"
     if relative:
-        far = f"its relative distance is {spread(gap, judge)} (that of the original is 1)"
+        far = f"its relative distance is {spread(gap, ranking)} (that of the original is 1)"
 
     reference = summary.line(REFERENCE)
     spent, whole = best.cells.get(TIME), reference.cells.get(TIME) if reference else None
@@ -74,11 +74,11 @@ def _nearest(summary: Summary) -> list[str]:
     sentence = f"{best.label} is nearest to retraining: {far}{cost}"
 
     baseline = summary.line(BASELINE)
-    if baseline is not None and judge.name in baseline.cells:
-        left = f"an average gap of {spread(baseline.cells[judge.name], judge)} points"
+    if baseline is not None and ranking.name in baseline.cells:
+        left = f"an average gap of {spread(baseline.cells[ranking.name], ranking)} points"
         if relative:
             left = f"a distance of {spread(baseline.cells.get(DISTANCE), measure(DISTANCE))}"
-        if baseline.cells[judge.name].mean <= gap.mean:
+        if baseline.cells[ranking.name].mean <= gap.mean:
             return [f"No method is nearer to retraining than the original ({left}); {sentence}."]
         sentence += f"; the original has {left}"
     near = [
@@ -144,7 +144,7 @@ def method_configurations(results: Results, labels: Iterable[str]) -> dict[str, 
 
 
 def provenance(results: Results) -> dict[str, str]:
-    """Device, versions, memory and time of the evaluations and of the unlearning that they judge."""
+    """Device, versions, memory and time of the evaluations."""
     records = [row.provenance for row in results.rows]
     names = dict.fromkeys(name for record in records for name in record.versions)
     memory = max((record.peak_memory_bytes or 0.0 for record in records), default=0.0)

@@ -12,7 +12,15 @@ from expunge.core import randomness, registry
 from expunge.core.config import Choice, read_texts
 from expunge.core.errors import RequestError
 from expunge.data.forget_sets.random import RandomForget
-from expunge.evaluation.predictions import FORGOTTEN, Shadows, Subject, evaluate, parted, stored_predictions
+from expunge.evaluation.predictions import (
+    FORGOTTEN,
+    WITHHELD,
+    Shadows,
+    Subject,
+    evaluate,
+    parted,
+    stored_predictions,
+)
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs.prune import scenario
 from expunge.runs.unlearn import UnlearnConfig, first_model, forget_sets, retraining
@@ -168,11 +176,11 @@ def subject_of(
 ) -> Subject:
     """What the metrics judge, read from an unlearn run and from that of the model before it."""
     splits, stored = stored_predictions(directory)
-    model, forgotten = directory.model(), stored[FORGOTTEN]
+    model, forgotten, withheld = directory.model(), stored[FORGOTTEN], stored.get(WITHHELD)
     return Subject(
-        splits=parted(splits, forgotten),
+        splits=parted(splits, forgotten, withheld),
         weights=model.weights,
-        original=None if original is None else _before(original, forgotten),
+        original=None if original is None else _before(original, forgotten, withheld),
         sparsity=model.kept,
         seconds=directory.seconds(),
         scores={key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")},
@@ -181,6 +189,6 @@ def subject_of(
     )
 
 
-def _before(original: RunDirectory, forgotten: Tensor) -> Subject:
+def _before(original: RunDirectory, forgotten: Tensor, withheld: Tensor | None) -> Subject:
     """The model that is to forget these examples."""
-    return Subject(parted(stored_predictions(original)[0], forgotten), original.weights())
+    return Subject(parted(stored_predictions(original)[0], forgotten, withheld), original.weights())

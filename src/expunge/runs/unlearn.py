@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from expunge.core import config as configurations
-from expunge.core import masks, randomness, registry
+from expunge.core import masks, registry
 from expunge.core.config import Choice
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
-from expunge.data.forgetting import forget_ids, partition
-from expunge.data.image_set import ImageSet
-from expunge.data.split_data import DataConfig, SplitData
+from expunge.data.forget_sets.union import UnionForget
+from expunge.data.forgetting import is_fixed
+from expunge.data.split_data import DataConfig
 from expunge.data.unlearning_data import UnlearningData
-from expunge.evaluation.predictions import FORGOTTEN
+from expunge.evaluation.predictions import FORGOTTEN, WITHHELD
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs._data import check_data, load_data
 from expunge.runs._model import context_of, forgotten_ids, l2_of, load_model, save
@@ -29,6 +28,7 @@ from expunge.store.run import GivesModel
 from expunge.training.fit import Training
 from expunge.training.stepper import Precision
 from expunge.unlearning import presets
+from expunge.unlearning.sequence import Sequence, Step, divide
 from expunge.unlearning.unlearn import Unlearning
 from expunge.unlearning.unlearn import unlearn as unlearn_model
 
@@ -44,11 +44,13 @@ class UnlearnConfig:
     unlearning: Unlearning
     """How."""
     forget_seed: int = 0
-    """Seed of the choice of the forget set."""
+    """Seed of the choice of the forget set, and of what is withheld."""
     precision: Precision = "auto"
     """Precision of the forward passes: bfloat16 where it pays, or as said."""
     seed: int = 0
     """Seed of the unlearning itself."""
+    withhold: Annotated[object, Choice("forget_sets")] | None = None
+    """Examples that are neither forgotten nor retained in this step; none by default."""
 
     def __post_init__(self) -> None:
         """Give the runs that a method depends on the model to unlearn from, where the text left it open."""
@@ -83,24 +85,44 @@ def first_model(wanted: GivesModel) -> GivesModel:
 
 
 def forget_sets(wanted: GivesModel) -> tuple[tuple[object, int], ...]:
-    """The forget set and its seed of every unlearning of a chain, the first one first."""
+    """The forget set and its seed of every unlearning of a chain, the first one first.
+
+    Where all of them are the same in whatever order and with whatever seed, they are in one order and without a seed,
+    so that chains which forget the same examples have the same.
+    """
     found: list[tuple[object, int]] = []
     while isinstance(wanted, UnlearnConfig):
-        found.append((wanted.forget, wanted.forget_seed))
+        if isinstance(wanted.forget, UnionForget) and wanted.forget.seeds:
+            found += list(zip(wanted.forget.sets, wanted.forget.seeds, strict=True))[::-1]
+        else:
+            found.append((wanted.forget, wanted.forget_seed))
         wanted = wanted.original
+    if all(is_fixed(forget) for forget, _ in found):
+        return tuple((forget, 0) for forget in sorted({forget for forget, _ in found}, key=repr))
     return tuple(found[::-1])
 
 
 def retrained(wanted: UnlearnConfig, seed: int = 0) -> UnlearnConfig:
     """The reference of a chain of unlearnings: retraining without all that it forgets, the same for every method.
 
-    Its steps choose the forget sets of the chain in the same order and leave the model as it is; the last retrains.
+    It is the same for every order, too, where the order makes no difference to what is forgotten.
     """
-    model = first_model(wanted)
-    *before, (last, last_seed) = forget_sets(wanted)
-    for forget, forget_seed in before:
-        model = UnlearnConfig(model, forget, presets.named("original"), forget_seed, wanted.precision)
-    return UnlearnConfig(model, last, retraining(wanted.training), last_seed, wanted.precision, seed)
+    sets, seeds = zip(*forget_sets(wanted), strict=True)
+    forget, forget_seed = (sets[0], seeds[0]) if len(sets) == 1 else (UnionForget(sets, seeds), 0)
+    again = retraining(wanted.training)
+    return UnlearnConfig(first_model(wanted), forget, again, forget_seed, wanted.precision, seed)
+
+
+def chain(
+    original: GivesModel, sequence: Sequence, *, precision: Precision = "auto", seed: int = 0
+) -> tuple[UnlearnConfig, ...]:
+    """The runs of a sequence of unlearnings, each of the model before it; the last is the outcome."""
+    found: list[UnlearnConfig] = []
+    for step in sequence.steps:
+        model = found[-1] if found else original
+        unlearned = UnlearnConfig(model, step.forget, step.unlearning, step.forget_seed, precision, seed, step.withhold)
+        found.append(unlearned)
+    return tuple(found)
 
 
 def retraining(plan: Training) -> Unlearning:
@@ -130,8 +152,9 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
     before = forgotten_ids(original)
     out = data.train.contains(before)
     remaining, forgotten = data.train.select(~out), data.train.select(out).to(session.device)
-    ids = forget_set(config, data, remaining)
-    forget, retain = partition(remaining.to(session.device), ids)
+    step = Step(config.forget, config.unlearning, config.withhold, config.forget_seed)
+    poisoned = None if data.poison is None else data.poison.ids
+    ids, withheld, forget, retain = divide(remaining.to(session.device), step, data.dataset.num_classes, poisoned)
     seen = UnlearningData(forget, retain, data.validation.to(session.device), data.dataset.num_classes)
     context = context_of(config, session, "unlearning")
     model, context.sparsity = load_model(config.original, original, session)
@@ -147,15 +170,9 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
     model = unlearn_model(model, seen, config.unlearning, context, extras)
     for role, mask in _by_role(context.update_masks).items():
         masks.save(mask, draft.path / f"mask{role and f'.{role}'}.safetensors")
-    kept = {"step.ids": ids, FORGOTTEN: torch.cat([before, ids]).sort().values}
+    kept = {"step.ids": ids, FORGOTTEN: torch.cat([before.to(ids), ids]).sort().values}
+    kept |= {WITHHELD: withheld} if len(withheld) else {}
     return save(model, data, draft, context, kept)
-
-
-def forget_set(config: UnlearnConfig, data: SplitData, remaining: ImageSet) -> Tensor:
-    """The ids of the forget set among the examples that were not forgotten before: sorted int64."""
-    generator = randomness.generator(config.forget_seed, "forget")
-    poisoned = None if data.poison is None else data.poison.ids
-    return forget_ids(config.forget, remaining, generator, data.dataset.num_classes, poisoned)
 
 
 def _by_role(given: Mask | Mapping[str, Mask] | None) -> dict[str, Mask]:

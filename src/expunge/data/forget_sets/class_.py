@@ -29,12 +29,16 @@ class ClassForget:
         check_amount(self.count, self.share)
 
 
+def _fixed(config: ClassForget) -> bool:
+    return config.count is None and config.share is None
+
+
 def _words(config: ClassForget) -> str:
-    part = "" if config.count is None and config.share is None else "part of "
+    part = "" if _fixed(config) else "part of "
     return f"{part}class {', '.join(map(str, config.classes))}"
 
 
-@registry.forget_set(words=_words, aliases=["classes"])
+@registry.forget_set(words=_words, fixed=_fixed, aliases=["classes"])
 def forget(train: ImageSet, config: ClassForget, generator: torch.Generator, *, num_classes: int) -> Tensor:
     """The training examples of some classes, or a random part of them."""
     wrong = [label for label in config.classes if not 0 <= label < num_classes]

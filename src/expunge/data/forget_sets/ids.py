@@ -69,7 +69,7 @@ class ListedForget:
             raise RequestError(f"ids repeat in the forget set: {some(values[counts > 1].tolist())}; give each once")
 
 
-@registry.forget_set(words=lambda _: "a list of ids")
+@registry.forget_set(words=lambda _: "a list of ids", fixed=lambda _: True)
 def forget(train: ImageSet, config: ListedForget, generator: torch.Generator) -> Tensor:
     """The training examples with these ids."""
     return torch.tensor(config.ids, dtype=torch.int64)

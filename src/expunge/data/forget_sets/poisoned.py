@@ -8,7 +8,7 @@ from expunge.core.errors import RequestError
 from expunge.data.image_set import ImageSet
 
 
-@registry.forget_set(words=lambda _: "the poisoned ones")
+@registry.forget_set(words=lambda _: "the poisoned ones", fixed=lambda _: True)
 def forget(train: ImageSet, generator: torch.Generator, *, poisoned: Tensor | None) -> Tensor:
     """The training examples that were poisoned (``expunge train --poison``)."""
     if poisoned is None or not len(poisoned):
