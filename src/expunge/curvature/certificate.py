@@ -27,7 +27,7 @@ CHOSEN = (
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is proven of weights W once noise of deviation ``sigma`` is added to each.
+    """The guarantee for weights W with noise of deviation ``sigma`` added to each.
 
     The retrained model is the minimiser of the loss of the retain set, or any weights where the gradient of that loss
     has at most the norm ``reference_gradient_norm``, with noise of the same deviation. Both models are (epsilon, delta)
@@ -48,7 +48,7 @@ class Certificate:
     sigma: float
     """The deviation of the noise."""
     capacity: int
-    """The number of further examples, whichever they are, whose deletion leaves the bound of W within the budget."""
+    """The number of arbitrary further examples whose deletion leaves the bound of W within the budget."""
     conditional: str | None
     """:data:`CHOSEN` where the budget was the bound, so that sigma depends on the data. None where it was given."""
 
@@ -125,7 +125,7 @@ def lipschitz(inputs: Tensor) -> float:
 
 
 def capacity(norm: float, count: int, each: float, largest: float) -> int:
-    """How many of ``count`` examples, whichever they are, can be deleted before the gradient at W may be too large.
+    """The number of arbitrary examples, of ``count``, that can be deleted before the gradient at W may be too large.
 
     With g_i the gradients of the cross-entropies and m their mean, leaving k of n out moves the gradient of F by
     ``sum over the k of (m - g_i) / (n - k)``. Where its norm was g and ``each`` bounds that of every ``m - g_i``, it is

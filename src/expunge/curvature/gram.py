@@ -112,7 +112,7 @@ class _Columns:
 
 
 def _overlaps(weights: Mapping[str, Tensor], start: int, stop: int) -> Iterator[tuple[str, slice, slice]]:
-    """Where the columns of each weight lie within [start, stop): its name, its own part, and their place."""
+    """The weights with columns in [start, stop): name, slice of the flat weight, and slice of the columns."""
     first = 0
     for name, weight in weights.items():
         low, high = max(start, first), min(stop, first + weight.numel())

@@ -155,7 +155,7 @@ def recorded(network: Network, inputs: Tensor) -> Pass | None:
 
 
 def _uses(logits: Tensor, leaves: Vector) -> Counter[str]:
-    """How often each weight enters the graph of the logits."""
+    """The number of uses of each weight in the graph of the logits."""
     names = {id(leaf): name for name, leaf in leaves.items()}
     found: Counter[str] = Counter()
     seen, waiting = set[Node](), [logits.grad_fn]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from expunge.core.errors import RequestError
+from expunge.core.errors import RequestError, RunError
 from expunge.core.weights import check_plain, evaluating, trainable
 from expunge.data.image_set import Batch, ImageSet
 
@@ -98,7 +98,7 @@ def hooked(
 
 
 def kept_bytes(network: Network, images: ImageSet) -> int:
-    """What autograd keeps of the forward pass of one image, in bytes, without the weights themselves; at least one."""
+    """The bytes that autograd keeps of the forward pass of one image, without the weights; at least one."""
     kept = 1
     leaves = network.leaves()
     weights = {weight.data_ptr() for weight in leaves.values()}
@@ -139,6 +139,12 @@ def shaped(vector: Tensor, like: Mapping[str, Tensor]) -> Vector:
     """The inverse of :func:`flat`: a tensor (p,) in the names and shapes of ``like``."""
     pieces = vector.split([part.numel() for part in like.values()])
     return {name: piece.view(like[name].shape) for name, piece in zip(like, pieces, strict=True)}
+
+
+def check_finite(what: str, *tensors: Tensor) -> None:
+    """Raise a RunError unless all numbers are finite; synchronises with the device."""
+    if not all(bool(torch.isfinite(each).all()) for each in tensors):
+        raise RunError(f"{what} not finite: the model or its images hold NaN or infinity")
 
 
 def dot(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:

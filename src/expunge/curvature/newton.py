@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import checks
-from expunge.core.errors import RequestError, RunError
+from expunge.core.errors import RequestError
 from expunge.curvature import heads, softmax_linear
 from expunge.curvature.heads import Head
-from expunge.curvature.network import Network, Vector, flat, mean_gradient, shaped
+from expunge.curvature.network import Network, Vector, check_finite, flat, mean_gradient, shaped
 from expunge.curvature.products import gauss_newton_vector, hessian_vector
 from expunge.curvature.solve import conjugate_gradient, positive_solve
 from expunge.data.image_set import ImageSet
@@ -148,8 +148,7 @@ def step(
         RunError: The right side is not finite, or the matrix is not positive definite, or cg does not converge.
     """
     right = {name: part * mask[name] for name, part in right.items()}
-    if not all(bool(torch.isfinite(part).all()) for part in right.values()):
-        raise RunError("the gradient is not finite: the model or its images hold NaN or infinity")
+    check_finite("the gradient is", *right.values())
     diagonal = context.regulariser(config.l2) + config.damping
     if config.solver == "closed_form":
         return _closed_form(parts, right, mask, diagonal)

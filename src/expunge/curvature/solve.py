@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.errors import RunError
-from expunge.curvature.network import Vector, dot
+from expunge.curvature.network import Vector, check_finite, dot
 
 Operator = Callable[[Vector], Vector]
 """A linear map of vectors: ``v -> A v``."""
@@ -29,8 +29,7 @@ def positive_solve(matrix: Tensor, right: Tensor) -> Tensor:
     Raises:
         RunError: Something is not finite, or the matrix is not positive definite.
     """
-    if not bool(torch.isfinite(matrix).all() & torch.isfinite(right).all()):
-        raise RunError("the curvature is not finite: the model or its images hold NaN or infinity")
+    check_finite("the curvature is", matrix, right)
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info) != 0:
         raise RunError("the matrix is not positive definite, or rounding hides its damping: raise the damping")

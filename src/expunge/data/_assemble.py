@@ -26,7 +26,7 @@ IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class FilesConfig:
-    """Which folder of files, and how its images are used."""
+    """A folder of files, and the use of its images."""
 
     path: str
     """The folder that holds the files."""

@@ -1,1 +1,1 @@
-"""What a model predicts, and what that reveals of its training set."""
+"""Predictions of a model, and membership inference from them."""

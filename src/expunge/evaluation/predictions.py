@@ -195,33 +195,27 @@ def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> d
     return dict(subject.values)
 
 
-def _completed(metrics: Sequence[object], subject: Subject) -> list[object]:
-    """These metrics and those they need without a value in the subject, by their default configurations."""
-    wanted = {registry.of_config("metrics", config).name: config for config in metrics}
-    if len(wanted) < len(metrics):
-        names = [registry.of_config("metrics", config).name for config in metrics]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RequestError(f"the metric {twice} is asked for twice: evaluate once for each configuration of it")
+def _completed(metrics: Sequence[object], subject: Subject) -> dict[str, object]:
+    """These metrics and those they need without a value in the subject, by their default configurations; by name."""
+    names = [registry.of_config("metrics", config).name for config in metrics]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise RequestError(f"the metric {twice[0]} is asked for twice: evaluate once for each configuration of it")
+    wanted = dict(zip(names, metrics, strict=True))
     known = {name.partition(".")[0] for name in subject.values}
-    waiting = list(metrics)
-    while waiting:
-        for name in registry.of_config("metrics", waiting.pop()).mark.needs:
+    while names:
+        for name in registry.find("metrics", names.pop()).mark.needs:
             if name not in known and name not in wanted:
                 wanted[name] = registry.find("metrics", name).config()
-                waiting.append(wanted[name])
-    return list(wanted.values())
+                names.append(name)
+    return wanted
 
 
-def _ordered(metrics: Sequence[object]) -> list[object]:
+def _ordered(waiting: dict[str, object]) -> list[object]:
     """Metrics in an order in which each comes after those it needs, else as given."""
-    waiting = {registry.of_config("metrics", config).name: config for config in metrics}
     ordered: list[object] = []
     while waiting:
-        ready = [
-            name
-            for name, config in waiting.items()
-            if not set(registry.of_config("metrics", config).mark.needs) & set(waiting)
-        ]
+        ready = [name for name in waiting if not set(registry.find("metrics", name).mark.needs) & set(waiting)]
         if not ready:
             raise RequestError(f"the metrics {', '.join(waiting)} need each other in a circle")
         ordered += [waiting.pop(name) for name in ready]

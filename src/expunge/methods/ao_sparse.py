@@ -40,7 +40,7 @@ class AoSparseConfig:
         checks.at_least(1, interval=self.interval)
 
     def portions(self, total: int) -> dict[int, int]:
-        """How many of ``total`` weights to prune at the start of each epoch, counted from 0."""
+        """Of ``total`` weights, the number to prune at the start of each epoch, counted from 0."""
         events = -(-self.epochs // self.interval)
         first = self.epochs % self.interval if self.as_released else 0
         at = range(first, self.epochs, self.interval)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.core import checks
-from expunge.core.errors import RequestError, RunError
+from expunge.core.errors import RequestError
 from expunge.core.registry import method
 from expunge.curvature import moving
 from expunge.curvature.fisher import empirical_fisher, true_fisher
-from expunge.curvature.network import Network, Vector, add, frozen
+from expunge.curvature.network import Network, Vector, add, check_finite, frozen
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
@@ -105,8 +105,7 @@ def curvature(network: Network, retain: ImageSet, config: FisherForgettingConfig
         found = true_fisher(network, retain, memory)
     else:
         found = empirical_fisher(network, retain, memory)
-    if not all(bool(torch.isfinite(each).all()) for each in found.values()):
-        raise RunError("the Fisher information is not finite: the model or the retained images hold NaN or infinity")
+    check_finite("the Fisher information is", *found.values())
     return found
 
 

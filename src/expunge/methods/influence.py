@@ -7,12 +7,11 @@ import torch
 from torch import nn
 
 from expunge.core import checks
-from expunge.core.errors import RunError
 from expunge.core.registry import method
 from expunge.curvature import moving
 from expunge.curvature.gram import fisher_solve
 from expunge.curvature.kronecker import factored
-from expunge.curvature.network import Network, Vector, frozen, mean_gradient
+from expunge.curvature.network import Network, Vector, check_finite, frozen, mean_gradient
 from expunge.curvature.products import gauss_newton_vector, slopes_along
 from expunge.curvature.solve import Operator, conjugate_gradient, lissa
 from expunge.data.image_set import ImageSet
@@ -156,10 +155,7 @@ def released_step(network: Network, retain: ImageSet, v: Vector, mask: Vector, b
     if len(later):
         both = {name: torch.stack([origin[name], v[name]]) for name in v}
         slopes = slopes_along(network, later, both, batch_size)
-        if not bool(torch.isfinite(slopes).all()):
-            raise RunError(
-                "the gradients of some examples are not finite: the model or its images hold NaN or infinity"
-            )
+        check_finite("the gradients of some examples are", slopes)
         for a, b in zip(*slopes.double().tolist(), strict=True):
             t = s * a
             c += s * (b - c * a) / (RELEASED_COUNT + t)

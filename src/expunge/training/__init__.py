@@ -1,1 +1,1 @@
-"""How a model is trained: rules, optimizers, steps, batches and losses."""
+"""Training: rules, optimizers, steps, batches and losses."""

@@ -48,7 +48,7 @@ def check_schedule(epochs: int, batch_size: int) -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """How the original model is trained."""
+    """The training of the original model."""
 
     epochs: int = 30
     """Passes over the training set."""

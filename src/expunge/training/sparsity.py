@@ -120,7 +120,7 @@ def by_magnitude(model: nn.Module, rate: float, scope: Scope, linear: bool, befo
 
 
 def portions(total: int, rate: float, steps: int, *, as_released: bool = False) -> Iterator[int]:
-    """How many of ``total`` weights to prune in each of ``steps`` steps, the same share of the rest each time.
+    """The number of ``total`` weights to prune in each of ``steps`` steps, the same share of the rest each time.
 
     After step j of J, round(total (1 - (1 - rate)^(j/J))) weights are pruned. As released, each step rounds its own
     share of the rest, and the errors add up.

@@ -1,4 +1,4 @@
-"""Steps of training on objectives by role, with all that methods leave out.
+"""Training steps on objectives by role.
 
 A method gives the objectives, as closures by role; the stepper applies optimizer, schedule, sharpness-aware
 gradients, clipping, precision, sparsity and update masks.
@@ -30,7 +30,7 @@ CHECK_EVERY = 64
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stepper is: ``step`` of ``steps`` calls."""
+    """The progress of a stepper: ``step`` of ``steps`` calls."""
 
     step: int
     steps: int
@@ -353,6 +353,6 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def _outside(mask: Mask, model: nn.Module) -> list[Tensor]:
-    """Where a mask is false, in the order of the trainable weights."""
+    """The complement of a mask, in the order of the trainable weights."""
     mask.check(model)
     return [~tensor for tensor in masks.over(mask, trainable(model)).values()]

@@ -39,6 +39,8 @@ class Step:
 class Replay:
     """Training by a plan: iterate over its steps, each before it is taken, or call :meth:`finish`.
 
+    :attr:`weights` are those after the steps so far.
+
     With ``kept`` (bool by position), examples that are false are left out of their batches and the mean is over the
     others: the retrained model. Where a batch has no examples left, the step is that of the L2 term alone.
     Cost: T gradients of a batch.

@@ -10,7 +10,7 @@ from expunge.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Cifar10Config(NamedConfig):
-    """Where CIFAR-10 is."""
+    """Options of CIFAR-10."""
 
     augment: bool = True
 

@@ -10,7 +10,7 @@ from expunge.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Cifar100Config(NamedConfig):
-    """Where CIFAR-100 is."""
+    """Options of CIFAR-100."""
 
     augment: bool = True
 

@@ -7,7 +7,7 @@ from expunge.data.dataset import Dataset
 
 
 class CifarBatchesConfig(FilesConfig):
-    """Which folder, and how its images are used."""
+    """A folder, and the use of its images."""
 
 
 @source()

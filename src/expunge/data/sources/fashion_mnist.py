@@ -7,7 +7,7 @@ from expunge.data.dataset import Dataset
 
 
 class FashionMnistConfig(NamedConfig):
-    """Where Fashion-MNIST is."""
+    """Options of Fashion-MNIST."""
 
 
 @source()

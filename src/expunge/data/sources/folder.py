@@ -16,7 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".
 
 @dataclass(frozen=True)
 class FolderConfig:
-    """Which folder, and how its images are used."""
+    """A folder, and the use of its images."""
 
     path: str
     """The folder that holds train/ and test/, each with one folder of images per class."""

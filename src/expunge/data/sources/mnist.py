@@ -7,7 +7,7 @@ from expunge.data.dataset import Dataset
 
 
 class MnistConfig(NamedConfig):
-    """Where MNIST is."""
+    """Options of MNIST."""
 
 
 @source()

@@ -18,7 +18,7 @@ NAMES = (("train_images", "x_train"), ("train_labels", "y_train"), ("test_images
 
 @dataclass(frozen=True)
 class NpzConfig:
-    """Which file, and how its images are used."""
+    """A file, and the use of its images."""
 
     path: str
     """The .npz file; images (n, height, width), or with 1 or 3 channels last or first, uint8 or float."""
