@@ -19,7 +19,6 @@ from expunge.core.errors import RequestError, RunError
 from expunge.data import split_data
 from expunge.data.forget_sets.class_ import ClassForget
 from expunge.data.forget_sets.random import RandomForget
-from expunge.methods import _attacker
 from expunge.runs._data import load_data
 from expunge.runs._model import load_model
 from expunge.runs.evaluate import EvaluateConfig, shadow_models, shadows_of
@@ -296,40 +295,34 @@ def test_only_a_retrained_model_of_the_same_kind_is_a_reference(
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "place", "text"),
     [
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried"),
+        (MemoryError(), "expunge.runs.unlearn.unlearn_model", "finetune:epochs=1"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            "expunge.runs.unlearn.unlearn_model",
+            "finetune:epochs=1",
+        ),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "expunge.runs.unlearn.unlearn_model",
+            "finetune:epochs=1",
+        ),
+        (MemoryError(), "expunge.methods._attacker.draws", "adversarial:epochs=1,pretrain_steps=1"),
     ],
+    ids=["memory", "cuda", "cpu", "within a stage"],
 )
 def test_too_little_memory_is_no_property_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str, text: str
 ) -> None:
-    store, wanted = Store(tmp_path), forgetting("finetune:epochs=1")
+    store, wanted = Store(tmp_path), forgetting(text)
 
     def fail(*_: object) -> None:
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("expunge.runs.unlearn.unlearn_model", fail)
+        patch.setattr(place, fail)
         with pytest.raises(RunError, match=r"out of memory: try a smaller batch_size"):
-            execute.run(wanted, store, Session())
-    assert not store.directory(run_id(wanted)).exists
-    assert execute.run(wanted, store, Session()).finished
-
-
-def test_too_little_memory_within_a_stage_is_no_property_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, wanted = Store(tmp_path), forgetting("adversarial:epochs=1,pretrain_steps=1")
-
-    def fail(*_: object) -> None:
-        raise MemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_attacker, "draws", fail)
-        with pytest.raises(RunError, match="out of memory"):
             execute.run(wanted, store, Session())
     assert [run.id.partition("-")[0] for run in store.all()] == ["train"]
     assert execute.run(wanted, store, Session()).finished

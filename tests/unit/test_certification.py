@@ -386,26 +386,3 @@ def test_the_constants_of_the_input_step_are_no_backbone() -> None:
     model = with_normalisation(linear(minimiser(kept(0), 0.1)), (0.5,), (0.25,)).double()
     _, noted = remove(CONFIG, model)
     assert noted["covers"] == "the whole model"
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("l2", -1.0),
-        ("l2", math.nan),
-        ("epsilon", 0.0),
-        ("epsilon", math.inf),
-        ("delta", 0.0),
-        ("delta", 1.0),
-        ("delta", math.nan),
-        ("budget", 0.0),
-        ("reference_gradient_norm", -1.0),
-        ("steps", 0),
-        ("tolerance", 2.0),
-        ("iterations", 0),
-        ("batch_size", 0),
-    ],
-)
-def test_bad_values_are_named(field: str, value: object) -> None:
-    with pytest.raises(RequestError, match=field):
-        replace(CONFIG, **{field: value})

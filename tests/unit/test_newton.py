@@ -220,33 +220,6 @@ def test_requests_that_cannot_be_met_say_the_cure(config: NewtonConfig) -> None:
     close(enough, vector(problems.unlearned(config, linear())))
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("l2", -1.0),
-        ("damping", float("nan")),
-        ("weights", "tail"),
-        ("curvature", "fisher"),
-        ("solver", "lu"),
-        ("tolerance", 2.0),
-        ("iterations", 0),
-        ("batch_size", 0),
-        ("memory", 0.0),
-    ],
-)
-@both
-def test_bad_values_are_named(config: NewtonConfig, field: str, value: object) -> None:
-    with pytest.raises(RequestError, match=field):
-        replace(config, **{field: value})
-
-
-def test_bad_words_are_named() -> None:
-    with pytest.raises(RequestError, match="towards"):
-        NewtonStepConfig(towards="home")
-    with pytest.raises(RequestError, match="mean_over"):
-        InfinitesimalJackknifeConfig(mean_over="some")
-
-
 # Heads
 
 

@@ -1,8 +1,10 @@
 """What every unlearning is checked for, whatever the method."""
 
+import dataclasses
+
 import pytest
 
-from expunge.core.errors import RunError
+from expunge.core.errors import RequestError, RunError
 from expunge.unlearning import presets
 from tests import problems
 
@@ -48,3 +50,29 @@ def test_doing_nothing_does_nothing() -> None:
 )
 def test_names_of_other_code_bases(alias: str, name: str) -> None:
     assert presets.canonical(alias) == presets.canonical(name) == name
+
+
+SOLVED = {"weights": "tail", "curvature": "fisher", "solver": "lu", "tolerance": 2.0, "iterations": 0, "memory": 0.0}
+BAD = {
+    "boundary_shrink": {"bound": 1.5},
+    "random_label": {"order": "shuffled", "proximal": 1.1},
+    "bad_teacher": {"retain_fraction": 1.1, "temperature": 0.0},
+    "sfron": {"forget_batch_size": 0, "forget_every": 0},
+    "scrub": {"forget_batch_size": 0, "temperature": 0.0},
+    "adversarial": {"directions": 0, "noise": 0.0, "unseen": "some", "sensitivity": "guess"},
+    "newton_step": {**SOLVED, "towards": "home"},
+    "infinitesimal_jackknife": {**SOLVED, "mean_over": "some"},
+    "certified_removal": {"epsilon": 0.0, "delta": 1.0, "budget": 0.0, "steps": 0, "tolerance": 2.0, "iterations": 0},
+}
+"""Values outside a range or a list of words; those that no number may have are in the contract of methods."""
+
+
+@pytest.mark.parametrize(("name", "field", "value"), [(name, *each) for name in BAD for each in BAD[name].items()])
+def test_values_outside_their_range_are_named(name: str, field: str, value: object) -> None:
+    with pytest.raises(RequestError, match=rf"^{field} must be .*{value}"):
+        dataclasses.replace(presets.named(name).method, **{field: value})
+
+
+def test_a_chance_of_zero_is_outside_its_range_too() -> None:
+    with pytest.raises(RequestError, match="delta must be"):
+        presets.named("certified_removal:delta=0.0")
