@@ -23,7 +23,7 @@ from expunge.runs._data import load_data
 from expunge.runs._model import load_model
 from expunge.runs.evaluate import EvaluateConfig, shadow_models, shadows_of
 from expunge.runs.train import TrainConfig
-from expunge.runs.unlearn import UnlearnConfig, forget_set, retraining
+from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.environment import PeakMemory
@@ -32,6 +32,7 @@ from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.unlearning import presets
+from expunge.unlearning.sequence import Step, divide
 from tests import problems
 from tests.command_line import beside, write_method
 from tests.runs import comparison, digits, forgetting, original
@@ -39,7 +40,9 @@ from tests.runs import comparison, digits, forgetting, original
 
 def forget_of(wanted: UnlearnConfig) -> torch.Tensor:
     data = split_data.load(wanted.original.data)
-    return forget_set(wanted, data, data.train)
+    return divide(
+        data.train, Step(wanted.forget, wanted.unlearning, forget_seed=wanted.forget_seed), data.dataset.num_classes
+    )[0]
 
 
 def numbers(store: Store) -> dict[str, dict[str, float]]:

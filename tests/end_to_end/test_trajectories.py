@@ -37,7 +37,7 @@ from expunge.trajectory import tangents
 from expunge.trajectory.store import open_store
 from expunge.unlearning import presets
 from tests import runs
-from tests.command_line import EXPUNGE, Terminal
+from tests.command_line import EXPUNGE, Terminal, expunge
 from tests.runs import digits, trained
 
 RULE = Rule(lr=0.05, momentum=0.0, weight_decay=0.05, clip=5.0)
@@ -446,7 +446,7 @@ def test_a_precomputation_that_was_interrupted_is_continued(store: Store, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_precomputation_that_was_killed_is_continued(tmp_path: Path, terminal: Terminal) -> None:
+def test_a_precomputation_that_was_killed_is_continued(tmp_path: Path) -> None:
     command = ["precompute", "--quiet", "--memory", "1e-4", "--run"]
     whole, broken = Store(tmp_path / "whole"), Store(tmp_path / "broken")
     plan = dataclasses.replace(recorded().training, epochs=60)
@@ -461,7 +461,7 @@ def test_a_precomputation_that_was_killed_is_continued(tmp_path: Path, terminal:
     assert process.wait() == -signal.SIGKILL
     done = set(json.loads(note.read_text())["done"])
     assert 0 < len(done) < open_store(note.parent).layout.chunks
-    found = [terminal.json(*command, each) for each in runs]
+    found = [json.loads(expunge(*command, "--json", each).stdout) for each in runs]
     assert [each["status"] for each in found] == ["finished"] * 2
     first, second = ((Path(each["run"]) / "vectors.bin").read_bytes() for each in found)
     assert first == second

@@ -34,7 +34,7 @@ class Arguments(_console.Common):
     forget_seed: int = 0
     """Seed of the choice of a random forget set."""
     withhold: str | None = None
-    """Examples to leave out of the retain set in this step, as for --forget: those to be forgotten later."""
+    """Examples that this step neither forgets nor retains, such as those to be forgotten later; written likewise."""
     seed: int = 0
     """Seed of the unlearning: batches, augmentation, random labels."""
     precision: Precision = "auto"
