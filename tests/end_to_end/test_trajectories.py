@@ -461,7 +461,7 @@ def test_a_precomputation_that_was_killed_is_continued(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     done = set(json.loads(note.read_text())["done"])
     assert 0 < len(done) < open_store(note.parent).layout.chunks
-    found = [json.loads(expunge(*command, "--json", each).stdout) for each in runs]
+    found = [json.loads(expunge("precompute", "--json", *command[1:], each).stdout) for each in runs]
     assert [each["status"] for each in found] == ["finished"] * 2
     first, second = ((Path(each["run"]) / "vectors.bin").read_bytes() for each in found)
     assert first == second
