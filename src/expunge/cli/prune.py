@@ -3,12 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Union
 
-import tyro
-
-from expunge.cli import _console
-from expunge.core import registry
+from expunge.cli import _console, _plugin
+from expunge.core import config, registry
 from expunge.runs.prune import PruneConfig
 from expunge.store import execute
 from expunge.store.run import GivesModel
@@ -37,25 +34,29 @@ class Arguments(_console.Common):
 
 def run(arguments: Sequence[str]) -> int:
     """Prune, round by round, or find the run that exists already."""
-    parsed = _console.parse(_arguments(), "prune", __doc__, arguments)
-    store, original = _console.open_original(parsed.run)
-    pruner: object = parsed.pruner  # pyright: ignore
-    retraining = _retraining(original, parsed)
-    wanted = PruneConfig(original, pruner, parsed.rewind, retraining, parsed.precision, parsed.seed)
-    with _console.session(parsed) as session:
-        directory = execute.run(wanted, store, session)
-    _console.report_run(directory, parsed, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
-    return 0
-
-
-def _arguments() -> type[Arguments]:
-    """The options with one subcommand per pruner."""
-    choices = tuple(
-        Annotated[plugin.config, tyro.conf.subcommand(name.replace("_", "-"), description=plugin.summary)]
-        for name, plugin in registry.plugins("pruning").items()
+    pruners = registry.plugins("pruning")
+    names = [*pruners, *(alias for plugin in pruners.values() for alias in plugin.mark.aliases)]
+    listed = ", ".join(name.replace("_", "-") for name in pruners)
+    description = (
+        f"{__doc__}\n\nusage: expunge prune --run RUN PRUNER [options of the pruner]\n\npruners: {listed}; "
+        "`expunge prune PRUNER --help` shows the options of one"
     )
-    field = ("pruner", Annotated[Union[choices], tyro.conf.arg(name="")])  # noqa: UP007 - built at run time
-    return dataclasses.make_dataclass("Arguments", [field], bases=(Arguments,), frozen=True, kw_only=True)
+    word = next((each for each in arguments if each.replace("-", "_") in names), None)
+    if word is not None and {"-h", "--help"} & set(arguments):
+        plugin = registry.find("pruning", word)
+        usage = f"expunge prune --run RUN {plugin.name.replace('_', '-')} [options]"
+        _plugin.print_options(usage, plugin.summary, {f"options of {plugin.name}": ("", plugin.config())})
+        return 0
+    given, words = _plugin.parse(Arguments, "prune", description, arguments)
+    name, options = _plugin.named(words, names, "pruner")
+    plugin = registry.find("pruning", name)
+    pruner = config.override(plugin.config, {}, options, plugin.name)
+    store, original = _console.open_original(given.run)
+    wanted = PruneConfig(original, pruner, given.rewind, _retraining(original, given), given.precision, given.seed)
+    with _console.session(given) as session:
+        directory = execute.run(wanted, store, session)
+    _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
+    return 0
 
 
 def _retraining(original: GivesModel, given: Arguments) -> Training | None:

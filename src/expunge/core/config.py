@@ -150,13 +150,13 @@ def text(kind: str, value: object) -> str:
     plugin = registry.of_config(kind, value)
     first = dataclasses.fields(plugin.config)[:1]
     leading = [field.name for field in first if _default(plugin.config, field.name) is None]
-    written: list[str] = []
+    parts: list[str] = []
     for name, part in _changed(value):
         if name == "share" and isinstance(part, float) and float(f"{100 * part:.12g}") / 100 == part:
-            written.append(f"{100 * part:.12g}%")
+            parts.append(f"{100 * part:.12g}%")
         else:
-            written.append(_text(part) if name in leading else f"{name}={_text(part)}")
-    return f"{plugin.name}:{','.join(written)}" if written else plugin.name
+            parts.append(written(part) if name in leading else f"{name}={written(part)}")
+    return f"{plugin.name}:{','.join(parts)}" if parts else plugin.name
 
 
 def _changed(value: object) -> list[tuple[str, object]]:
@@ -177,12 +177,12 @@ def _plain_dataclass(value: object) -> bool:
     return dataclasses.is_dataclass(value) and not registry.kind_of(value)
 
 
-def _text(value: object) -> str:
+def written(value: object) -> str:
     """One value in the text language."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "+".join(quoted(_text(part), "+,:") for part in cast("tuple[object, ...]", value))
+        return "+".join(quoted(written(part), "+,:") for part in cast("tuple[object, ...]", value))
     kind = registry.kind_of(value)
     if kind == "runs":
         return run_id(value)

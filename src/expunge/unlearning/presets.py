@@ -71,12 +71,12 @@ def canonical(name: str) -> str:
         raise RequestError(registry.unknown("method", name, known)) from None
 
 
-def named(text: str, values: Mapping[str, object] | None = None) -> Unlearning:
+def named(text: str, values: Mapping[str, object] | None = None, base: Unlearning | None = None) -> Unlearning:
     """The unlearning written ``NAME[:key=value,...]``, where the name is that of a method or a preset.
 
     Options are those of the method, those of its rule (``lr``; ``forget.lr`` for one role), those of an update
     mask as ``mask.fraction``, and those of low-rank adapters as ``adapters.rank``. ``values`` are further options,
-    which win.
+    which win; ``base`` is what they change, by default the method with its defaults.
 
     Raises:
         RequestError: A name or value is wrong.
@@ -85,10 +85,10 @@ def named(text: str, values: Mapping[str, object] | None = None) -> Unlearning:
     name = canonical(name)
     given = assignments(rest, (), name) | dict(values or {})
     preset = PRESETS.get(name, Preset("", name))
-    method, mask, adapters = _parsed(preset.method), preset.update_mask, preset.adapters
-    mask = _chosen(given, ("mask", "update_mask"), mask, UpdateMask, name)
-    adapters = _chosen(given, ("adapters",), adapters, LowRank, name)
-    return Unlearning(_with_options(method, given, name), mask, adapters)
+    start = base or Unlearning(_parsed(preset.method), preset.update_mask, preset.adapters)
+    mask = _chosen(given, ("mask", "update_mask"), start.update_mask, UpdateMask, name)
+    adapters = _chosen(given, ("adapters",), start.adapters, LowRank, name)
+    return Unlearning(_with_options(start.method, given, name), mask, adapters)
 
 
 def _parsed(text: str) -> object:
@@ -109,7 +109,7 @@ def _chosen(
     """
     for word in words:
         if word in given:
-            value = None if given[word] == "none" else given[word]
+            value = None if given[word] in ("none", "false") else given[word]
             del given[word]
             if not (value is None or isinstance(value, kind)):
                 raise RequestError(f"{name}: {word} must be none or a {kind.__name__}; its options are {word}.KEY")
