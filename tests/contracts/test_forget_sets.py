@@ -1,20 +1,19 @@
 """The contract of a forget set, and one that another package adds: on the command line, in a bench, in a report."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from expunge.cli import main
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import forget_ids
 from expunge.data.image_set import ImageSet, make
 from expunge.store.directory import RunDirectory
+from tests.command_line import Terminal
 from tests.contracts.examples import example
-from tests.contracts.packages import installed
 
 EVERY_OTHER = '''"""Every so manieth example."""
 
@@ -43,9 +42,9 @@ def forget(train: ImageSet, config: EveryForget, generator: torch.Generator) -> 
 
 
 @pytest.fixture(params=[*registry.plugins("forget_sets"), "every"])
-def plugin(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[registry.Plugin]:
-    with installed(tmp_path / "package", "every", {"forget_sets": EVERY_OTHER}):
-        yield registry.find("forget_sets", request.param)
+def plugin(request: pytest.FixtureRequest, package: Callable[..., Path]) -> registry.Plugin:
+    package(("forget_sets", "every", EVERY_OTHER))
+    return registry.find("forget_sets", request.param)
 
 
 def images() -> ImageSet:
@@ -69,49 +68,42 @@ def test_it_chooses_examples_by_seed_alone_and_is_written_as_text(plugin: regist
 
 
 def test_one_of_another_package_is_listed_run_compared_and_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, package: Callable[..., Path], terminal: Terminal
 ) -> None:
-    def expunge(*arguments: str) -> str:
-        assert main(arguments) == 0
-        return capsys.readouterr().out.strip()
+    package(("forget_sets", "every", EVERY_OTHER))
+    listed = {row["name"]: row for row in terminal.json("list", "forget-sets")}
+    assert listed["every"]["options"] == {"step": 2}
+    model = ("--model", "logistic", "--limit", 60, "--test-limit", 20, "--epochs", 1)
+    run = terminal.folder("train", "--runs", tmp_path / "runs", *model)
+    unlearned = terminal.folder("unlearn", "--run", run, "--forget", "every:step=3", "original")
+    ids = RunDirectory(unlearned).tensor("predictions", "step.ids")
+    assert ids is not None
+    assert len(ids) == 20  # every third of 60: six of a class are too few to set some aside for validation
 
-    with installed(tmp_path / "package", "every", {"forget_sets": EVERY_OTHER}):
-        listed = {row["name"]: row for row in json.loads(expunge("list", "forget-sets", "--json"))}
-        assert listed["every"]["options"] == {"step": 2}
-        model = ("--model", "logistic", "--limit", "60", "--test-limit", "20", "--epochs", "1", "--quiet")
-        run = expunge("train", "--runs", str(tmp_path / "runs"), *model)
-        unlearned = Path(expunge("unlearn", "--run", run, "--forget", "every:step=3", "--quiet", "original"))
-        ids = RunDirectory(unlearned).tensor("predictions", "step.ids")
-        assert ids is not None
-        assert len(ids) == 20  # every third of 60: six of a class are too few to set some aside for validation
-
-        comparison = {"name": "thirds", "data": {"source": "digits", "limit": 60, "test_limit": 20}, "seeds": 1}
-        comparison |= {"model": "logistic", "training": {"epochs": 1}, "methods": ["finetune:epochs=1"]}
-        comparison |= {"forget": "every:step=3", "variations": ["forget=(every:step=4)"]}
-        (tmp_path / "thirds.json").write_text(json.dumps(comparison))
-        folder = tmp_path / "compared"
-        expunge("bench", str(tmp_path / "thirds.json"), "--out", str(folder), "--quiet")
-        assert "one of 4" in (folder / "report.html").read_text()
+    comparison = {"name": "thirds", "data": {"source": "digits", "limit": 60, "test_limit": 20}, "seeds": 1}
+    comparison |= {"model": "logistic", "training": {"epochs": 1}, "methods": ["finetune:epochs=1"]}
+    comparison |= {"forget": "every:step=3", "variations": ["forget=(every:step=4)"]}
+    (tmp_path / "thirds.json").write_text(json.dumps(comparison))
+    terminal("bench", tmp_path / "thirds.json", "--out", tmp_path / "compared", "--quiet")
+    assert "one of 4" in (tmp_path / "compared" / "report.html").read_text()
 
 
-def test_one_that_chooses_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    for text, cure in (
+@pytest.mark.parametrize(
+    ("ids", "cure"),
+    [
         ("train.ids[:0]", "the forget set every is empty"),
         ("train.ids + 100", "not in the training set: 129, 128"),
         ("train.ids", "all 30 training examples"),
-    ):
-        body = EVERY_OTHER.replace("train.ids[:: config.step]", text)
-        with (
-            installed(tmp_path / text, "every", {"forget_sets": body}),
-            pytest.raises(RequestError, match=cure),
-        ):
-            chosen(config.parse("forget_sets", "every"))
+    ],
+)
+def test_one_that_chooses_what_is_not_there_is_refused(ids: str, cure: str, package: Callable[..., Path]) -> None:
+    package(("forget_sets", "every", EVERY_OTHER.replace("train.ids[:: config.step]", ids)))
+    with pytest.raises(RequestError, match=cure):
+        chosen(config.parse("forget_sets", "every"))
 
 
-def test_it_may_take_only_what_the_caller_provides(tmp_path: Path) -> None:
+def test_it_may_take_only_what_the_caller_provides(package: Callable[..., Path]) -> None:
     body = EVERY_OTHER.replace("generator: torch.Generator)", "generator: torch.Generator, *, people: dict)")
-    with (
-        installed(tmp_path / "package", "every", {"forget_sets": body}),
-        pytest.warns(UserWarning, match=r"keyword-only any of \(num_classes, poisoned\); got .*people"),
-    ):
+    package(("forget_sets", "every", body))
+    with pytest.warns(UserWarning, match=r"keyword-only any of \(num_classes, poisoned\); got .*people"):
         registry.plugins("forget_sets")
