@@ -63,7 +63,12 @@ def _measure(measure: Measure) -> dict[str, object]:
 
 def _presets() -> list[dict[str, object]]:
     return [
-        {"name": name, "summary": f"preset: {preset.summary}", "options": {"method": preset.method} | _parts(preset)}
+        {
+            "name": name,
+            "summary": f"preset: {preset.summary}",
+            "options": {"method": preset.method} | _parts(preset),
+            "aliases": list(preset.aliases),
+        }
         for name, preset in presets.PRESETS.items()
         if name not in registry.plugins("methods")
     ]

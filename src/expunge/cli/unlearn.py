@@ -60,7 +60,11 @@ def run(arguments: Sequence[str]) -> int:
 def _names() -> dict[str, str]:
     """The methods and presets by name and alias, each with its summary."""
     methods = registry.plugins("methods").values()
-    names = {name: f"preset: {preset.summary}" for name, preset in presets.PRESETS.items()}
+    names = {
+        word: f"preset: {preset.summary}"
+        for name, preset in presets.PRESETS.items()
+        for word in (name, *preset.aliases)
+    }
     names |= {name: plugin.summary for plugin in methods for name in plugin.mark.aliases}
     return names | {plugin.name: plugin.summary for plugin in methods}
 

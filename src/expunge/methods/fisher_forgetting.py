@@ -57,7 +57,7 @@ class FisherForgettingConfig:
 
 @method(
     reference="Golatkar et al. 2020, arXiv:1911.04933; as in Jia et al. 2023, arXiv:2304.04934",
-    aliases=("fisher", "fisher_new", "FF"),
+    aliases=("fisher_new", "FF"),
     search={"alpha": (1e-10, 1e-5)},
     roles=(),
 )

@@ -29,6 +29,8 @@ class Preset:
     """Its low-rank adapters."""
     search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     """Options to search beside or in place of those of the method, as for :func:`registry.method`."""
+    aliases: tuple[str, ...] = ()
+    """Names that other code bases give to it."""
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -37,6 +39,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "random labels on the most salient half of the weights (Fan et al. 2024, arXiv:2310.12508)",
             "random_label:rule.lr=0.013",
             UpdateMask("gradient", fraction=0.5),
+            aliases=("SalUn",),
         ),
         "sfron": Preset(
             "weighted ascent on the weights that matter more to forget than to retain (Huang et al. 2024, "
@@ -50,6 +53,26 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "neggrad_plus:forget.rho=0.1,forget.sharpness=max,retain.rho=0.1",
             UpdateMask("gradient", fraction=0.1, roles="split"),
         ),
+        "ga_l1": Preset(
+            "gradient ascent with an l1 norm (code of Jia et al. 2023, arXiv:2304.04934)",
+            "gradient_ascent:l1=1e-4",
+            aliases=("GA_l1",),
+        ),
+        "rl_og": Preset(
+            "random labels with both sets shuffled together (code of Tang & Khanna 2025)",
+            "random_label:order=mixed",
+            aliases=("RL_og",),
+        ),
+        "rl_proximal": Preset(
+            "random labels with a proximal step to the original weights, SalUn-soft (Fan et al. 2024)",
+            "random_label:order=mixed,proximal=0.5",
+            aliases=("RL_proximal", "RL_pro"),
+        ),
+        "retrain_ls": Preset("retraining with smoothed labels", "retrain:label_smoothing=0.1"),
+        "retrain_sam": Preset("retraining by adaptive sharpness-aware steps", "retrain:rho=2.0,adaptive=true"),
+        "fisher": Preset(
+            "Fisher forgetting with the labels of the data (Golatkar et al. 2020)", "fisher_forgetting:labels=true"
+        ),
     }
 )
 """Compositions that the field knows by one word."""
@@ -62,8 +85,9 @@ def canonical(name: str) -> str:
         RequestError: There is none of that name; the message gives the nearest.
     """
     wanted = name.replace("-", "_")
-    if wanted in PRESETS:
-        return wanted
+    for word, preset in PRESETS.items():
+        if wanted == word or wanted in preset.aliases:
+            return word
     try:
         return registry.find("methods", name).name
     except RequestError:
@@ -83,7 +107,7 @@ def named(text: str, values: Mapping[str, object] | None = None, base: Unlearnin
     """
     name, _, rest = text.partition(":")
     name = canonical(name)
-    given = assignments(rest, (), name) | dict(values or {})
+    given = _optimizers(assignments(rest, (), name) | dict(values or {}), name)
     preset = PRESETS.get(name, Preset("", name))
     start = base or Unlearning(_parsed(preset.method), preset.update_mask, preset.adapters)
     mask = _chosen(given, ("mask", "update_mask"), start.update_mask, UpdateMask, name)
@@ -95,6 +119,47 @@ def _parsed(text: str) -> object:
     """The configuration of the method in a preset."""
     name, _, rest = text.partition(":")
     return _with_options(config.parse("methods", name), assignments(rest, (), name), name)
+
+
+_KINDS: Mapping[str, Mapping[str, object]] = {
+    "a": {"optimizer": "adamw", "weight_decay": 0.05},
+    "s": {"optimizer": "sgd"},
+    "l": {"optimizer": "lion", "weight_decay": 0.01},
+}
+_PAIRS = {
+    forget + retain: {
+        f"{role}.{key}": value
+        for role, kind in (("forget", forget), ("retain", retain))
+        for key, value in _KINDS[kind].items()
+    }
+    for forget, retain in ("as", "aa", "sa", "ss", "ls", "ll", "sl")
+}
+
+
+OPTIMIZERS: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "sgd": {"optimizer": "sgd"},
+        "adam": {"optimizer": "adamw", "weight_decay": 0.05},
+        "dual": _PAIRS["as"],
+        **{f"dual_{pair}": options for pair, options in _PAIRS.items()},
+        "dual_share": {**_PAIRS["as"], "share": "first"},
+        "dual_aa_m": {**_PAIRS["aa"], "share": "second"},
+        "dual_aa_v": {**_PAIRS["aa"], "share": "first"},
+        "dual_aa_8bit": {f"{role}.optimizer": "adamw8bit" for role in ("forget", "retain")}
+        | {f"{role}.weight_decay": 0.05 for role in ("forget", "retain")},
+    }
+)
+"""The optimizers of forget and retain steps by the names of DualOptim's code (``--optim``); learning rates stay."""
+
+
+def _optimizers(given: dict[str, object], name: str) -> dict[str, object]:
+    """The options with those that ``optim`` stands for, which others override."""
+    if "optim" not in given:
+        return given
+    word = str(given.pop("optim"))
+    if word not in OPTIMIZERS:
+        raise RequestError(f"{name}: {registry.unknown('value of optim', word, OPTIMIZERS)}")
+    return dict(OPTIMIZERS[word]) | given
 
 
 Part = TypeVar("Part", UpdateMask, LowRank)
@@ -221,7 +286,7 @@ def label(unlearning: Unlearning) -> str:
 @cache
 def _words() -> dict[tuple[object, ...], str]:
     """The word of each preset by its shape."""
-    return {_shape(named(word)): word for word in PRESETS}
+    return {_shape(named(word)): word for word, preset in PRESETS.items() if preset.update_mask is not None}
 
 
 def _shape(unlearning: Unlearning) -> tuple[object, ...]:
