@@ -1,5 +1,7 @@
 """The Python interface on a user's own model and data."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -189,3 +191,22 @@ def test_importing_expunge_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_threads_give_what_one_after_the_other_gives_and_leave_the_global_generators_alone() -> None:
+    """Dropout draws from torch's global generator, which all threads share."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 3))
+    data = {"forget": OwnDataset(20, 2), "retain": OwnDataset(60, 1)}
+
+    def unlearned(seed: int) -> dict[str, torch.Tensor]:
+        return expunge.unlearn(model, **data, method="finetune", epochs=4, batch_size=8, seed=seed).model.state_dict()
+
+    torch.manual_seed(5)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    one_by_one = [unlearned(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(unlearned, range(4)))
+    assert all(problems.same(first, second) for first, second in zip(one_by_one, together, strict=True))
+    assert not problems.same(one_by_one[0], one_by_one[1])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (np.random.get_state()[1] == numpy_before).all()

@@ -1,6 +1,7 @@
 """Every random choice comes from a ``torch.Generator`` that is passed; this file makes them from seeds."""
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,14 +31,18 @@ def draw_seed(parent: torch.Generator) -> int:
     return int(torch.randint(2**31 - 1, (), generator=parent, device=parent.device).item())
 
 
+_GLOBAL_GENERATORS = threading.RLock()
+
+
 @contextmanager
 def seeded(parent: torch.Generator) -> Iterator[None]:
     """Seed torch's global generators from ``parent`` within the block, for initialisers and dropout.
 
-    After the block they are as they were before.
+    After the block they are as they were before. Threads enter such a block one after the other: the generators are
+    shared by all of them.
     """
     devices = [parent.device] if parent.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=devices):
         torch.manual_seed(draw_seed(parent))
         yield
 
