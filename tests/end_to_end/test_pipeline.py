@@ -1,8 +1,10 @@
 """Runs: made once, shared, resumed, and never half written."""
 
 import dataclasses
+import importlib.util
 import json
 import math
+import random
 import subprocess
 import sys
 import time
@@ -453,3 +455,23 @@ def test_a_stage_is_made_once_for_all_forget_sets(tmp_path: Path) -> None:
     alone = execute.run(forgetting(text, forget_seed=1), Store(tmp_path / "alone"), session)
     first, second = alone.tensors("model"), runs[1].tensors("model")
     assert problems.same(first, second), "found or made, the stage gives the same model"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are counted in /proc")
+def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
+    """As benchmarks/kills.py, which does it thirty times: in the first second of the workers, and amid a run."""
+    spec = importlib.util.spec_from_file_location("kills", Path(__file__).parents[2] / "benchmarks" / "kills.py")
+    assert spec is not None
+    kills = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kills)  # type: ignore[union-attr]
+    recipe = tmp_path / "kills.json"
+    recipe.write_text(json.dumps(kills.COMPARISON))
+    assert kills.at_the_beginning(recipe, tmp_path / "begun", random.Random(0))
+    (tmp_path / "killed").mkdir()
+    assert kills.in_the_middle(recipe, tmp_path / "killed") == (True, True)
+
+
+def test_a_worker_whose_parent_is_gone_before_it_begins_ends_at_once() -> None:
+    code = "from expunge.bench import local; local._follow(2**22 + 1)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 1

@@ -166,7 +166,7 @@ class _Sweep:
         self.messages = self.processes.Queue()
         # The order of float32 sums depends on the threads: a run that is repeated alone gets no more of them.
         threads = max(1, torch.get_num_threads() // self.jobs)
-        initial = (self.messages, threads, str(self.store.root), self.device, self.retry)
+        initial = (os.getpid(), self.messages, threads, str(self.store.root), self.device, self.retry)
         return ProcessPoolExecutor(jobs, mp_context=self.processes, initializer=_begin, initargs=initial)
 
     def _drain(self, pool: ProcessPoolExecutor, alone: bool) -> None:
@@ -266,10 +266,12 @@ class _Worker:
 _worker: list[_Worker] = []
 
 
-def _begin(messages: "Queue[tuple[str, int, int]]", threads: int, root: str, device: str, retry: bool) -> None:
+def _begin(
+    parent: int, messages: "Queue[tuple[str, int, int]]", threads: int, root: str, device: str, retry: bool
+) -> None:
     """Prepare a worker process: interruptions are the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     messages.cancel_join_thread()  # at its end, a worker does not wait until its last messages are read
 
@@ -281,7 +283,7 @@ def _begin(messages: "Queue[tuple[str, int, int]]", threads: int, root: str, dev
 
 
 def _follow(parent: int) -> None:
-    """End this process when its parent is gone, so that a killed sweep leaves no worker behind."""
+    """End this process when its parent is gone, even before it began, so that a killed sweep leaves no worker behind."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
