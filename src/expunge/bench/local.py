@@ -283,7 +283,7 @@ def _begin(
 
 
 def _follow(parent: int) -> None:
-    """End this process when its parent is gone, even before it began, so that a killed sweep leaves no worker behind."""
+    """End this process when its parent is gone, even before it began: a killed sweep leaves no worker behind."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
