@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from expunge.cli import COMMANDS, main
+from expunge.cli import COMMANDS, _console, main
 from expunge.store.directory import Store
 from tests.command_line import EXPUNGE, METHOD, ROOT, Terminal, expunge
 from tests.runs import gap
@@ -340,3 +340,16 @@ def test_tune_writes_the_best_options(tmp_path: Path, terminal: Terminal) -> Non
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "expunge", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("expunge ")
+
+
+def test_progress_is_written_in_lines_where_there_is_no_terminal(
+    tmp_path: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_console, "LINE_EVERY", 0.02)
+    options = ["train", "--limit", 100, "--test-limit", 20, "--epochs", 30, "--runs", tmp_path]
+    terminal(*options)
+    found = re.findall(r"train-digits-small_cnn-s0: (\d+) of (\d+), about \d+ s left", terminal.error)
+    assert found
+    assert [int(step) for step, _ in found] == sorted(int(step) for step, _ in found)
+    terminal(*options, "--seed", 1, "--quiet")
+    assert " of " not in terminal.error

@@ -1,6 +1,7 @@
 """What the commands share: parsing by dataclass, progress bars, tables, JSON."""
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ T = TypeVar("T")
 RunPath = Annotated[Path, tyro.conf.arg(metavar="RUN")]
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 RUNS = Path("runs")
+LINE_EVERY = 15.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Progress bars with the time left, on the error stream; none where it is not a terminal."""
-    console = Console(stderr=True)
+    """Progress bars with the time left, on the error stream; where it is not a terminal, a line every 15 seconds."""
+    console = Console(stderr=True, highlight=False)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -144,7 +147,22 @@ def progress(quiet: bool) -> Iterator[Progress]:
         disable=quiet or not console.is_terminal,
         transient=True,
     ) as bars:
-        yield bars
+        ended = threading.Event()
+        if not (quiet or console.is_terminal):
+            threading.Thread(target=_lines, args=(bars, ended), daemon=True).start()
+        try:
+            yield bars
+        finally:
+            ended.set()
+
+
+def _lines(bars: Progress, ended: threading.Event) -> None:
+    """Print how far every task is, again and again until the end."""
+    while not ended.wait(LINE_EVERY):
+        for task in bars.tasks:
+            if not task.finished:
+                left = "" if task.time_remaining is None else f", about {task.time_remaining:.0f} s left"
+                say(f"{task.description}: {task.completed:.0f} of {task.total or 0:.0f}{left}")
 
 
 @contextmanager
