@@ -56,7 +56,7 @@ class UnlearnConfig:
         """Give the runs that a method depends on the model to unlearn from, where the text left it open."""
         configurations.read_texts(self)
         object.__setattr__(self, "unlearning", configurations.bind(self.unlearning, self.original))
-        for each in configurations.held(self.unlearning):
+        for each in configurations.held(self.unlearning).values():
             known = [configurations.run_id(model) for model in (self.original, first_model(self))]
             if configurations.run_id(getattr(each, "original", each)) not in known:
                 raise RequestError(f"{configurations.run_id(each)} is of another model: make it anew for {known[0]}")
