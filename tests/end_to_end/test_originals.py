@@ -46,7 +46,7 @@ def pruned(text: str, **changes: object) -> PruneConfig:
 
 
 def sparsity(run: RunDirectory) -> float:
-    kept = run.sparsity()
+    kept = run.model().kept
     return 1 - sum(int(part.sum()) for part in kept.values()) / sum(part.numel() for part in kept.values())
 
 
@@ -60,7 +60,7 @@ def test_rounds_are_runs_of_their_own_and_masks_are_nested(tmp_path: Path) -> No
     ]
     assert [sparsity(run) for run in rounds] == pytest.approx([1 - 0.6**r for r in (1, 2, 3)], abs=0.01)
     for before, after in itertools.pairwise(rounds):
-        first, second = before.sparsity(), after.sparsity()
+        first, second = before.model().kept, after.model().kept
         assert all(not bool((second[name] & ~first[name]).any()) for name in first)
     steps = rounds[-1].record()["steps"]
     assert steps == {"retain": 3 * 3}, "three of four epochs are left after going back to the first"
@@ -73,7 +73,7 @@ def test_rewound_weights_are_those_of_the_epoch(tmp_path: Path) -> None:
     wanted = pruned("magnitude:rate=0.5,rewind=4")  # the last epoch: nothing is trained after it
     found = execute.run(wanted, store, session).weights()
     before = execute.run(convolutional(), store, session).weights()
-    kept = execute.run(wanted, store, session).sparsity()
+    kept = execute.run(wanted, store, session).model().kept
     for name, weight in found.items():
         assert torch.equal(weight, before[name] * kept[name] if name in kept else before[name])
     fresh = execute.run(pruned("magnitude:rate=0.5,rewind=0"), store, session)
@@ -120,7 +120,7 @@ def test_every_method_keeps_the_sparsity_of_a_pruned_original(
     store = Store(tmp_path_factory.getbasetemp() / "shared-sparse")
     wanted = pruned("magnitude:rate=0.8", retraining=Training(epochs=1))
     run = execute.run(forgetting(method, original=wanted), store, Session())
-    kept, parent = run.sparsity(), store.directory(run_id(wanted)).sparsity()
+    kept, parent = run.model().kept, store.directory(run_id(wanted)).model().kept
     assert problems.same(kept, parent)
     weights = run.weights()
     assert all(bool((weights[name][~part] == 0).all()) for name, part in kept.items())
@@ -296,8 +296,8 @@ def test_synflow_prunes_at_the_weights_that_are_gone_back_to(tmp_path: Path) -> 
     whole = convolutional()
     untrained = dataclasses.replace(whole, training=dataclasses.replace(whole.training, stop_after=0))
     by_itself = prune.pruned(untrained, "synflow:rate=0.6,iterations=5")
-    expected = execute.run(by_itself, store, session).sparsity()
-    kept = found.sparsity()
+    expected = execute.run(by_itself, store, session).model().kept
+    kept = found.model().kept
     assert problems.same(kept, expected)
-    trained = execute.run(pruned("synflow:rate=0.6,iterations=5"), store, session).sparsity()
+    trained = execute.run(pruned("synflow:rate=0.6,iterations=5"), store, session).model().kept
     assert any(not torch.equal(kept[name], trained[name]) for name in trained)

@@ -292,7 +292,9 @@ def test_vectors_of_another_run_or_another_recursion(store: Store) -> None:
     other = recorded(seed=5)
     theirs = execute.run(PrecomputeConfig(other), store, Session())
     ours = execute.run(PrecomputeConfig(recorded()), store, Session())
-    with pytest.raises(RequestError, match=f"{theirs.id} is of another model: make it anew for {original(store).id}"):
+    with pytest.raises(
+        RequestError, match=f"{theirs.id} belongs to another model: compute it again for {original(store).id}"
+    ):
         from_vectors(PrecomputeConfig(other))
     with pytest.raises(RequestError, match=f"expected a run of `expunge precompute`, got {original(store).id}"):
         from_vectors(recorded())

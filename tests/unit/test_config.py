@@ -156,12 +156,12 @@ def test_unknown_and_missing_keys_are_refused() -> None:
         config.from_data(FinetuneConfig, {"rule": {"kind": "all"}})
 
 
-def test_a_configuration_class_of_nobody_is_refused() -> None:
+def test_a_class_that_configures_no_plug_in_is_refused() -> None:
     @dataclass(frozen=True)
     class Strange:
         pass
 
-    with pytest.raises(RequestError, match="configuration of no method"):
+    with pytest.raises(RequestError, match="not the configuration of a method"):
         registry.of_config("methods", Strange())
 
 

@@ -212,7 +212,7 @@ def test_the_direction_and_the_limits_in_words():
 
 
 def test_a_metric_must_describe_itself():
-    with pytest.raises(ValueError, match="describes each value"):
+    with pytest.raises(ValueError, match="needs a Measure"):
         registry.metric()
     with pytest.raises(ValueError, match="better must be higher, lower, reference or empty, got 'up'"):
         Measure("x", "up")

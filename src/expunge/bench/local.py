@@ -132,7 +132,7 @@ class _Sweep:
         self.retry = retry
         self.watch = watch
         self.waiting = deque(runs)
-        self.parents = {name: [run_id(p) for p in parents(r).values()] for name, r in runs.items()}
+        self.parents = {name: [run_id(parent) for parent in parents(run).values()] for name, run in runs.items()}
         self.broken: set[str] = set()
         self.processes = multiprocessing.get_context("spawn")
         self.messages: Queue[tuple[str, int, int]]

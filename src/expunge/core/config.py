@@ -1,8 +1,8 @@
-"""Configurations: frozen dataclasses <-> JSON, their digest, and the short text form of a plug-in.
+"""Configurations: frozen dataclasses to and from JSON, their digests, and the text form of plug-ins.
 
 A field annotated ``Annotated[object, Choice("methods")]`` holds the configuration of any plug-in of
-that kind. In JSON it is an object with the plug-in's ``name`` beside its fields, or, there as everywhere, text
-such as ``resnet18:width=16`` (:func:`parse`).
+that kind. In JSON it is an object with the plug-in's ``name`` and its fields, or text such as
+``resnet18:width=16`` (:func:`parse`).
 """
 
 import dataclasses
@@ -28,37 +28,37 @@ from expunge.core.text import Text, assignments, opened, quoted, split
 T = TypeVar("T")
 
 FORMAT = 1
-"""Part of every digest: raised when the meaning of stored configurations changes."""
+"""Part of every digest; increase it when the meaning of stored configurations changes."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Annotation of a field that holds the configuration of some plug-in of this kind."""
+    """Annotation of a field that holds the configuration of any plug-in of this kind."""
 
     kind: str
     model: bool = False
-    """Of kinds of runs: only those that give a model."""
+    """For runs: accept only kinds that give a model."""
     only: str = ""
-    """Of kinds of runs: this one alone."""
+    """For runs: accept only this kind."""
 
 
 @dataclass(frozen=True)
 class ReadBy:
-    """Annotation of a field whose text is read by a function, such as the name of a file of ids."""
+    """Annotation of a field whose text is read by a function, such as the path of a file of ids."""
 
     function: Callable[[str], object]
 
 
 def to_data(value: object, declared: object = None, *, runs: bool = False) -> dict[str, object]:
-    """A configuration as JSON-ready data (see the module for plug-ins and tagged unions).
+    """Return a configuration as JSON-ready data.
 
-    A run that it holds is given by id and digest, or, with ``runs``, as the value that it is.
+    Runs in it become references (id and digest); with ``runs``, they stay values.
     """
     return cast("dict[str, object]", _converter(runs).unstructure(value, declared or type(value)))
 
 
 def from_data(kind: type[T], data: object) -> T:
-    """The configuration of type ``kind`` that ``data`` describes.
+    """Return the configuration of type ``kind`` that ``data`` describes.
 
     Raises:
         RequestError: A key is unknown or missing, or a value has the wrong type or is out of range.
@@ -67,7 +67,7 @@ def from_data(kind: type[T], data: object) -> T:
         return _converter().structure(data, kind)
     except RequestError:
         raise
-    except Exception as error:  # cattrs raises groups of many types; all mean: not such a configuration
+    except Exception as error:  # cattrs raises groups of many types; all mean that the data are wrong
         reasons = cattrs.transform_error(
             error, path=getattr(kind, "__name__", "configuration"), format_exception=_reason
         )
@@ -84,15 +84,15 @@ def _reason(error: BaseException, _: object) -> str:
 
 
 def digest(value: object, declared: object = None) -> str:
-    """A stable digest of a configuration: 64 hexadecimal digits of SHA-256 over its canonical JSON."""
+    """Return the SHA-256 of a configuration's canonical JSON, as 64 hexadecimal digits."""
     return digest_data(to_data(value, declared))
 
 
 def digest_data(data: object) -> str:
-    """The digest of JSON-ready data; the order of keys does not matter.
+    """Return the digest of JSON-ready data, which is independent of the order of keys.
 
     Raises:
-        RequestError: Some number in it is not finite.
+        RequestError: A number in it is not finite.
     """
     try:
         text = json.dumps({"format": FORMAT, "data": data}, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -102,19 +102,19 @@ def digest_data(data: object) -> str:
 
 
 def plugin_from_data(kind: str, data: object) -> object:
-    """The plug-in configuration that a tagged object or a text describes.
+    """Return the plug-in configuration that an object with a ``name``, or a text, describes.
 
     Raises:
-        RequestError: It describes none.
+        RequestError: The data describe no plug-in of this kind.
     """
     return from_data(cast("type[object]", Annotated[object, Choice(kind)]), data)
 
 
 def parse(kind: str, text: str) -> object:
-    """The plug-in configuration written ``NAME:key=value,...``.
+    """Return the plug-in configuration written ``NAME:key=value,...``.
 
-    One value may stand without its key, that of the first field: ``idx:/data/mnist``, ``class:3+5,count=50``; a
-    percentage is the field ``share``: ``random:10%``.
+    A value without a key belongs to the first field (``idx:/data/mnist``, ``class:3+5,count=50``), a percentage
+    without a key to the field ``share`` (``random:10%``).
 
     Raises:
         RequestError: The name, a key or a value is wrong.
@@ -126,26 +126,29 @@ def parse(kind: str, text: str) -> object:
 
 
 def read_texts(value: object) -> None:
-    """Put plug-in configurations in the place of texts in the fields of a frozen dataclass that is being made."""
-    for name, hint in _hints(type(value)).items():
-        given, kinds = getattr(value, name), [_choice(each) for each in (hint, *get_args(hint)) if _is_choice(each)]
-        if isinstance(given, str) and kinds:
-            object.__setattr__(value, name, parse(kinds[0].kind, given))
-        elif isinstance(given, tuple) and kinds:
+    """Replace texts by plug-in configurations in the fields of a frozen dataclass, during its initialisation."""
+    for name, choice in _choices(type(value)).items():
+        given = getattr(value, name)
+        if isinstance(given, str):
+            object.__setattr__(value, name, parse(choice.kind, given))
+        elif isinstance(given, tuple):
             parts = cast("tuple[object, ...]", given)
-            read = tuple(parse(kinds[0].kind, part) if isinstance(part, str) else part for part in parts)
+            read = tuple(parse(choice.kind, part) if isinstance(part, str) else part for part in parts)
             object.__setattr__(value, name, read)
 
 
 @cache
-def _hints(kind: type) -> dict[str, object]:
-    return get_type_hints(kind, include_extras=True)
+def _choices(kind: type) -> dict[str, Choice]:
+    """The fields of a dataclass that hold plug-in configurations: alone, optional, or in a tuple."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = {name: [_note(each, Choice) for each in (hint, *get_args(hint))] for name, hint in hints.items()}
+    return {name: choice for name, notes in found.items() for choice in notes if choice is not None}
 
 
 def text(kind: str, value: object) -> str:
-    """The text of a plug-in configuration: its name, and the fields that differ from their defaults.
+    """Return the text of a plug-in configuration: its name, and the fields that differ from their defaults.
 
-    A first field that has no default stands without its name, and a share is a percentage.
+    A first field without a default is written without its key, and a share as a percentage.
     """
     plugin = registry.of_config(kind, value)
     first = dataclasses.fields(plugin.config)[:1]
@@ -160,25 +163,21 @@ def text(kind: str, value: object) -> str:
 
 
 def _changed(value: object) -> list[tuple[str, object]]:
-    """The fields of a dataclass that differ from their defaults, those of dataclasses in it by dotted names."""
+    """The fields of a dataclass that differ from their defaults; nested fields have dotted names."""
     found: list[tuple[str, object]] = []
     for name in field_names(type(value)):
         part, default = getattr(value, name), _default(type(value), name)
         if part == default:
             continue
-        if _plain_dataclass(part) and type(part) is type(default):
+        if dataclasses.is_dataclass(part) and type(part) is type(default) and not registry.kind_of(part):
             found += [(f"{name}.{key}", inner) for key, inner in _changed(part)]
         else:
             found.append((name, part))
     return found
 
 
-def _plain_dataclass(value: object) -> bool:
-    return dataclasses.is_dataclass(value) and not registry.kind_of(value)
-
-
 def written(value: object) -> str:
-    """One value in the text language."""
+    """Write one value in the text language."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -195,18 +194,17 @@ def field_names(kind: type) -> list[str]:
 
 
 def override(kind: type[T], data: Mapping[str, object], values: Mapping[str, object], what: str) -> T:
-    """The configuration ``data`` of type ``kind`` with some values changed.
+    """Return the configuration that ``data`` of type ``kind`` describes, with some values changed.
 
-    A key is a field, a dotted path (``rule.lr``), or the name of a field of ``rule``, when the
-    configuration has one and no field of that name itself (``lr``).
+    A key is a field, a dotted path (``rule.lr``), or, if the configuration has no such field itself, a field of
+    its ``rule`` (``lr``).
 
     Raises:
-        RequestError: A key is unknown or a value wrong; ``what`` says for whom.
+        RequestError: A key is unknown or a value wrong; the message begins with ``what``.
     """
     merged = _copied(data)
     for key, value in values.items():
-        path = _path(kind, key, what)
-        _set(kind, merged, path, value, what)
+        _set(kind, merged, _path(kind, key, what), value, what)
     try:
         return from_data(kind, merged)
     except RequestError as error:
@@ -214,7 +212,7 @@ def override(kind: type[T], data: Mapping[str, object], values: Mapping[str, obj
 
 
 def _copied(data: Mapping[str, object]) -> dict[str, object]:
-    """A copy whose objects can be changed; runs and other values are shared."""
+    """A copy with new nested objects; runs and other values are shared."""
     parts = {key: cast("Mapping[str, object]", part) for key, part in data.items() if isinstance(part, Mapping)}
     return {key: _copied(parts[key]) if key in parts else part for key, part in data.items()}
 
@@ -233,7 +231,7 @@ def _path(kind: type, key: str, what: str) -> list[str]:
 
 
 def _default(kind: type, name: str) -> object:
-    """The default of a field; none where there is no default."""
+    """The default of a field, None if it has none."""
     field = next(field for field in dataclasses.fields(kind) if field.name == name)
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
@@ -241,7 +239,7 @@ def _default(kind: type, name: str) -> object:
 
 
 def _set(kind: type, data: dict[str, object], path: list[str], value: object, what: str) -> None:
-    """Set a nested value; a configuration inside that was not there yet starts from its default."""
+    """Set a nested value; nested configurations that ``data`` lacks are added with their defaults."""
     for name in path[:-1]:
         if name not in data:
             default = _default(kind, name)
@@ -249,7 +247,7 @@ def _set(kind: type, data: dict[str, object], path: list[str], value: object, wh
                 data[name] = to_data(default, runs=True) | ({"kind": tag(type(default))} if name == "rule" else {})
         inner = data.get(name)
         if not isinstance(inner, dict):
-            raise RequestError(f"{what}: {name} has no options of its own, so {'.'.join(path)} means nothing")
+            raise RequestError(f"{what}: {name} has no options of its own, so there is no {'.'.join(path)}")
         data = cast("dict[str, object]", inner)
     data[path[-1]] = value
 
@@ -263,9 +261,9 @@ def _converter(runs: bool = False) -> cattrs.Converter:
     converter.register_structure_hook_func(_is_literal, _structure_literal)
     converter.register_structure_hook_func(_is_list, lambda value, kind: _structure_list(value, get_args(kind)[0]))
     converter.register_structure_hook(Path, lambda value, _: Path(opened(value) if isinstance(value, Text) else value))
-    converter.register_structure_hook_func(_is_read, _structure_read)
+    converter.register_structure_hook_func(lambda kind: _note(kind, ReadBy) is not None, _structure_read)
     converter.register_unstructure_hook(Path, str)
-    converter.register_structure_hook_func(_is_choice, lambda value, kind: _structure_choice(value, _choice(kind)))
+    converter.register_structure_hook_func(_is_choice, _structure_choice)
     converter.register_unstructure_hook_factory(
         _is_choice, lambda kind: lambda value: _unstructure_choice(value, kind, runs)
     )
@@ -275,7 +273,7 @@ def _converter(runs: bool = False) -> cattrs.Converter:
 
 
 def _strict(kind: type, accepted: type) -> Callable[[object, object], object]:
-    """No silent conversion: 0.5 is no int, "no" is no bool, true is no number; only text becomes what is wanted."""
+    """A hook without silent conversions: 0.5 is no int, "no" no bool, true no number; only ``Text`` is converted."""
 
     def structure(given: object, _: object) -> object:
         value = _of_text(given, kind) if isinstance(given, Text) else given
@@ -289,7 +287,7 @@ def _strict(kind: type, accepted: type) -> Callable[[object, object], object]:
 
 
 def _of_text(text: Text, kind: type) -> object:
-    """A value of a plain type from text; the text itself where it is none."""
+    """Convert text to a plain type; text that cannot be converted is returned unchanged."""
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
     if kind is str:
@@ -311,20 +309,22 @@ def _structure_optional(value: object, kind: object) -> object:
     return _converter().structure(value, rest[0] if len(rest) == 1 else Union[rest])  # pyright: ignore  # noqa: UP007
 
 
-def _is_read(kind: object) -> bool:
-    return get_origin(kind) is Annotated and any(isinstance(note, ReadBy) for note in get_args(kind)[1:])
+def _note(kind: object, wanted: type[T]) -> T | None:
+    """The annotation of class ``wanted`` on a type, if it has one."""
+    notes = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+    return next((note for note in notes if isinstance(note, wanted)), None)
 
 
 def _structure_read(value: object, kind: object) -> object:
-    plain, reader = get_args(kind)[0], next(note for note in get_args(kind)[1:] if isinstance(note, ReadBy))
-    if not isinstance(value, str):
+    plain, reader = get_args(kind)[0], _note(kind, ReadBy)
+    if reader is None or not isinstance(value, str):
         return _converter().structure(value, plain)
     read = reader.function(str(opened(value)))
     return _converter().structure(read, plain) if get_origin(plain) is tuple else read
 
 
 def _is_list(kind: object) -> bool:
-    """Whether this is a tuple of any length of one type."""
+    """Whether a type is ``tuple[X, ...]``."""
     return get_origin(kind) is tuple and len(get_args(kind)) == 2 and get_args(kind)[1] is Ellipsis
 
 
@@ -333,7 +333,7 @@ def _structure_list(value: object, kind: type) -> tuple[object, ...]:
 
 
 def _several(value: object) -> list[object]:
-    """The parts of a list; one value alone is a list of one, and text joins several: ``a+b``, ``3+17``, ``(8,4)``."""
+    """The elements of a list, written ``a+b`` or ``(8,4)`` in text; a single value is a list of one."""
     if isinstance(value, str):
         inner = opened(value)
         return list[object](split(inner, "," if inner != value and "," in inner else "+"))
@@ -354,14 +354,11 @@ def _structure_literal(value: object, kind: object) -> object:
 
 
 def _is_choice(kind: object) -> bool:
-    return get_origin(kind) is Annotated and any(isinstance(note, Choice) for note in get_args(kind)[1:])
+    return _note(kind, Choice) is not None
 
 
-def _choice(kind: object) -> Choice:
-    return next(note for note in get_args(kind)[1:] if isinstance(note, Choice))
-
-
-def _structure_choice(value: object, choice: Choice) -> object:
+def _structure_choice(value: object, annotated: object) -> object:
+    choice = cast("Choice", _note(annotated, Choice))
     kind = choice.kind
     if kind == "runs" and (isinstance(value, Own) or registry.is_run(value)):
         return _checked(value, choice)
@@ -385,14 +382,17 @@ def _checked(value: object, choice: Choice) -> object:
 
 
 def _unstructure_choice(value: object, kind: object, runs: bool) -> object:
-    if _choice(kind).kind == "runs":
-        return value if runs else {"run": "own"} if isinstance(value, Own) else _reference(value)
-    plugin = registry.of_config(_choice(kind).kind, value)
-    return {"name": plugin.name, **_converter(runs).unstructure(value, plugin.config)}
+    choice = cast("Choice", _note(kind, Choice))
+    if choice.kind != "runs":
+        plugin = registry.of_config(choice.kind, value)
+        return {"name": plugin.name, **_converter(runs).unstructure(value, plugin.config)}
+    if runs:
+        return value
+    return {"run": "own"} if isinstance(value, Own) else {"run": run_id(value), "digest": run_digest(value)}
 
 
 def tag(kind: type) -> str:
-    """How JSON names a class among others: ``PerRole`` is ``per_role``."""
+    """The name of a class in JSON, where a field allows several: ``per_role`` for ``PerRole``."""
     return re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
 
 
@@ -425,7 +425,7 @@ def _unstructure_union(value: object, runs: bool) -> object:
 
 @dataclass(frozen=True)
 class Own:
-    """Stands for the original model of an unlearning in a text that is written before it is known."""
+    """Placeholder for the model to unlearn from, in a method's configuration that does not name a run yet."""
 
 
 OWN = Own()
@@ -434,20 +434,16 @@ OWN = Own()
 _DIGEST = "__digest__"
 
 
-def _reference(wanted: object) -> dict[str, object]:
-    return {"run": run_id(wanted), "digest": run_digest(wanted)}
-
-
 def run_id(wanted: object) -> str:
-    """The name of a run's directory: its kind, a short description, and twelve digits of its digest."""
+    """Return the name of a run's directory: its kind, a short description, and twelve digits of its digest."""
     plugin = registry.of_config("runs", wanted)
     return f"{plugin.name}-{plugin.mark.words(wanted)}-{run_digest(wanted)[:12]}"
 
 
 def run_digest(wanted: object) -> str:
-    """The digest of a run's configuration, in which every run that it refers to counts by its own digest.
+    """Return the digest of a run's configuration, in which its parents are represented by their digests.
 
-    It is computed once for each configuration, parents first, so that a chain of any length costs its length.
+    Each configuration is digested once, parents first: the cost is linear in the length of a chain.
     """
     if _DIGEST not in vars(wanted):
         for each in ordered([wanted], known=lambda run: _DIGEST in vars(run)):
@@ -456,16 +452,16 @@ def run_digest(wanted: object) -> str:
 
 
 def run_to_data(wanted: object) -> dict[str, object]:
-    """The configuration of a run as JSON-ready data with its kind; the runs that it refers to by id and digest."""
+    """Return the configuration of a run as JSON-ready data with its kind; its parents become references."""
     plugin = registry.of_config("runs", wanted)
     return {"kind": plugin.name, **to_data(wanted, plugin.config)}
 
 
 def run_from_data(data: Mapping[str, object], known: Mapping[str, object]) -> object:
-    """The run that ``data`` describes, where ``known`` holds the runs that it refers to, by id.
+    """Return the run that ``data`` describes; ``known`` holds the runs that it refers to, by id.
 
     Raises:
-        RequestError: It describes none, or one of the runs is not the one that was referred to.
+        RequestError: The data describe no run, or a run in ``known`` has another digest than its reference.
     """
     fields = dict(data)
     plugin = registry.find("runs", str(fields.pop("kind", "")))
@@ -473,7 +469,7 @@ def run_from_data(data: Mapping[str, object], known: Mapping[str, object]) -> ob
 
 
 def references(data: object) -> dict[str, str]:
-    """The ids of the runs that JSON-ready data refers to, by digest."""
+    """Return the ids of the runs that JSON-ready data refer to, by digest."""
     if isinstance(data, Mapping):
         items = cast("Mapping[str, object]", data)
         name = referred(items)
@@ -486,12 +482,12 @@ def references(data: object) -> dict[str, str]:
 
 
 def referred(data: Mapping[str, object]) -> str | None:
-    """The id of the run that an object refers to, if it is a reference."""
+    """Return the id of the run that an object refers to, or None if it is no reference."""
     return str(data["run"]) if set(data) == {"run", "digest"} else None
 
 
 def _replaced(data: object, known: Mapping[str, object]) -> object:
-    """The data with runs in the places of references."""
+    """Replace references by runs."""
     if isinstance(data, Mapping):
         items = cast("Mapping[str, object]", data)
         name = referred(items)
@@ -504,15 +500,15 @@ def _replaced(data: object, known: Mapping[str, object]) -> object:
 
 
 def parents(wanted: object) -> dict[str, object]:
-    """The runs that a run depends on, by role: those in its fields, and those that its kind computes."""
+    """Return the runs that a run depends on, by role: those in its fields, and those that its kind computes."""
     computed = registry.of_config("runs", wanted).mark.parents
-    return _held(wanted) | ({} if computed is None else dict(computed(wanted)))
+    return held(wanted) | ({} if computed is None else dict(computed(wanted)))
 
 
 def ordered(wanted: Iterable[object], known: Callable[[object], bool] = lambda _: False) -> list[object]:
-    """Every one of these runs and of those before them, once each, parents before children.
+    """Return these runs and all their ancestors, once each, parents before children.
 
-    What comes before a run that is ``known`` is left out.
+    The ancestors of a ``known`` run are left out.
     """
     found: dict[int, object] = {}
     begun: set[int] = set()
@@ -527,44 +523,32 @@ def ordered(wanted: Iterable[object], known: Callable[[object], bool] = lambda _
     return list(found.values())
 
 
-def _held(value: object, role: str = "") -> dict[str, object]:
-    """The runs in the fields of a configuration and of what it holds, by the name of the field."""
+def held(value: object, role: str = "") -> dict[str, object]:
+    """Return the runs in a configuration, at any depth but not within other runs, by the name of their field."""
+    if role and registry.is_run(value):
+        return {role: value}
+    parts: dict[str, object] = {}
     if isinstance(value, tuple):
-        parts = enumerate(cast("tuple[object, ...]", value))
-        return {key: run for number, part in parts for key, run in _in_place(part, f"{role}.{number}").items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-        return {key: run for name in names for key, run in _in_place(getattr(value, name), name).items()}
-    return {}
+        parts = {f"{role}.{number}": part for number, part in enumerate(cast("tuple[object, ...]", value))}
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {name: getattr(value, name) for name in field_names(type(value))}
+    return {key: run for name, part in parts.items() for key, run in held(part, name).items()}
 
 
 def run_fields(kind: type) -> list[str]:
-    """The fields of a configuration that hold a run."""
-    return [name for name, hint in _hints(kind).items() if any(_holds_run(each) for each in (hint, *get_args(hint)))]
-
-
-def _holds_run(kind: object) -> bool:
-    return _is_choice(kind) and _choice(kind).kind == "runs"
-
-
-def held(value: object) -> list[object]:
-    """The runs in the fields of a configuration and of what it holds."""
-    return list(_held(value).values())
-
-
-def _in_place(value: object, role: str) -> dict[str, object]:
-    return {role: value} if registry.is_run(value) else _held(value, role)
+    """Return the names of the fields of a configuration that hold runs."""
+    return [name for name, choice in _choices(kind).items() if choice.kind == "runs"]
 
 
 def bind(value: T, original: object) -> T:
-    """The value with the original model in every place that :data:`OWN` holds."""
+    """Return the value with every :data:`OWN` in it replaced by the original model."""
     if isinstance(value, Own):
         return cast("T", original)
     if isinstance(value, tuple):
         return cast("T", tuple(bind(part, original) for part in cast("tuple[object, ...]", value)))
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
-    before = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    before = {name: getattr(value, name) for name in field_names(type(value))}
     after = {name: bind(part, original) for name, part in before.items()}
     changed = {name: part for name, part in after.items() if part is not before[name]}
     return dataclasses.replace(value, **changed) if changed else value  # pyright: ignore

@@ -1,9 +1,9 @@
-"""Plug-ins: marked functions in files of their own, found by scanning and by entry points.
+"""Plug-ins: decorated functions, one per file, found by scanning packages and entry points.
 
-A plug-in is a function; its name is the name of its file, its configuration is the frozen dataclass
-that annotates its ``config`` parameter. A plug-in without options leaves that parameter out, and the registry
-makes an empty configuration class for it. Nothing is entered in a list: importing has no side effect,
-and :func:`plugins` scans the package of a kind, then the entry points ``expunge.<kind>``.
+A plug-in is a function; its name is the name of its file, and its configuration the frozen dataclass
+that annotates its ``config`` parameter. A plug-in without options has no such parameter; the registry
+makes an empty configuration class for it. Importing a plug-in has no side effect: :func:`plugins` scans
+the package of a kind, then the entry points ``expunge.<kind>``.
 """
 
 import difflib
@@ -28,10 +28,10 @@ _MARK = "__expunge_plugin__"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plug-in: where its files are and which parameters its functions take, in order.
+    """One kind of plug-in: its package, and the parameters of its functions, in order.
 
-    A function without options leaves out ``config``. What else it needs it takes as keyword-only parameters, which
-    the caller provides: any of ``extras``, which says what each is and how it is come by.
+    A function without options has no ``config``. It may also take any of ``extras``, keyword-only parameters that the
+    caller provides; each is described by what it is and how to obtain it.
     """
 
     package: str
@@ -50,7 +50,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "expunge.methods",
             "method",
             ("model", "data", "config", "context"),
-            {"trajectory": _RECORDED, "forgotten": "the images that the model has forgotten before"},
+            {"trajectory": _RECORDED, "forgotten": "the images that the model has already forgotten"},
         ),
         "metrics": Kind("expunge.metrics", "metric", ("subject", "config", "context")),
         "data": Kind("expunge.data.sources", "data source", ("config",)),
@@ -82,26 +82,26 @@ class Measure:
     """One value that a metric returns: what it is, and how tables and reports show it."""
 
     title: str
-    """What it is, in words."""
+    """Its name in words."""
     better: str = ""
-    """``higher``, ``lower``, ``reference`` (best where it equals the retrained model's), or empty: no value is best."""
+    """``higher``, ``lower``, ``reference`` (best if equal to the retrained model's), or empty: no value is best."""
     name: str = ""
-    """The key under which the metric returns it, by default the metric's own name; the registry makes it the full
+    """The key under which the metric returns it, by default the metric's own name; in a :class:`Plugin`, the full
     name, ``metric`` or ``metric.key``."""
     short: str = ""
-    """The head of its column; by default the title."""
+    """The heading of its column; by default the title."""
     unit: str = ""
     """The unit, such as ``%``, ``points`` or ``s``; none by default."""
     range: tuple[float | None, float | None] = (None, None)
-    """The least and the largest value that it can have; None where there is no limit."""
+    """The smallest and largest possible value; None if there is no limit."""
     retrained: float | None = None
-    """The value that the retrained model itself has, where that is always the same."""
+    """The value of the retrained model itself, if it is always the same."""
     meaning: str = ""
-    """What it says, in a sentence or two for the glossary of a report."""
+    """An explanation in one or two sentences for the glossary of a report."""
     column: int | None = None
-    """Its place among the columns of the main table; None: it is only in the table of all metrics."""
+    """Its position among the columns of the main table; None if it is only in the table of all metrics."""
     decimals: int | None = None
-    """Digits after the point; by default three digits that count."""
+    """Digits after the decimal point; by default three significant digits."""
 
     def __post_init__(self) -> None:
         """Check the direction."""
@@ -110,12 +110,12 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """The short name, or the title where there is none."""
+        """The short name, or the title if there is none."""
         return self.short or self.title
 
     @property
     def head(self) -> str:
-        """The head of its column with the unit."""
+        """The heading of its column with the unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     @property
@@ -125,12 +125,12 @@ class Measure:
 
     @property
     def headline(self) -> bool:
-        """Whether it stands in the main table."""
+        """Whether it is in the main table."""
         return self.column is not None
 
     @property
     def aim(self) -> str:
-        """Which values are good, in words; empty where none is best."""
+        """Which values are good, in words; empty if none is best."""
         if self.better == "reference":
             return "best where it equals that of the retrained model"
         known = "" if self.retrained is None else f"; the retrained model has {self.retrained:g}"
@@ -138,7 +138,7 @@ class Measure:
 
     @property
     def limits(self) -> str:
-        """The range in words; empty where there are no limits."""
+        """The range in words; empty if there are no limits."""
         least, most = self.range
         if least is None or most is None:
             return "" if least is most else f"at least {least:g}" if most is None else f"at most {most:g}"
@@ -147,7 +147,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Stage:
-    """An expensive part of a method that does not depend on the forget set: made once for a model and kept."""
+    """An expensive part of a method that does not depend on the forget set: computed once per model and stored."""
 
     make: Callable[..., Mapping[str, object]]
     """``make(model, data, config, generator)``: tensors by name, from all training images and the validation set."""
@@ -155,14 +155,14 @@ class Stage:
     """The options of the method that it depends on."""
 
     def only(self, config: object) -> object:
-        """The configuration with the default in all other fields."""
+        """Return the configuration with all fields that the stage does not depend on at their defaults."""
         kind = type(config)
         return kind(**{name: getattr(config, name) for name in self.fields})
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a decorator leaves on a plug-in function."""
+    """What a decorator attaches to a plug-in function."""
 
     kind: str
     aliases: tuple[str, ...] = ()
@@ -184,7 +184,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plug-in as found: its name, function, configuration class and what its decorator said."""
+    """A plug-in: its name, function, configuration class and the arguments of its decorator."""
 
     name: str
     function: Callable[..., object]
@@ -192,18 +192,17 @@ class Plugin:
     mark: Mark
     summary: str = field(default="")
     has_options: bool = True
-    """Whether the function takes a configuration; if not, the registry made the class, which has no fields."""
+    """Whether the function takes a configuration; if not, ``config`` is an empty class made by the registry."""
     extras: Mapping[str, bool] = field(default_factory=dict[str, bool])
-    """The keyword-only parameters that it takes, and whether each must be there: its type has no None."""
+    """The keyword-only parameters that it takes, and whether each is required (its type does not include None)."""
 
     def call(self, *arguments: object, **extras: object) -> object:
-        """The result of the function, given all arguments of its kind in order.
+        """Call the function with all arguments of its kind in order, and with those of ``extras`` that it takes.
 
-        The configuration among them reaches the function only where it has options, and of ``extras`` only what it
-        takes.
+        The configuration is left out if the function does not take one.
 
         Raises:
-            RequestError: Something that it needs is not among the extras.
+            RequestError: A required extra is missing.
         """
         self.check(extras)
         if not self.has_options:
@@ -212,7 +211,7 @@ class Plugin:
         return self.function(*arguments, **{name: extras.get(name) for name in self.extras})
 
     def check(self, extras: Mapping[str, object]) -> None:
-        """Raise a RequestError unless everything that it must have is among these extras."""
+        """Raise a RequestError unless all required extras are given."""
         for name, needed in self.extras.items():
             if needed and extras.get(name) is None:
                 raise RequestError(f"{self.name} needs {KINDS[self.mark.kind].extras.get(name, name)}")
@@ -228,16 +227,16 @@ def method(
 ) -> Callable[[Function], Function]:
     """Mark ``f(model, data, config, context) -> nn.Module`` as an unlearning method.
 
-    Keyword-only, it may take ``trajectory``, the recorded training; ``forgotten``, the images that were forgotten
-    before; what a run in a field of its configuration holds, by the name of the field; and its stages by their names.
+    It may take keyword-only parameters: ``trajectory``, the recorded training; ``forgotten``, the images forgotten
+    before; the content of a run in its configuration, by the name of the field; and its stages, by their names.
 
     Args:
-        reference: Where the method was published, as it should be cited.
-        aliases: Names that other code bases give to the same method.
+        reference: The publication to cite.
+        aliases: Names of the method in other code bases.
         search: The options that ``expunge tune`` searches, as on the command line (``lr``, ``forget.lr``), each
-            with its least and largest value; the search is even in the logarithm.
-        roles: The roles that it steps on: ``forget``, ``retain``, or both.
-        stages: Its parts that do not depend on the forget set, by the names of the parameters that take them.
+            with its smallest and largest value; the search is logarithmic.
+        roles: The roles that it takes steps for: ``forget``, ``retain``, or both.
+        stages: Its parts that do not depend on the forget set, by parameter name.
     """
     searched = dict(search or {})
     mark = Mark("methods", tuple(aliases), reference, search=searched, roles=tuple(roles), stages=dict(stages or {}))
@@ -252,7 +251,7 @@ def metric(*measures: Measure, needs: Iterable[str] = ()) -> Callable[[Function]
         needs: Names of the metrics whose values this one reads from the subject.
     """
     if not measures:
-        raise ValueError("a metric describes each value that it returns by a Measure")
+        raise ValueError("a metric needs a Measure for each value that it returns")
     return _marker(Mark("metrics", measures=measures, needs=tuple(needs)))
 
 
@@ -267,14 +266,14 @@ def forget_set(
     fixed: Callable[[Config], bool] | None = None,
     aliases: Iterable[str] = (),
 ) -> Callable[[Function], Function]:
-    """Mark ``f(train, config, generator) -> Tensor`` as a choice of the examples to forget.
+    """Mark ``f(train, config, generator) -> Tensor`` as a forget set.
 
-    It returns their ids, int64 (n,), in any order. ``train`` are the training examples that were not forgotten before.
-    Keyword-only, it may take ``num_classes`` and ``poisoned``, the ids of the poisoned examples.
+    The function returns ids, int64 (n,), in any order. ``train`` contains the training examples that have not been
+    forgotten before. It may take keyword-only ``num_classes``, and ``poisoned``, the ids of the poisoned examples.
 
     Args:
-        words: What it chooses, in words for a report; by default its text.
-        fixed: Whether it chooses the same examples whatever the seed and whatever was forgotten before, but for those.
+        words: A description of the examples for reports; by default the text of the configuration.
+        fixed: Whether the choice is independent of the seed and of earlier deletions (which it leaves out).
         aliases: Further names.
     """
     described = cast("Callable[[object], str]", words or _nothing)
@@ -283,10 +282,10 @@ def forget_set(
 
 
 def poison(*, reference: str, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
-    """Mark ``f(shape, config) -> Change`` as a poison: what it does to images of this shape, given their ids.
+    """Mark ``f(shape, config) -> Change`` as a poison: a change of images of this shape, given their ids.
 
-    Its configuration extends :class:`expunge.data.poisoning.Poison`, or :class:`expunge.data.poisoning.Trigger`
-    where it can be put into test images, which should then be classified as a target class.
+    Its configuration extends :class:`expunge.data.poisoning.Poison`, or, for a backdoor trigger with a target class,
+    :class:`expunge.data.poisoning.Trigger`.
     """
     return _marker(Mark("poisons", aliases=tuple(aliases), reference=reference))
 
@@ -299,27 +298,27 @@ def architecture(*, reference: str = "", aliases: Iterable[str] = ()) -> Callabl
 def score(*, reference: str, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
     """Mark ``f(model, data, config, context) -> dict[str, Tensor]`` as a score of every training example.
 
-    ``data`` is a :class:`expunge.scores.ScoreData`; each tensor (n,) has a number for each of its training images.
-    Keyword-only, it may take ``trajectory``, the recorded training of the model.
+    ``data`` is a :class:`expunge.scores.ScoreData`; each tensor (n,) has one number per training image.
+    It may take keyword-only ``trajectory``, the recorded training of the model.
 
     Args:
-        reference: Where it was published, as it should be cited.
-        aliases: Names that other code bases give to it.
+        reference: The publication to cite.
+        aliases: Names of the score in other code bases.
     """
     return _marker(Mark("scores", aliases=tuple(aliases), reference=reference))
 
 
 def pruner(*, reference: str, aliases: Iterable[str] = (), trained: bool = True) -> Callable[[Function], Function]:
-    """Mark ``f(model, shape, config, context) -> Mask`` as a way to prune a model.
+    """Mark ``f(model, shape, config, context) -> Mask`` as a pruner.
 
-    ``shape`` is that of an image, (channels, height, width). ``context.sparsity`` says which weights are left
-    before: the new mask lies within it.
+    ``shape`` is that of an image, (channels, height, width). ``context.sparsity`` is the sparsity mask before
+    pruning; the new mask must be a subset of it.
 
     Args:
-        reference: Where it was published, as it should be cited.
-        aliases: Names that other code bases give to it.
-        trained: Whether it looks at trained weights. Where they go back to an earlier epoch, a pruner that does not
-            is shown those of that epoch: SynFlow prunes at initialisation.
+        reference: The publication to cite.
+        aliases: Names of the pruner in other code bases.
+        trained: Whether it uses trained weights. With rewinding, a pruner that does not (SynFlow) is given the weights
+            of the epoch to rewind to.
     """
     return _marker(Mark("pruning", aliases=tuple(aliases), reference=reference, trained=trained))
 
@@ -335,16 +334,16 @@ def run(
 ) -> Callable[[Function], Function]:
     """Mark ``f(config, parents, draft, session) -> Record`` as a kind of run.
 
-    The runs that it depends on are those in the fields of its configuration (annotated ``Choice("runs")``) and in
-    what these hold; ``parents`` maps the role of each, the name of its field, to its directory.
+    A run depends on the runs in its configuration (fields annotated ``Choice("runs")``, at any depth); ``parents``
+    maps the role of each, which is the name of its field, to its directory.
 
     Args:
-        label: The word for such a run in tables; none by default.
+        label: The label of such a run in tables; none by default.
         name: The words in the name of its directory; by default the label and the seed.
-        scenario: What sets an evaluation apart from others of the same method, for tables; nothing by default.
-        parents: Further runs that it depends on, by role, which the kind computes; they may replace those of fields.
-        model: Whether it gives a model: whatever does can be unlearned from.
-        read: What a method gets of it whose configuration has such a run in a field, given its directory.
+        scenario: What distinguishes an evaluation from others of the same method, for tables; nothing by default.
+        parents: Computes further runs that it depends on, by role; they may replace those of fields.
+        model: Whether it gives a model, which can be unlearned from.
+        read: Reads, from its directory, what a method receives that has such a run in its configuration.
     """
     labelled = cast("Callable[[object], str]", label or _nothing)
     words = name or (lambda config: f"{labelled(config)}-s{getattr(config, 'seed', 0)}")
@@ -371,13 +370,13 @@ def _marker(mark: Mark) -> Callable[[Function], Function]:
 
 @cache
 def plugins(kind: str) -> Mapping[str, Plugin]:
-    """All plug-ins of a kind by name, in alphabetical order; those of other packages by entry point."""
+    """Return all plug-ins of a kind by name, in alphabetical order, with those of third-party packages."""
     package = importlib.import_module(KINDS[kind].package)
     found: dict[str, Plugin] = {}
     for info in pkgutil.iter_modules(package.__path__):
         if not info.name.startswith("_"):
             module = importlib.import_module(f"{package.__name__}.{info.name}")
-            name = info.name.rstrip("_")  # class_.py: a word of Python cannot be the name of a module
+            name = info.name.rstrip("_")  # class_.py: a Python keyword cannot be the name of a module
             found[name] = _plugin(kind, name, _marked(kind, module))
     for entry in entry_points(group=f"expunge.{kind}"):
         if entry.name in found:
@@ -390,13 +389,13 @@ def plugins(kind: str) -> Mapping[str, Plugin]:
 
 
 def _load(kind: str, entry: EntryPoint) -> Plugin | None:
-    """A third party's plug-in; one that does not import is left out with a warning, not fatal."""
+    """Load a third-party plug-in; one that cannot be imported is skipped with a warning."""
     try:
         loaded = entry.load()
         function = _marked(kind, loaded) if isinstance(loaded, ModuleType) else loaded
         return _plugin(kind, entry.name, function)
     except Exception as error:  # noqa: BLE001 - a third-party package may raise anything while it is imported
-        warnings.warn(f"the plug-in {entry.value!r} is left out: {error}", stacklevel=3)
+        warnings.warn(f"the plug-in {entry.value!r} is skipped: {error}", stacklevel=3)
         return None
 
 
@@ -438,9 +437,9 @@ def _plugin(kind: str, name: str, function: Callable[..., object]) -> Plugin:
 
 @cache
 def _empty_config(name: str, function: Callable[..., object]) -> type:
-    """The configuration class of a plug-in without options: one per function, named like a written one.
+    """Make the configuration class of a plug-in without options, once per function.
 
-    No module holds the class, so its values are pickled by the function they belong to.
+    The class is in no module, so its values are pickled by reference to the function.
     """
 
     def reduce(_: object) -> tuple[Callable[..., object], tuple[object, ...]]:
@@ -460,10 +459,10 @@ def _is_frozen_dataclass(config: type) -> bool:
 
 
 def find(kind: str, name: str) -> Plugin:
-    """The plug-in of that name or alias.
+    """Return the plug-in of that name or alias.
 
     Raises:
-        RequestError: There is none; the message gives the nearest names.
+        RequestError: There is none; the message suggests similar names.
     """
     known = plugins(kind)
     wanted = name.replace("-", "_")
@@ -476,16 +475,16 @@ def find(kind: str, name: str) -> Plugin:
 
 
 def of_config(kind: str, config: object) -> Plugin:
-    """The plug-in whose configuration class this value has: a configuration names its plug-in."""
+    """Return the plug-in whose configuration this value is."""
     for plugin in plugins(kind).values():
         if type(config) is plugin.config:
             return plugin
-    raise RequestError(f"{type(config).__name__} is the configuration of no {KINDS[kind].singular}")
+    raise RequestError(f"{type(config).__name__} is not the configuration of a {KINDS[kind].singular}")
 
 
 @cache
 def kinds_of_runs() -> Mapping[type, Plugin]:
-    """The kinds of runs by the class of their configuration."""
+    """Return the kinds of runs by configuration class."""
     return {plugin.config: plugin for plugin in plugins("runs").values()}
 
 
@@ -495,23 +494,23 @@ def is_run(value: object) -> bool:
 
 
 def kind_of(value: object) -> str:
-    """The kind of plug-in whose configuration this value is; empty if it is none."""
+    """Return the kind of plug-in whose configuration this value is, or an empty string."""
     known = (kind for kind in KINDS if any(type(value) is plugin.config for plugin in plugins(kind).values()))
     return next(known, "")
 
 
 def full_name(metric: str, key: str) -> str:
-    """The name of a value that a metric returns under a key: the metric's own, or ``metric.key``."""
+    """Return the full name of a value of a metric: the metric's own name, or ``metric.key``."""
     return metric if key == metric else f"{metric}.{key}"
 
 
 def measures() -> dict[str, Measure]:
-    """The description of every value of every metric by full name, in the order of metrics and of their values."""
+    """Return the description of every value of every metric by full name, in the order of metrics."""
     return {measure.name: measure for plugin in plugins("metrics").values() for measure in plugin.mark.measures}
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that does not exist: the nearest ones, or all."""
+    """Return the message for an unknown name, with similar names or a list of all."""
     names = sorted(known)
     near = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=3, cutoff=0.5)
     cure = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"

@@ -1,8 +1,8 @@
 """The text language ``NAME:key=value,...``: splitting text into named values.
 
 Lists are joined by ``+``. Parentheses nest a text in a text, and protect the commas and plus signs of a value:
-``rum:methods=original+(salun:lr=0.1,epochs=5)``, ``ids:(a,b.txt)``. What a value means is said by the type of the
-field that takes it (:mod:`expunge.core.config`).
+``rum:methods=original+(salun:lr=0.1,epochs=5)``, ``ids:(a,b.txt)``. The type of a field determines how its value
+is read (:mod:`expunge.core.config`).
 """
 
 import re
@@ -12,16 +12,16 @@ from expunge.core.errors import RequestError
 
 
 class Text(str):
-    """A value in the text language, which becomes whatever the field that takes it holds."""
+    """A value in the text language, which is converted to the type of its field."""
 
     __slots__ = ()
 
 
 def split(text: str, separator: str) -> list[Text]:
-    """The parts between separators that are outside parentheses, without those that are empty.
+    """Split at separators outside parentheses; empty parts are dropped.
 
     Raises:
-        RequestError: A parenthesis is not closed, or was not opened.
+        RequestError: The parentheses do not match.
     """
     parts, depth = [""], 0
     for character in text:
@@ -38,7 +38,7 @@ def split(text: str, separator: str) -> list[Text]:
 
 
 def opened(text: str) -> Text:
-    """The text without the parentheses around it, if there are any."""
+    """Return the text without the parentheses around it, if there are any."""
     inner = text.strip()
     if inner.startswith("(") and inner.endswith(")"):
         try:
@@ -50,12 +50,12 @@ def opened(text: str) -> Text:
 
 
 def assignments(text: str, names: Sequence[str], what: str) -> dict[str, object]:
-    """The values in ``value,key=value,...`` by key.
+    """Return the values in ``value,key=value,...`` by key.
 
-    One value may stand without its key: it is that of the first of ``names``; a percentage is that of ``share``.
+    A value without a key belongs to the first of ``names``; a percentage without a key belongs to ``share``.
 
     Raises:
-        RequestError: A value has no key and there are no names, or a key comes twice.
+        RequestError: A value has no key and there are no names, or a key is given twice.
     """
     values: dict[str, object] = {}
     for part in split(text, ","):
@@ -73,5 +73,5 @@ def assignments(text: str, names: Sequence[str], what: str) -> dict[str, object]
 
 
 def quoted(text: str, delimiters: str) -> str:
-    """The text, in parentheses if it holds one of these characters."""
+    """Return the text, in parentheses if it contains one of these characters."""
     return f"({text})" if any(character in text for character in delimiters) else text

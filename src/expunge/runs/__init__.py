@@ -1,1 +1,1 @@
-"""The kinds of runs, and how each is made."""
+"""The kinds of runs, one per file."""

@@ -8,12 +8,12 @@ from expunge.store.execute import Session
 
 
 def load_data(wanted: DataConfig, session: Session) -> SplitData:
-    """The split data, on the CPU; a session keeps it for the next run."""
+    """Load the split data to the CPU, once per session."""
     return session.remember(("data", wanted), lambda: split_data.load(wanted))
 
 
 def check_data(original: RunDirectory, data: SplitData) -> None:
-    """Raise a RequestError unless the training images are those that a run was trained on."""
+    """Raise a RequestError unless the training images are those of the run."""
     if original.record().get("data") != data.train.fingerprint():
         raise RequestError(
             f"the training images are not those that {original.id} was trained on: restore them, or train again"

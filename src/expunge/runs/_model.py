@@ -1,4 +1,4 @@
-"""What the kinds of runs that give a model share: building, loading, and writing what other runs read of it."""
+"""Building, loading, training and saving models, for all kinds of runs that give a model."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -27,7 +27,7 @@ from expunge.training.fit import Training
 
 
 def build(wanted: GivesModel, dataset: Dataset) -> nn.Module:
-    """The untrained model of this configuration, with its input step, on the CPU."""
+    """Build the untrained model of this configuration, with input normalisation, on the CPU."""
     plugin = registry.of_config("models", wanted.model)
     with randomness.seeded(randomness.generator(wanted.seed, "initialisation")):
         network = cast("nn.Module", plugin.call(wanted.model, dataset.train.shape, dataset.num_classes))
@@ -35,25 +35,25 @@ def build(wanted: GivesModel, dataset: Dataset) -> nn.Module:
 
 
 def load_model(wanted: GivesModel, directory: RunDirectory, session: Session) -> tuple[nn.Module, Mask | None]:
-    """The model of a run, on the CPU, in evaluation mode; and its sparsity mask, if it is sparse."""
+    """Load the model of a run, on the CPU and in evaluation mode, and its sparsity mask (None if dense)."""
     model, stored = build(wanted, load_data(wanted.data, session).dataset), directory.model()
     model_weights.load(model, stored.state, f"{directory.path / 'model.safetensors'}")
     return model.eval(), Mask(stored.kept) if stored.kept else None
 
 
 def forgotten_ids(directory: RunDirectory) -> Tensor:
-    """The training examples that a model and those before it have forgotten: int64, none for an original."""
+    """Return the ids forgotten by a model and the models before it in its chain: int64, empty for an original."""
     found = directory.tensor("predictions", FORGOTTEN)
     return torch.empty(0, dtype=torch.int64) if found is None else found
 
 
 def l2_of(training: Training) -> float | None:
-    """The coefficient of the L2 term in the loss of training; None where decay is no part of the loss."""
+    """Return the coefficient of the L2 term in the training loss; None if weight decay is decoupled from the loss."""
     return training.rule.weight_decay if training.rule.optimizer == "sgd" else None
 
 
 def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
-    """The context of a run: its generator for this purpose, device, precision and progress."""
+    """Return the context of a run, with its generator for this purpose."""
     return Context(
         generator=randomness.generator(wanted.seed, *purpose, device=session.device),
         device=session.device,
@@ -63,7 +63,7 @@ def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
 
 
 def fit_plan(model: nn.Module, images: ImageSet, training: Training, context: Context, first: int = 0) -> None:
-    """Train by a plan, from its epoch ``first``."""
+    """Train the model as configured, from epoch ``first``."""
     epochs, size, last = training.epochs, training.batch_size, training.stop_after
     fit.fit(model, images, training.rule, context, epochs=epochs, batch_size=size, first=first, last=last)
     for stepper in context.steppers:
@@ -73,7 +73,7 @@ def fit_plan(model: nn.Module, images: ImageSet, training: Training, context: Co
 def save(
     model: nn.Module, data: SplitData, draft: Draft, context: Context, extra: Mapping[str, Tensor] | None = None
 ) -> Record:
-    """Write weights, history and the predictions on every split; the result for ``run.json``."""
+    """Write weights, history and the predictions on every split; return the record for ``run.json``."""
     tensors: dict[str, Tensor] = dict(extra or {})
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     if data.poison is not None and len(data.poison.triggered):
@@ -94,7 +94,7 @@ def save(
 
 
 def _poison_scores(model: nn.Module, data: SplitData, device: torch.device) -> dict[str, Tensor]:
-    """How much each Gaussian poison still shows in the model, where there are any."""
+    """The Gaussian poison score of each poisoned example, if there are any."""
     if data.poison is None or not isinstance(data.poison.config, GaussianPoison):
         return {}
     clean, poison = data.poison.clean, data.poison.config

@@ -1,4 +1,4 @@
-"""The metrics of one unlearned model, beside its reference."""
+"""The metrics of one unlearned model, compared with its reference."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from expunge.core import randomness, registry
 from expunge.core.config import Choice, read_texts
@@ -32,27 +31,27 @@ from expunge.training.context import Context
 
 
 def every_metric() -> tuple[object, ...]:
-    """All metrics there are, each with its defaults."""
+    """Return the default configurations of all metrics."""
     return tuple(plugin.config() for plugin in registry.plugins("metrics").values())
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """The metrics of one unlearned model, beside its reference."""
+    """The metrics of one unlearned model, compared with its reference."""
 
     subject: Annotated[UnlearnConfig, Choice("runs", model=True)]
     """The unlearned model."""
     reference: Annotated[UnlearnConfig, Choice("runs", model=True)] | None = None
-    """The retrained model that it is compared with."""
+    """The retrained model to compare with."""
     metrics: tuple[Annotated[object, Choice("metrics")], ...] = field(default_factory=every_metric)
-    """Which metrics; by default all there are, each by name, so that a new metric makes a new evaluation."""
+    """The metrics; by default all, listed by name, so that adding a metric changes the evaluation."""
     seed: int = 0
     """Seed of random choices within metrics."""
     shadows: tuple[Annotated[UnlearnConfig, Choice("runs", model=True)], ...] = ()
     """Shadow models for the attack ``lira``: see :func:`shadow_models`; none by default."""
 
     def __post_init__(self) -> None:
-        """A model is compared with one of its architecture that was retrained without the same examples."""
+        """Check that the reference is a retrained model with the same data, forget set and architecture."""
         read_texts(self)
         for each in (self.subject, self.reference, *self.shadows):
             if each is not None and run.kind(each) != "unlearn":
@@ -62,39 +61,37 @@ class EvaluateConfig:
         if not isinstance(self.reference.unlearning.method, RetrainConfig):
             given = registry.of_config("methods", self.reference.unlearning.method).name
             raise RequestError(f"the reference must be a run of `expunge unlearn ... retrain`, this is one of {given}")
-        if _forgotten(self.reference) != _forgotten(self.subject):
+        reference, subject = ((each.data, forget_sets(each)) for each in (self.reference, self.subject))
+        if reference != subject:
             raise RequestError(
                 "the reference has forgotten other examples than the model to evaluate: retrain with the same data, "
                 "--forget and --forget-seed"
             )
         if self.reference.model != self.subject.model:
-            raise RequestError("the reference is of another architecture than the model to evaluate: retrain that one")
-
-
-def _forgotten(wanted: UnlearnConfig) -> tuple[object, ...]:
-    return wanted.data, *forget_sets(wanted)
+            raise RequestError("the reference has another architecture than the model to evaluate: retrain the latter")
 
 
 def check_shadows(count: int) -> None:
-    """Raise a RequestError unless there can be so many shadow models.
+    """Raise a RequestError unless the number of shadow models is 0 or at least 4.
 
-    With fewer than four, no spread could be told for many examples.
+    With fewer, the spread of the losses cannot be estimated for many examples.
     """
     if count and count < 4:
         raise RequestError(f"shadows must be 0 or at least 4 (16 is usual), got {count}")
 
 
 SHADOW_SEED = 1_000_000
-"""The first seed of shadow models, far from those of comparisons: at one seed, smaller forget sets lie in larger."""
+"""The first seed of shadow models, distinct from those of comparisons: with one seed, small random forget sets are
+subsets of large ones."""
 
 
 def shadow_models(original: GivesModel, count: int) -> tuple[UnlearnConfig, ...]:
-    """Shadow models of an original: its training, without a random half of its examples each.
+    """Return shadow models of an original: its training repeated without a random half of the examples each.
 
-    They depend on the original alone, so that all methods and forget sets share them.
+    They depend on the original only, so all methods and forget sets share them.
 
     Raises:
-        RequestError: There are too few.
+        RequestError: The count is 1, 2 or 3.
     """
     check_shadows(count)
     half, again = RandomForget(share=0.5), retraining(original.training)
@@ -120,7 +117,7 @@ def _scenario(config: EvaluateConfig) -> str:
 
 @registry.run(label=_label, name=_name, parents=_parents, scenario=_scenario)
 def work(config: EvaluateConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
-    """Judge an unlearned model from what its run has kept: no model is run, and no image read."""
+    """Evaluate an unlearned model from its stored predictions and weights, without running it."""
     reference, shadows = None, shadows_of([parents[role] for role in parents if role.startswith("shadows.")], session)
     if config.reference is not None:
         judged = replace(config, subject=config.reference, reference=None)
@@ -139,33 +136,31 @@ def _judge(
     shadows: Shadows | None,
     session: Session,
 ) -> tuple[Subject, dict[str, float]]:
-    """The subject with its metrics."""
+    """Evaluate a run: its subject, and the values of the metrics."""
     subject = subject_of(directories["subject"], directories["original"], reference, shadows)
     context = Context(randomness.generator(config.seed, "evaluation"), session.device)
     return subject, evaluate(subject, config.metrics, context)
 
 
 def shadows_of(runs: Sequence[RunDirectory], session: Session) -> Shadows | None:
-    """What the shadow models of an evaluation say of the training and validation examples, if there are any."""
+    """Return the log-odds and memberships of the training and validation examples under all shadow models, if any."""
     if not runs:
         return None
-    finished = [directory.record()["finished"] for directory in runs]
-    key = (runs[0].path, *finished)
-    return session.remember(key, lambda: _joined([_seen_by(directory) for directory in runs]))
+
+    def joined() -> Shadows:
+        seen = [_shadow(directory) for directory in runs]
+        return Shadows(seen[0].ids, torch.cat([one.log_odds for one in seen]), torch.cat([one.inside for one in seen]))
+
+    return session.remember((runs[0].path, *(directory.record()["finished"] for directory in runs)), joined)
 
 
-def _seen_by(directory: RunDirectory) -> Shadows:
-    """One shadow model; of its logits, only what is asked for is kept."""
+def _shadow(directory: RunDirectory) -> Shadows:
+    """One shadow model; its logits are reduced to log-odds."""
     splits, stored = stored_predictions(directory)
     parts = [splits[name] for name in ("train", "validation") if len(splits[name])]
     ids, log_odds = torch.cat([part.ids for part in parts]), torch.cat([part.log_odds() for part in parts])
     inside = torch.isin(ids, splits["train"].ids) & ~torch.isin(ids, stored[FORGOTTEN])
     return Shadows(ids, log_odds[None], inside[None])
-
-
-def _joined(seen: Sequence[Shadows]) -> Shadows:
-    """Shadow models of the same examples."""
-    return Shadows(seen[0].ids, torch.cat([one.log_odds for one in seen]), torch.cat([one.inside for one in seen]))
 
 
 def subject_of(
@@ -174,21 +169,19 @@ def subject_of(
     reference: Subject | None = None,
     shadows: Shadows | None = None,
 ) -> Subject:
-    """What the metrics judge, read from an unlearn run and from that of the model before it."""
+    """Read the subject of the metrics from an unlearn run and from the run of the model before it."""
     splits, stored = stored_predictions(directory)
     model, forgotten, withheld = directory.model(), stored[FORGOTTEN], stored.get(WITHHELD)
+    before = None
+    if original is not None:
+        before = Subject(parted(stored_predictions(original)[0], forgotten, withheld), original.weights())
     return Subject(
         splits=parted(splits, forgotten, withheld),
         weights=model.weights,
-        original=None if original is None else _before(original, forgotten, withheld),
+        original=before,
         sparsity=model.kept,
         seconds=directory.seconds(),
         scores={key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")},
         reference=reference,
         shadows=shadows,
     )
-
-
-def _before(original: RunDirectory, forgotten: Tensor, withheld: Tensor | None) -> Subject:
-    """The model that is to forget these examples."""
-    return Subject(parted(stored_predictions(original)[0], forgotten, withheld), original.weights())

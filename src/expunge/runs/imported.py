@@ -1,11 +1,8 @@
-"""A model that other code has trained, read from its checkpoint."""
+"""A model trained by other code, imported from its checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
-
-from torch import nn
 
 from expunge.core import checkpoints, randomness, registry
 from expunge.core import weights as model_weights
@@ -27,7 +24,7 @@ from expunge.training.stepper import Precision
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """A model that other code has trained, read from its checkpoint."""
+    """A model trained by other code, imported from its checkpoint."""
 
     data: DataConfig
     """The images it was trained on."""
@@ -36,49 +33,45 @@ class ImportConfig:
     sha256: str
     """SHA-256 of the checkpoint's bytes."""
     training: Training = Training()
-    """How it was trained, as far as is known: retraining repeats it."""
+    """How it was trained, as far as known: retraining repeats it."""
     precision: Precision = "auto"
     """Precision of forward passes."""
     seed: int = 0
-    """A number to tell imports apart."""
+    """A number that distinguishes imports."""
 
     def __post_init__(self) -> None:
-        """Read what is given as text."""
+        """Parse fields given as text."""
         read_texts(self)
 
 
 @registry.run(name=data_and_model, model=True)
 def work(config: ImportConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
-    """Read a checkpoint, which the session knows by its digest.
+    """Import a checkpoint, which the session finds by its digest.
 
-    What the file says of the input step (mean and deviation) is taken from it; where it differs from what the data
-    source says, the run notes both.
+    Input statistics (mean and deviation) are those of the checkpoint; if they differ from those of the data source,
+    the run notes both.
 
     Raises:
-        RequestError: The file is not given, or is no checkpoint of this architecture; the message lists what does
-            not fit.
+        RequestError: The session does not have the file, or it is no checkpoint of this architecture; the message
+            lists the keys that do not match.
     """
     path = session.files.get(config.sha256)
     if path is None:
-        raise RequestError(f"{run.run_id(config)} is not there: import its checkpoint again with `expunge import`")
+        raise RequestError(f"{run.run_id(config)} does not exist: import its checkpoint again with `expunge import`")
     data = load_data(config.data, session)
     model = build(config, data.dataset)
     context = Context(randomness.generator(config.seed, "import"), session.device, config.precision)
-    _read(path, model, data.dataset, context)
+    checkpoint = checkpoints.read(path)
+    state, context.sparsity = checkpoints.translate(checkpoint, model, str(path))
+    model_weights.load(model, state, str(path))
+    context.notes |= {"checkpoint": path.name, "ignored": list(checkpoint.ignored)}
+    context.notes |= _differences(checkpoint, data.dataset)
     model.to(session.device).eval()
     return save(model, data, draft, context)
 
 
-def _read(path: Path, model: nn.Module, dataset: Dataset, context: Context) -> None:
-    """Give the model the weights of a checkpoint, and the context its sparsity and what is to be noted."""
-    checkpoint = checkpoints.read(path)
-    state, context.sparsity = checkpoints.translate(checkpoint, model, str(path))
-    model_weights.load(model, state, str(path))
-    context.notes |= {"checkpoint": path.name, "ignored": list(checkpoint.ignored)} | _differences(checkpoint, dataset)
-
-
 def _differences(checkpoint: Checkpoint, dataset: Dataset) -> dict[str, object]:
-    """Where the input step of a checkpoint is not that of the data source."""
+    """Statistics of the input normalisation that differ between checkpoint and data source."""
     pairs = {"mean": (checkpoint.mean, tuple(dataset.mean)), "std": (checkpoint.std, tuple(dataset.std))}
     return {
         f"{name} of the input step": {"checkpoint": list(theirs), "data": list(ours)}

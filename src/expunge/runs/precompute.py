@@ -1,4 +1,4 @@
-"""The vectors of a recorded training: precomputed once, resumed after a kill."""
+"""Precomputed vectors of a recorded training; an interrupted precomputation is resumed."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -36,17 +36,17 @@ class PrecomputeConfig:
     """The vectors of a recorded training, for every example or for groups of them."""
 
     original: Annotated[GivesModel | Own, Choice("runs", model=True)] = OWN
-    """The recorded training; in the text of a method, the model to unlearn from."""
+    """The recorded training; in the text of a method, by default the model to unlearn from."""
     dtype: StoreType = "float32"
-    """The precision in which they are kept."""
+    """Precision of the stored vectors."""
     groups: tuple[tuple[int, ...], ...] = ()
-    """The ids of each group, such as all examples of one person; every example by itself by default."""
+    """The ids of each group, such as all examples of one person; by default one vector per example."""
     as_released: bool = False
     """The vectors of the released recursion."""
 
     def __post_init__(self) -> None:
-        """Check that there is a trajectory, and that no example is in two groups."""
-        if isinstance(self.original, UnlearnConfig):  # the training lies before all deletions
+        """Check that the training is recorded, and that no example is in two groups."""
+        if isinstance(self.original, UnlearnConfig):  # use the training at the start of the chain
             object.__setattr__(self, "original", first_model(self.original))
         if not isinstance(self.original, Own) and not self.original.training.record:
             raise RequestError("the training was not recorded: train with `expunge train --record`")
@@ -56,9 +56,9 @@ class PrecomputeConfig:
 
     @property
     def trained(self) -> GivesModel:
-        """The recorded training, which must be known by now."""
+        """The recorded training; a RequestError if it is not known yet."""
         if isinstance(self.original, Own):
-            raise RequestError("vectors are of a recorded training: say which run")
+            raise RequestError("vectors belong to a recorded training: name its run")
         return self.original
 
     @property
@@ -77,17 +77,17 @@ def _open(directory: RunDirectory) -> VectorStore:
 
 @registry.run(name=_name, read=_open)
 def work(config: PrecomputeConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
-    """Compute the vectors that are missing; until all are there, they are kept beside the runs."""
+    """Compute the missing vectors; an incomplete store is kept in the folder of runs, outside the draft."""
     with _begun(config, parents["original"], draft.store, session) as (opened, loss, trajectory):
         done = fill(opened, loss, trajectory, session.reporter(run.run_id(config)))
     for name in FILES:
         (opened.folder / name).replace(draft.path / name)
-    shutil.rmtree(opened.folder)  # with what a kill may have left in it
+    shutil.rmtree(opened.folder)  # a killed process may have left temporary files
     return {"seconds": {"precompute": done.seconds}, "notes": {"bytes": done.layout.nbytes}}
 
 
 def estimate(config: PrecomputeConfig, original: RunDirectory, store: Store, session: Session) -> Estimate | None:
-    """The size of a precomputation and the time for what is missing, from its first steps; None if it is there."""
+    """Estimate the size of a precomputation and its remaining time, from its first steps; None if it is complete."""
     if store.directory(run.run_id(config)).exists:
         return None
     with (
@@ -101,7 +101,7 @@ def estimate(config: PrecomputeConfig, original: RunDirectory, store: Store, ses
 def _begun(
     config: PrecomputeConfig, original: RunDirectory, store: Store, session: Session
 ) -> Iterator[tuple[VectorStore, FlatLoss, Trajectory]]:
-    """The store as far as it has come, and what is needed to go on."""
+    """Open the incomplete store, the loss and the recorded training."""
     data = load_data(config.data, session)
     check_data(original, data)
     trajectory = load_trajectory(config.trained, original)
@@ -118,7 +118,7 @@ def _begun(
 
 
 def _groups(config: PrecomputeConfig, plan: Plan) -> Tensor | None:
-    """The group of each of the plan's ids, -1 for none."""
+    """The group of each id of the plan, -1 for none."""
     if not config.groups:
         return None
     found = torch.full((len(plan.ids),), -1)

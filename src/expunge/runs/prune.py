@@ -1,4 +1,4 @@
-"""A model that was pruned, and trained on under its sparsity mask."""
+"""A pruned model, trained further under its sparsity mask."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,10 +27,10 @@ from expunge.training.stepper import Precision
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """A model that was pruned, and trained on under its sparsity mask.
+    """A pruned model, trained further under its sparsity mask.
 
-    Iterative pruning (a pruner with ``rounds``) is a chain of runs: the parent of the last round is the same
-    configuration with one round less.
+    Iterative pruning (a pruner with ``rounds``) is a chain of runs: the parent of a round is the same configuration
+    with one round fewer.
     """
 
     original: Annotated[GivesModel, Choice("runs", model=True)]
@@ -38,13 +38,12 @@ class PruneConfig:
     pruner: Annotated[object, Choice("pruning")]
     """How the weights to prune are chosen."""
     rewind: int | None = None
-    """Give the weights that are left their values after this epoch of the original training, 0 being before it, and
-    train on from that position of the schedule; by default they keep their trained values, and the schedule begins
-    anew."""
+    """Reset the remaining weights to their values after this epoch of the original training (0: before training), and
+    train on from that epoch of the schedule; by default they keep their trained values, and the schedule restarts."""
     retraining: Training | None = None
-    """How it is trained on; by default as the original was."""
+    """The training after pruning; by default that of the original."""
     precision: Precision = "auto"
-    """Precision of the forward passes: bfloat16 where it pays, or as said."""
+    """Precision of the forward passes: float32, bfloat16, or bfloat16 where it is faster."""
     seed: int = 0
     """Seed of the pruning, the order of examples and the augmentation."""
 
@@ -55,7 +54,7 @@ class PruneConfig:
             return
         trained = trained_model(self.original)
         if not isinstance(trained, TrainConfig):
-            raise RequestError("only a model trained here has earlier epochs: prune this one without rewind")
+            raise RequestError("only a model trained by expunge has earlier epochs: prune this one without rewind")
         if not 0 <= self.rewind <= trained.training.epochs:
             raise RequestError(f"rewind must be an epoch in 0..{trained.training.epochs}, got {self.rewind}")
 
@@ -71,19 +70,19 @@ class PruneConfig:
 
     @property
     def training(self) -> Training:
-        """How it was trained; training under a mask is never recorded."""
+        """Its training after pruning, which is never recorded."""
         return replace(self.retraining or self.original.training, record=False, fixed_order=False)
 
 
 def trained_model(original: GivesModel) -> GivesModel:
-    """The model at the beginning of a chain of prunings."""
+    """Return the model at the start of a chain of prunings."""
     while isinstance(original, PruneConfig):
         original = original.original
     return original
 
 
 def _parents(config: PruneConfig) -> dict[str, object]:
-    """The round before, or the original; and the training stopped at the epoch to rewind to."""
+    """The previous round, or the original; and the training stopped at the epoch to rewind to."""
     rounds = getattr(config.pruner, "rounds", 1)
     before: object = config.original
     if rounds > 1:
@@ -101,7 +100,7 @@ def _label(config: PruneConfig) -> str:
 
 @registry.run(label=_label, parents=_parents, model=True)
 def work(config: PruneConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
-    """Prune a model and train it on."""
+    """Prune a model and train it further."""
     data = load_data(config.data, session)
     check_data(parents["original"], data)
     forgotten = forgotten_ids(parents["original"])
@@ -122,24 +121,24 @@ def work(config: PruneConfig, parents: Mapping[str, RunDirectory], draft: Draft,
 
 
 def _rounds(config: PruneConfig) -> int:
-    """How many rounds of pruning the model has had after this one: each draws from a generator of its own."""
+    """The number of pruning rounds up to this one; each round has its own random generator."""
     before = _rounds(config.original) if isinstance(config.original, PruneConfig) else 0
     return before + int(getattr(config.pruner, "rounds", 1))
 
 
 def _rewind(model: nn.Module, parents: Mapping[str, RunDirectory]) -> None:
-    """Give the model the weights of the epoch that it is rewound to, if any."""
+    """Load the weights of the epoch to rewind to, if any."""
     if "start" in parents:
         start = parents["start"]
         model_weights.load(model, start.tensors("model"), f"{start.path / 'model.safetensors'}")
 
 
 DENSE = "dense"
-"""The word for no pruning among texts of prunings."""
+"""The text for no pruning."""
 
 
 def pruned(original: GivesModel, text: str) -> GivesModel:
-    """The original pruned as ``PRUNER:key=value,...[,rewind=EPOCH]`` says; ``dense`` leaves it as it is.
+    """Return the original pruned by ``PRUNER:key=value,...[,rewind=EPOCH]``, or unchanged for ``dense``.
 
     Raises:
         RequestError: A name or value is wrong.
@@ -153,7 +152,7 @@ def pruned(original: GivesModel, text: str) -> GivesModel:
 
 
 def scenario(original: GivesModel) -> str:
-    """What sets an original apart from a model that is simply trained: how it was pruned; empty for none."""
+    """Return the text of an original's pruning; empty if it is dense."""
     if not isinstance(original, PruneConfig):
         return ""
     text = configurations.text("pruning", original.pruner)

@@ -1,4 +1,4 @@
-"""A number for every training example of a model."""
+"""Scores of the training examples of a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ from expunge.training.context import Context
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """A number for every training example of a model."""
+    """Scores of the training examples of a model."""
 
     original: Annotated[GivesModel, Choice("runs", model=True)]
     """The model."""
     score: Annotated[object, Choice("scores")]
-    """What is computed of each example."""
+    """The score."""
     seed: int = 0
     """Seed of random choices within the score."""
 
     def __post_init__(self) -> None:
-        """Read what is given as text."""
+        """Parse fields given as text."""
         read_texts(self)
 
     @property
@@ -51,7 +51,7 @@ def work(config: ScoreConfig, parents: Mapping[str, RunDirectory], draft: Draft,
     """Write ``scores.safetensors``: ``ids`` and ``labels`` of the training images, and a tensor for each score.
 
     Raises:
-        RequestError: The score needs a recorded training, and there is none.
+        RequestError: The score needs a recorded training, and the training was not recorded.
         RunError: A score is not finite.
     """
     data, original = load_data(config.data, session), parents["original"]
@@ -68,13 +68,8 @@ def work(config: ScoreConfig, parents: Mapping[str, RunDirectory], draft: Draft,
         seen = ScoreData(train, validation, test, data.dataset.num_classes)
         made = plugin.call(model.to(session.device), seen, config.score, context, trajectory=trajectory)
     scores = cast("dict[str, Tensor]", made)
-    _check_finite(scores, plugin.name)
+    for key, values in scores.items():
+        if bad := int((~values.isfinite()).sum()):
+            raise RunError(f"{plugin.name}: {bad} of {len(values)} values of {key} are not finite")
     draft.tensors("scores", {"ids": data.train.ids, "labels": data.train.labels, **scores})
     return {"seconds": context.seconds, "notes": context.notes}
-
-
-def _check_finite(scores: Mapping[str, Tensor], name: str) -> None:
-    for key, values in scores.items():
-        bad = int((~values.isfinite()).sum())
-        if bad:
-            raise RunError(f"{name}: {bad} of {len(values)} values of {key} are not finite")

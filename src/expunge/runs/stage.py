@@ -1,4 +1,4 @@
-"""An expensive stage of a method that does not depend on the forget set: a run, which all forget sets share."""
+"""An expensive stage of a method that does not depend on the forget set: a run that all forget sets share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class StageConfig:
     """An expensive stage of a method that does not depend on the forget set."""
 
     original: Annotated[GivesModel, Choice("runs", model=True)]
-    """The model that it is made for."""
+    """The model to unlearn from."""
     method: Annotated[object, Choice("methods")]
-    """The method; options that the stage does not depend on have their defaults."""
+    """The method, with defaults for the options that the stage does not depend on."""
     name: str
     """The name of the stage: ``attacker``."""
     seed: int = 0
@@ -34,7 +34,7 @@ class StageConfig:
 
 
 def stages(method: object, original: GivesModel, seed: int) -> dict[str, StageConfig]:
-    """The stages of a method on a model, by name."""
+    """Return the stages of a method for a model, by name."""
     found = registry.of_config("methods", method).mark.stages
     return {name: StageConfig(original, stage.only(method), name, seed) for name, stage in found.items()}
 
@@ -49,7 +49,7 @@ def _tensors(directory: RunDirectory) -> dict[str, Tensor]:
 
 @registry.run(label=_label, read=_tensors)
 def work(config: StageConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
-    """Make the stage from the images that the model has not forgotten, and the validation set."""
+    """Compute the stage from the images that the model has not forgotten, and the validation set."""
     data, original = load_data(config.original.data, session), parents["original"]
     check_data(original, data)
     images = data.train.select(~data.train.contains(forgotten_ids(original))).to(session.device)

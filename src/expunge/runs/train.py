@@ -21,41 +21,41 @@ from expunge.trajectory.record import recorded
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The training of an original model, on forget and retain set together."""
+    """The training of an original model, on the union of forget and retain set."""
 
     data: DataConfig
     """The images."""
     model: Annotated[object, Choice("models")]
     """The architecture."""
     training: Training = Training()
-    """How it is trained."""
+    """The training."""
     precision: Precision = "auto"
-    """Precision of the forward passes: bfloat16 where it pays, or as said."""
+    """Precision of the forward passes: float32, bfloat16, or bfloat16 where it is faster."""
     seed: int = 0
     """Seed of the initial weights, the order of examples and the augmentation."""
 
     def __post_init__(self) -> None:
-        """Read what is given as text."""
+        """Parse fields given as text."""
         read_texts(self)
 
 
 def data_and_model(config: GivesModel) -> str:
-    """The name of a run that begins with images and an architecture: ``digits-small_cnn-s0``."""
+    """Return the description of a training or an import in its id: ``digits-small_cnn-s0``."""
     data = registry.of_config("data", config.data.source).name
     return f"{data}-{registry.of_config('models', config.model).name}-s{config.seed}"
 
 
 def read_trajectory(directory: RunDirectory) -> Trajectory:
-    """The recorded training of a run.
+    """Read the recorded training of a run.
 
     Raises:
-        RequestError: What was kept is missing or damaged.
+        RequestError: The file is missing or damaged.
     """
     return plan.read(directory.tensors("trajectory"))
 
 
 def load_trajectory(wanted: GivesModel, directory: RunDirectory) -> Trajectory | None:
-    """The recorded training of a run; None if it was not recorded."""
+    """Read the recorded training of a run; None if it was not recorded."""
     return read_trajectory(directory) if isinstance(wanted, TrainConfig) and wanted.training.record else None
 
 

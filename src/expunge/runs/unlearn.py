@@ -42,24 +42,26 @@ class UnlearnConfig:
     forget: Annotated[object, Choice("forget_sets")]
     """The examples to forget."""
     unlearning: Unlearning
-    """How."""
+    """The method, with its update mask and adapters."""
     forget_seed: int = 0
-    """Seed of the choice of the forget set, and of what is withheld."""
+    """Seed of the choice of the forget set and of the withheld examples."""
     precision: Precision = "auto"
-    """Precision of the forward passes: bfloat16 where it pays, or as said."""
+    """Precision of the forward passes: float32, bfloat16, or bfloat16 where it is faster."""
     seed: int = 0
     """Seed of the unlearning itself."""
     withhold: Annotated[object, Choice("forget_sets")] | None = None
     """Examples that are neither forgotten nor retained in this step; none by default."""
 
     def __post_init__(self) -> None:
-        """Give the runs that a method depends on the model to unlearn from, where the text left it open."""
+        """Insert the model to unlearn from into the runs of the method, and check that they belong to it."""
         configurations.read_texts(self)
         object.__setattr__(self, "unlearning", configurations.bind(self.unlearning, self.original))
-        for each in configurations.held(self.unlearning):
+        for each in configurations.held(self.unlearning).values():
             known = [configurations.run_id(model) for model in (self.original, first_model(self))]
             if configurations.run_id(getattr(each, "original", each)) not in known:
-                raise RequestError(f"{configurations.run_id(each)} is of another model: make it anew for {known[0]}")
+                raise RequestError(
+                    f"{configurations.run_id(each)} belongs to another model: compute it again for {known[0]}"
+                )
 
     @property
     def data(self) -> DataConfig:
@@ -73,22 +75,22 @@ class UnlearnConfig:
 
     @property
     def training(self) -> Training:
-        """How the original was trained."""
+        """The training of the original."""
         return first_model(self).training
 
 
 def first_model(wanted: GivesModel) -> GivesModel:
-    """The model before the first of a chain of unlearnings."""
+    """Return the model at the start of a chain of unlearnings."""
     while isinstance(wanted, UnlearnConfig):
         wanted = wanted.original
     return wanted
 
 
 def forget_sets(wanted: GivesModel) -> tuple[tuple[object, int], ...]:
-    """The forget set and its seed of every unlearning of a chain, the first one first.
+    """Return the forget set and its seed for every unlearning of a chain, in order.
 
-    Where all of them are the same in whatever order and with whatever seed, they are in one order and without a seed,
-    so that chains which forget the same examples have the same.
+    If none of them depends on its seed or on the order, they are sorted and their seeds set to 0, so that chains that
+    forget the same examples have equal values.
     """
     found: list[tuple[object, int]] = []
     while isinstance(wanted, UnlearnConfig):
@@ -103,9 +105,9 @@ def forget_sets(wanted: GivesModel) -> tuple[tuple[object, int], ...]:
 
 
 def retrained(wanted: UnlearnConfig, seed: int = 0) -> UnlearnConfig:
-    """The reference of a chain of unlearnings: retraining without all that it forgets, the same for every method.
+    """Return the reference of a chain: retraining without the union of its forget sets.
 
-    It is the same for every order, too, where the order makes no difference to what is forgotten.
+    It is the same run for all methods, and for all orders if the order does not change the union.
     """
     sets, seeds = zip(*forget_sets(wanted), strict=True)
     forget, forget_seed = (sets[0], seeds[0]) if len(sets) == 1 else (UnionForget(sets, seeds), 0)
@@ -116,7 +118,7 @@ def retrained(wanted: UnlearnConfig, seed: int = 0) -> UnlearnConfig:
 def chain(
     original: GivesModel, sequence: Sequence, *, precision: Precision = "auto", seed: int = 0
 ) -> tuple[UnlearnConfig, ...]:
-    """The runs of a sequence of unlearnings, each of the model before it; the last is the outcome."""
+    """Return the runs of a sequence of unlearnings, each of the model before it."""
     found: list[UnlearnConfig] = []
     for step in sequence.steps:
         model = found[-1] if found else original
@@ -126,7 +128,7 @@ def chain(
 
 
 def retraining(plan: Training) -> Unlearning:
-    """Retraining as the original was trained."""
+    """Return the method ``retrain`` with the training of the original."""
     return Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule, recorded=plan.record))
 
 
@@ -135,7 +137,7 @@ def _label(config: UnlearnConfig) -> str:
 
 
 def _parents(config: UnlearnConfig) -> dict[str, object]:
-    """The stages of the method, and the recorded training that it asks for, which may lie further back."""
+    """The stages of the method and, if it needs one, the recorded training at the start of the chain."""
     found: dict[str, object] = {**stages(config.unlearning.method, config.original, config.seed)}
     trained = first_model(config)
     takes = registry.of_config("methods", config.unlearning.method).extras
@@ -176,7 +178,7 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
 
 
 def _by_role(given: Mask | Mapping[str, Mask] | None) -> dict[str, Mask]:
-    """Update masks by role, where one mask for all roles has the empty name."""
+    """Update masks by role; a mask for all roles has an empty name."""
     if given is None:
         return {}
     return {"": given} if isinstance(given, Mask) else dict(given)

@@ -1,8 +1,8 @@
-"""Run directories: content-addressed, written whole or not at all.
+"""Run directories: content-addressed and written atomically.
 
-A run is a folder named by the digest of its configuration. It is written under a draft name, its
-``run.json`` last, and then renamed: whoever sees the folder sees a finished (or failed) run, whatever
-is killed at whatever moment. Locks die with the process that holds them.
+A run is a folder named by the digest of its configuration. It is written as a draft, ``run.json`` last, and then
+renamed, so that a folder is always a complete run, finished or failed, even if a process is killed. The operating
+system releases the locks of a killed process.
 """
 
 import json
@@ -25,35 +25,35 @@ from expunge.core.errors import RequestError
 Record = dict[str, object]
 
 HEADER = "expunge"
-"""The key in the header of a model file for what its tensors are."""
+"""The key of expunge's metadata in the header of a model file."""
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model as a run has written it."""
+    """A model read from a run."""
 
     state: Mapping[str, Tensor]
     """Its state dict."""
     kept: dict[str, Tensor]
-    """Which weights are kept, bool by name, of those that are sparse."""
+    """The sparsity mask of each sparse weight, by name: bool, True if kept."""
     trained: tuple[str, ...]
-    """The names in the state dict that are weights; the others are buffers."""
+    """The names in the state dict that are parameters; the others are buffers."""
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The trained parameters, without the buffers."""
+        """The parameters, without the buffers."""
         return {name: self.state[name] for name in self.trained}
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """One run on disk: ``config.json``, ``run.json``, and tensors and history by its kind."""
+    """One run on disk: ``config.json``, ``run.json``, and the tensors and history of its kind."""
 
     path: Path
 
     @property
     def id(self) -> str:
-        """The name of the directory: kind, words and digest."""
+        """The name of the directory: kind, description and digest."""
         return self.path.name
 
     @property
@@ -63,11 +63,11 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        """Whether the run ended well."""
+        """Whether the run succeeded."""
         return self.exists and self.record()["status"] == "finished"
 
     def record(self) -> Record:
-        """What ``run.json`` holds: status, reason, metrics, seconds, versions and more."""
+        """Read ``run.json``: status, reason, metrics, seconds, versions and more."""
         return read_json(self.path / "run.json")
 
     def seconds(self) -> dict[str, float]:
@@ -75,88 +75,84 @@ class RunDirectory:
         return dict(cast("Mapping[str, float]", self.record()["seconds"]))
 
     def config(self) -> Record:
-        """What ``config.json`` holds."""
+        """Read ``config.json``."""
         return read_json(self.path / "config.json")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of ``<name>.safetensors``, on the CPU; a sparse model is made whole.
+        """Read ``<name>.safetensors`` to the CPU; sparse weights become dense tensors.
 
         Raises:
             RequestError: The file is missing or damaged.
         """
-        return self._read(name)[0]
+        with self._opened(name) as file:
+            return _unpacked(file)[0]
 
     def tensor(self, name: str, key: str) -> Tensor | None:
-        """One tensor of ``<name>.safetensors``, on the CPU; None if the file has none of that name.
+        """Read one tensor of ``<name>.safetensors`` to the CPU; None if the file does not contain it.
 
         Raises:
             RequestError: The file is missing or damaged.
         """
-        path = self.path / f"{name}.safetensors"
-        try:
-            with safe_open(path, framework="pt") as file:
-                return file.get_tensor(key) if key in file.keys() else None  # noqa: SIM118 - no mapping
-        except Exception as error:  # safetensors and the file system each raise their own
-            raise RequestError(f"{path} cannot be read ({error}): delete {self.path} and run it again") from error
+        with self._opened(name) as file:
+            return file.get_tensor(key) if key in file.keys() else None  # noqa: SIM118 - no mapping
 
-    def model(self) -> "StoredModel":
-        """Everything in ``model.safetensors``, read once.
+    def model(self) -> StoredModel:
+        """Read ``model.safetensors``.
 
         Raises:
             RequestError: The file is missing or damaged, or does not say what its weights are.
         """
-        state, kept, header = self._read("model")
+        with self._opened("model") as file:
+            state, kept, header = _unpacked(file)
         if "weights" not in header:
-            raise RequestError(f"{self.path / 'model.safetensors'} does not say what its weights are: run it again")
+            raise RequestError(f"the header of {self.path / 'model.safetensors'} names no weights: run it again")
         return StoredModel(state, kept, tuple(cast("list[str]", header["weights"])))
 
-    def sparsity(self) -> dict[str, Tensor] | None:
-        """Which weights of the model are kept, bool by name, if it is sparse.
-
-        Raises:
-            RequestError: The file is missing or damaged.
-        """
-        return self.model().kept or None
-
     def weights(self) -> dict[str, Tensor]:
-        """The trained parameters of ``model.safetensors``, without its buffers: the file says which they are.
+        """Read the parameters of ``model.safetensors``, without its buffers.
 
         Raises:
             RequestError: The file is missing or damaged.
         """
         return self.model().weights
 
-    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], Record]:
-        """The tensors of a file, the masks of those that are sparse, and what its header says."""
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[safe_open]:
+        """Open a file; errors within the block mean that it is damaged."""
         path = self.path / f"{name}.safetensors"
         try:
             with safe_open(path, framework="pt") as file:
-                stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-                header: Record = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            return *packing.unpack(stored, cast("dict[str, list[int]]", header.get("sparse", {}))), header
-        except Exception as error:  # safetensors and the file system each raise their own
+                yield file
+        except Exception as error:  # safetensors and the file system raise errors of many types
             raise RequestError(f"{path} cannot be read ({error}): delete {self.path} and run it again") from error
+
+
+def _unpacked(file: safe_open) -> tuple[dict[str, Tensor], dict[str, Tensor], Record]:
+    """The tensors of a file, the sparsity masks of the sparse ones, and the header."""
+    stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    header: Record = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+    return *packing.unpack(stored, cast("dict[str, list[int]]", header.get("sparse", {}))), header
 
 
 class Store:
     """A folder of runs."""
 
     def __init__(self, root: Path) -> None:
-        """The store at ``root``, which is made when the first run is written."""
+        """Refer to the store at ``root``, which is created when the first run is written."""
         self.root = root
 
     def directory(self, run_id: str) -> RunDirectory:
-        """The run of that id, whether it exists or not."""
+        """Return the directory of a run, which need not exist."""
         return RunDirectory(self.root / run_id)
 
     def all(self) -> list[RunDirectory]:
-        """Every finished or failed run, by name."""
+        """Return all finished and failed runs, by name."""
         found = (RunDirectory(path.parent) for path in sorted(self.root.glob("*/run.json")))
         return [run for run in found if not run.id.startswith(".")]
 
     @contextmanager
     def lock(self, run_id: str) -> Iterator[None]:
-        """Hold the lock of a run: others wait; drafts that a killed process left are removed."""
+        """Hold the lock of a run within the block, and remove the drafts of killed processes."""
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / f"{run_id}.lock"):
@@ -166,9 +162,9 @@ class Store:
 
     @contextmanager
     def draft(self, run_id: str, config: object) -> Iterator["Draft"]:
-        """A folder to write a run into; it becomes the run when :meth:`Draft.finish` is called.
+        """Create a folder to write a run into; :meth:`Draft.finish` turns it into the run.
 
-        Whatever ends the block otherwise leaves nothing behind.
+        If the block ends without that call, the folder is removed.
         """
         path = self.root / f".draft-{run_id}-{os.getpid()}"
         path.mkdir(parents=True)
@@ -189,7 +185,7 @@ class Draft:
 
     @property
     def store(self) -> Store:
-        """The store that the run will be in."""
+        """The store of the run."""
         return Store(self.target.parent)
 
     def tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -197,9 +193,9 @@ class Draft:
         self._write(name, tensors, None)
 
     def model(self, state: Mapping[str, Tensor], weights: Sequence[str], sparsity: Mapping[str, Tensor]) -> None:
-        """Write ``model.safetensors``: of sparse weights what is kept, in the header which tensors are trained."""
+        """Write ``model.safetensors``: sparse weights packed, and the names of the parameters in the header."""
         packed, shapes = packing.pack(state, sparsity)
-        # One key: the library writes several in an order that changes from time to time.
+        # One key: the library writes several keys in no fixed order.
         self._write("model", packed, {HEADER: json.dumps({"weights": list(weights), "sparse": shapes})})
 
     def _write(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
@@ -207,27 +203,27 @@ class Draft:
         save_file(whole, self.path / f"{name}.safetensors", metadata=metadata)
 
     def lines(self, name: str, records: list[Record]) -> None:
-        """Write ``<name>.jsonl``, one record a line."""
+        """Write ``<name>.jsonl``, one record per line."""
         (self.path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
     def finish(self, record: Record) -> None:
-        """Write ``run.json`` and give the folder its name: from now on the run exists."""
+        """Write ``run.json``, flush all files, and rename the folder: the run exists from now on."""
         write_json(self.path / "run.json", record)
         for file in self.path.iterdir():
             _to_disk(file)
-        if self.target.exists():  # a failed run that is tried again
+        if self.target.exists():  # a failed run that is repeated
             shutil.rmtree(self.target)
         self.path.rename(self.target)
         _to_disk(self.target.parent)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON by :func:`write_text`."""
+    """Write JSON atomically."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write under a temporary name, then give the file its own: readers never see half a file."""
+    """Write a file atomically: under a temporary name, which is then replaced."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(content, encoding="utf-8")
@@ -237,22 +233,22 @@ def write_text(path: Path, content: str) -> None:
 
 
 def read_json(path: Path) -> Record:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        RequestError: The file is missing or holds no JSON object.
+        RequestError: The file is missing or does not contain a JSON object.
     """
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise RequestError(f"{path} should hold a JSON object")
+        raise RequestError(f"{path} must contain a JSON object")
     return cast("Record", value)
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until a file's or folder's content has reached the disk."""
+    """Flush a file or folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

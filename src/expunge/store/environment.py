@@ -1,4 +1,4 @@
-"""Where and with what a run was made: device, versions, revision, memory."""
+"""The environment of a run: device, versions, revision, memory."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ from expunge.store.directory import Record
 
 
 def provenance(device: torch.device) -> Record:
-    """The device, threads, versions and revision, for ``run.json``."""
+    """Return device, threads, versions and revision, for ``run.json``."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
     return {
         "device": name,
@@ -27,7 +27,7 @@ def provenance(device: torch.device) -> Record:
 
 @functools.cache
 def _git_revision() -> str | None:
-    """The revision of expunge itself, where it runs from a checkout."""
+    """The git revision of expunge, if it runs from a checkout."""
     here = Path(__file__).resolve().parents[1]
     if not (here.parents[1] / ".git").exists():
         return None
@@ -40,23 +40,26 @@ def _git_revision() -> str | None:
 
 
 class PeakMemory:
-    """The largest memory since it was made: of a GPU what torch allocated, else what this process held.
+    """Peak memory since the object was created: allocated by torch on a GPU, resident in this process on a CPU.
 
-    Where the system cannot start the count anew (only Linux can), it is the largest since the process began, and
-    :meth:`record` says so.
+    Only Linux can reset the peak of a process; elsewhere it is counted from the start of the process, as
+    :meth:`record` states.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Start to count."""
+        """Start to measure."""
         self.device = device
         self.since = "run"
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        elif not _restart_count():
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
             self.since = "process"
 
     def record(self) -> Record:
-        """``peak_memory_bytes``, and ``peak_memory_since``: the start of the ``run`` or of its ``process``."""
+        """Return ``peak_memory_bytes`` and ``peak_memory_since``: the start of the ``run`` or of its ``process``."""
         found = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else self._of_process()
         return {"peak_memory_bytes": found, "peak_memory_since": self.since}
 
@@ -65,12 +68,3 @@ class PeakMemory:
             lines = Path("/proc/self/status").read_text().splitlines()
             return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _restart_count() -> bool:
-    """Set this process's high-water mark of resident memory to what it holds now; whether that worked."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""How a run is made: once, whole or not at all, with a record of how it went."""
+"""Execution of runs: each is made once, atomically, with a record of its outcome."""
 
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,26 +20,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Session:
-    """Device, callbacks and limits of the runs that are made; nothing here changes a result's meaning."""
+    """Device, callbacks and limits of a session; none of them is part of a run's configuration."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     on_step: Callable[[str, Progress], None] | None = None
     """Called with the run's id after each step."""
     retry: bool = False
-    """Try failed runs again."""
+    """Repeat failed runs."""
     memory: float = 0.25
-    """Gigabytes that work which can be cut into pieces may take for a piece."""
+    """Memory limit in gigabytes of work that is done in chunks."""
     files: Mapping[str, Path] = field(default_factory=dict[str, Path])
-    """Files of the user's that runs are made from, by the SHA-256 of their bytes."""
+    """The user's files that runs read, by the SHA-256 of their bytes."""
     _memory: dict[object, object] = field(default_factory=dict[object, object], init=False, repr=False, compare=False)
 
     def reporter(self, name: str) -> Callable[[Progress], None] | None:
-        """What a run of that name calls after each step; None where nobody watches."""
+        """Return the callback for the steps of a run, or None if there is none."""
         on_step = self.on_step
         return None if on_step is None else lambda progress: on_step(name, progress)
 
     def remember(self, key: object, make: Callable[[], T]) -> T:
-        """What ``make`` returned for this key before, or returns now; the four last used are kept."""
+        """Return the cached value of ``key``, or make and cache it; the four last used are kept."""
         found = self._memory.pop(key) if key in self._memory else make()
         self._memory[key] = found
         while len(self._memory) > 4:
@@ -48,13 +48,13 @@ class Session:
 
 
 def run(wanted: object, store: Store, session: Session) -> RunDirectory:
-    """The run of this configuration, after its parents: found if it exists, else made.
+    """Find or make the run of this configuration, after its parents.
 
-    A failure of the work is kept as a failed run with its reason; what cannot be written (a full disk), finds
-    too little memory or is interrupted leaves no run.
+    A failure of the work is stored as a failed run with its reason. Interruptions, a full disk and too little memory
+    leave no run.
 
     Raises:
-        RequestError: The request is wrong (no such data, a forget set that is empty, ...).
+        RequestError: The request is wrong (missing data, an empty forget set, ...).
         RunError: The run, or one of its parents, failed now or before.
     """
     for each in config.ordered([wanted]):
@@ -63,7 +63,7 @@ def run(wanted: object, store: Store, session: Session) -> RunDirectory:
 
 
 def made(wanted: object, store: Store, session: Session) -> RunDirectory:
-    """The directory of a run whose parents are there: found if it exists, else made."""
+    """Find or make a run whose parents exist."""
     plugin = registry.of_config("runs", wanted)
     before = {role: store.directory(config.run_id(parent)) for role, parent in config.parents(wanted).items()}
     work = lambda draft: cast("Record", plugin.call(wanted, before, draft, session))  # noqa: E731
@@ -77,18 +77,19 @@ def once(
     session: Session,
     work: Callable[[Draft], Record],
 ) -> RunDirectory:
-    """The directory of a run, in which ``work`` has been done once, whoever else wants it at the same time."""
+    """Find the run, or make it by ``work``; if several processes want it, one makes it and the others wait."""
     directory = store.directory(config.run_id(wanted))
     if _settled(directory, session):
         return directory
     with store.lock(directory.id):
-        if not _settled(directory, session):  # another process may have made it meanwhile
+        if not _settled(directory, session):  # another process may have made it in the meantime
             with store.draft(directory.id, config.run_to_data(wanted)) as draft:
                 _record(wanted, before, draft, session, work)
     return directory
 
 
 def _settled(directory: RunDirectory, session: Session) -> bool:
+    """Whether the run need not be made; raises a RunError if it failed before and is not to be repeated."""
     if not directory.exists:
         return False
     record = directory.record()
@@ -106,7 +107,7 @@ def _record(
     session: Session,
     work: Callable[[Draft], Record],
 ) -> None:
-    """Do the work and write down how it went."""
+    """Do the work and write ``run.json``."""
     memory, plugin = PeakMemory(session.device), registry.of_config("runs", wanted)
     record: Record = {
         "id": config.run_id(wanted),
@@ -119,12 +120,13 @@ def _record(
     }
     try:
         result = work(draft)
-    except (RequestError, OSError, OutOfMemory):  # not the fault of the work: nothing to remember
+    except (RequestError, OSError, OutOfMemory):  # not a failure of the work: no run
         raise
     except Exception as error:
         if _out_of_memory(error):
             raise OutOfMemory(
-                f"out of memory: try a smaller batch_size or model, or fewer --jobs ({_first(error)})"
+                "out of memory: try a smaller batch_size or model, or fewer --jobs "
+                f"({str(error).partition(chr(10))[0] or type(error).__name__})"
             ) from error
         reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
         failure = {"status": "failed", "reason": reason, "traceback": traceback.format_exc(), "finished": _now()}
@@ -135,14 +137,10 @@ def _record(
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether there was too little memory: true of this machine at this moment, not of the run."""
+    """Whether the error means too little memory, which may be temporary and is no property of the run."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator
-
-
-def _first(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _now() -> str:

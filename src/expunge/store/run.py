@@ -1,4 +1,4 @@
-"""Runs as values: their names, the runs they depend on, and how they are read from a store."""
+"""Runs as values: their ids, their parents, and reading them from a store."""
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
@@ -12,71 +12,66 @@ from expunge.training.stepper import Precision
 
 
 class GivesModel(Protocol):
-    """What the configuration of every kind of run that gives a model says of it."""
+    """The configuration of a run that gives a model."""
 
     @property
     def data(self) -> DataConfig:
-        """The images that it was trained on."""
+        """The images that the model was trained on."""
         ...
 
     @property
     def model(self) -> object:
-        """Its architecture."""
+        """The architecture."""
         ...
 
     @property
     def training(self) -> Training:
-        """How it was trained, which retraining repeats."""
+        """The training, which retraining repeats."""
         ...
 
     @property
     def precision(self) -> Precision:
-        """Precision of its forward passes."""
+        """Precision of the forward passes."""
         ...
 
     @property
     def seed(self) -> int:
-        """Its seed."""
+        """The seed."""
         ...
 
 
-run_id = config.run_id
+run_id, parents = config.run_id, config.parents
 
 
 def kind(wanted: object) -> str:
-    """The kind of a run: the name of its plug-in."""
+    """Return the kind of a run: the name of its plug-in."""
     return registry.of_config("runs", wanted).name
 
 
 def label(wanted: object) -> str:
-    """The word for a run in tables; empty where none is needed."""
+    """Return the label of a run in tables; empty if it needs none."""
     return registry.of_config("runs", wanted).mark.label(wanted)
 
 
-def parents(wanted: object) -> dict[str, object]:
-    """The runs that must exist before this one, by their role in it."""
-    return config.parents(wanted)
-
-
 def with_parents(wanted: Iterable[object]) -> dict[str, object]:
-    """Every one of these runs and those before them, once each, by id: parents before children."""
+    """Return these runs and all their ancestors, once each, by id, parents before children."""
     return {run_id(each): each for each in config.ordered(wanted)}
 
 
 def open_config(directory: RunDirectory) -> object:
-    """The configuration of a run, with those of the runs that it refers to.
+    """Read the configuration of a run and of all its ancestors.
 
     Raises:
-        RequestError: A configuration is missing, damaged, or not the one that was referred to.
+        RequestError: A configuration is missing or damaged, or its digest is not that of the reference to it.
     """
     return run_from_data(directory.config(), Store(directory.path.parent))
 
 
 def run_from_data(data: Mapping[str, object], store: Store) -> object:
-    """The configuration that ``data`` describes; the runs that it refers to are read from the store, once each.
+    """Return the run that ``data`` describes, with its ancestors, which are read from the store once each.
 
     Raises:
-        RequestError: A configuration is missing, damaged, or not the one that was referred to.
+        RequestError: A configuration is missing or damaged, or its digest is not that of the reference to it.
     """
     texts: dict[str, Mapping[str, object]] = {"": data}
     waiting, begun, found = [""], set[str](), cast("dict[str, object]", {})
@@ -84,7 +79,7 @@ def run_from_data(data: Mapping[str, object], store: Store) -> object:
         name = waiting[-1]
         missing = [other for other in dict.fromkeys(config.references(texts[name]).values()) if other not in found]
         if missing:
-            if name in begun:  # what it refers to should have been read by now
+            if name in begun:  # its references have been read, so this is a cycle
                 raise RequestError(f"the configuration of {name} refers to itself by {missing[0]}: make it again")
             begun.add(name)
             texts |= {other: store.directory(other).config() for other in missing if other not in texts}
@@ -95,7 +90,7 @@ def run_from_data(data: Mapping[str, object], store: Store) -> object:
 
 
 def expanded(directory: RunDirectory) -> dict[str, object]:
-    """What ``config.json`` says, with the configurations of the runs it refers to in their places."""
+    """Read ``config.json``, with references replaced by the configurations of the runs that they refer to."""
     store = Store(directory.path.parent)
     seen: dict[str, dict[str, object]] = {}
 
