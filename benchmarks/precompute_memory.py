@@ -22,7 +22,7 @@ from expunge.api.recorded import train_recorded
 from expunge.core import config, registry
 from expunge.data.image_set import make
 from expunge.training.stepper import Progress
-from expunge.trajectory.store import open_store
+from expunge.trajectory.vectors import open_store
 
 EXAMPLES = 5000
 MEMORY = 0.25

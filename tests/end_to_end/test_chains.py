@@ -19,7 +19,7 @@ from expunge.runs._model import load_model
 from expunge.runs.evaluate import EvaluateConfig, subject_of
 from expunge.runs.prune import PruneConfig
 from expunge.runs.train import TrainConfig
-from expunge.runs.unlearn import UnlearnConfig, chain, forget_sets, retrained
+from expunge.runs.unlearn import UnlearnConfig, chain, forgotten_sets, retrained
 from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.execute import Session
@@ -124,7 +124,7 @@ def test_retraining_at_the_end_of_a_chain_never_sees_what_was_forgotten(store: S
 def test_the_reference_is_the_same_for_every_method(store: Store) -> None:
     chains = [step(step(trained(), FIRST, text), SECOND, text) for text in ("finetune:epochs=1", "gradient_ascent")]
     assert len({run_id(retrained(each)) for each in chains}) == 1
-    assert forget_sets(retrained(chains[0])) == forget_sets(chains[0]) == ((FIRST, 0), (SECOND, 0))
+    assert forgotten_sets(retrained(chains[0])) == forgotten_sets(chains[0]) == ((FIRST, 0), (SECOND, 0))
     with pytest.raises(RequestError, match="has forgotten other examples"):
         EvaluateConfig(chains[0], retrained(step(trained(), SECOND)))
 
@@ -176,7 +176,7 @@ def test_a_chain_of_200_steps_costs_less_than_a_second(tmp_path: Path) -> None:
     sizes = [path.stat().st_size for path in tmp_path.glob("*/config.json")]
     assert max(sizes) < 2 * min(sizes) + 2000, "each configuration is stored once"
     assert run_id(open_config(store.directory(run_id(chain)))) == run_id(chain)
-    assert len(forget_sets(chain)) == 200
+    assert len(forgotten_sets(chain)) == 200
     assert time.process_time() - begin < 1.0
 
 

@@ -34,7 +34,7 @@ from expunge.store.run import run_id
 from expunge.training.fit import Training
 from expunge.training.rules import Rule
 from expunge.trajectory import tangents
-from expunge.trajectory.store import open_store
+from expunge.trajectory.vectors import open_store
 from expunge.unlearning import presets
 from tests import runs
 from tests.command_line import EXPUNGE, Terminal, expunge
@@ -268,7 +268,6 @@ def test_a_model_that_was_not_recorded(tmp_path: Path, terminal: Terminal) -> No
         (["score", "trajectory-influence:images=train,ids=(100000,3)"], "no train image with the id 100000"),
         (["score", "trajectory-influence:of=nothing"], "expected one of loss, losses, logits"),
         (["score", "trajectory-influence:memory=0"], "memory must be a finite number, above 0"),
-        (["unlearn", "--forget", "random:5", "hessian-free", "--vectors", "x"], "variant=additive"),
         (
             ["unlearn", "--forget", "random:5", "hessian-free", "--variant", "additive", "--vectors", "x"],
             "x is no run: give the folder that `expunge precompute` printed",
@@ -479,7 +478,7 @@ from expunge.trajectory import precompute
 from expunge.trajectory.flat_loss import flat_loss
 from expunge.trajectory.plan import draw
 from expunge.trajectory.steps import record
-from expunge.trajectory.store import begin
+from expunge.trajectory.vectors import begin
 
 torch.set_num_threads(1)
 kind, folder, memory = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

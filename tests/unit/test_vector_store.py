@@ -16,11 +16,12 @@ from torch import Tensor
 from expunge.core.checks import all_finite, integers
 from expunge.core.errors import RequestError, RunError
 from expunge.trajectory import online as online_module
-from expunge.trajectory import precompute, store, tangents
+from expunge.trajectory import precompute, tangents
+from expunge.trajectory import vectors as store
 from expunge.trajectory.flat_loss import FlatLoss
 from expunge.trajectory.online import Deletions
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.store import DTYPES, Layout, VectorStore, begin, open_store
+from expunge.trajectory.vectors import DTYPES, Layout, VectorStore, begin, open_store
 from tests.unit import test_trajectory as trainings
 from tests.unit.test_trajectory import COUNT, carried, each, without
 

@@ -25,7 +25,7 @@ from expunge.trajectory.online import Deletions
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.record import recorded
 from expunge.trajectory.steps import Report
-from expunge.trajectory.store import StoreType, VectorStore, begin
+from expunge.trajectory.vectors import StoreType, VectorStore, begin
 
 
 @dataclass(frozen=True)

@@ -292,7 +292,7 @@ def _follow(parent: int) -> None:
 def _work(data: Mapping[str, object]) -> None:
     """Make one run, whose parents are there, in a worker process."""
     store = _worker[0].store
-    execute.made(run_from_data(data, store), store, _worker[0].session)
+    execute.make(run_from_data(data, store), store, _worker[0].session)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

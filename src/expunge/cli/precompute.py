@@ -14,7 +14,7 @@ from expunge.runs.precompute import PrecomputeConfig, estimate
 from expunge.runs.train import TrainConfig
 from expunge.store import execute
 from expunge.store.directory import RunDirectory
-from expunge.trajectory.store import StoreType
+from expunge.trajectory.vectors import StoreType
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,10 +108,12 @@ def _with_runs(name: str, options: Mapping[str, object], store: Store) -> dict[s
     """The options with the runs whose folders, or whose names in this store, were given."""
     fields = config.run_fields(type(presets.named(name).method))
     found = dict(options)
-    for field in fields & found.keys():
+    for field in fields.keys() & found.keys():
         folder = Path(str(found[field]))
         try:
-            found[field] = _console.open_run(folder if folder.exists() else store.root / folder, (object,), field)[1]
+            found[field] = _console.open_run(
+                folder if folder.exists() else store.root / folder, (object,), fields[field]
+            )[1]
         except RequestError as error:
             raise RequestError(f"--{field}: {error}") from None
     return found

@@ -535,9 +535,9 @@ def held(value: object, role: str = "") -> dict[str, object]:
     return {key: run for name, part in parts.items() for key, run in held(part, name).items()}
 
 
-def run_fields(kind: type) -> list[str]:
-    """Return the names of the fields of a configuration that hold runs."""
-    return [name for name, choice in _choices(kind).items() if choice.kind == "runs"]
+def run_fields(kind: type) -> dict[str, str]:
+    """Return the fields of a configuration that hold runs, each with the kind it must be of (empty: any)."""
+    return {name: choice.only for name, choice in _choices(kind).items() if choice.kind == "runs"}
 
 
 def bind(value: T, original: object) -> T:

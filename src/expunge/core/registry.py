@@ -406,8 +406,10 @@ def _marked(kind: str, module: ModuleType) -> Callable[..., object]:
         if callable(value) and getattr(value, _MARK, None) is not None and value.__module__ == module.__name__
     ]
     if len(marked) != 1:
-        decorator = KINDS[kind].singular.split()[-1]
-        raise TypeError(f"{module.__name__} must hold exactly one function marked @{decorator}, found {len(marked)}")
+        raise TypeError(
+            f"{module.__name__} must hold exactly one function marked as a {KINDS[kind].singular} by a decorator of "
+            f"expunge.core.registry, found {len(marked)}"
+        )
     return marked[0]
 
 

@@ -149,7 +149,7 @@ def step(
     """
     right = {name: part * mask[name] for name, part in right.items()}
     check_finite("the gradient is", *right.values())
-    diagonal = context.regulariser(config.l2) + config.damping
+    diagonal = context.l2_coefficient(config.l2) + config.damping
     if config.solver == "closed_form":
         return _closed_form(parts, right, mask, diagonal)
 

@@ -87,7 +87,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConf
         RequestError: An assumption of the certificate does not hold.
         RunError: The bound exceeds the budget, or conjugate gradient does not converge.
     """
-    l2, labels, generator = context.regulariser(config.l2), data.retain.labels, context.generator
+    l2, labels, generator = context.l2_coefficient(config.l2), data.retain.labels, context.generator
     certification.check(l2, config.epsilon, config.delta)
     with frozen(model, newton.precision(model)) as network:
         head = heads.find(network, data.retain)

@@ -19,8 +19,8 @@ from expunge.training.context import Context
 from expunge.trajectory.blocked import additive
 from expunge.trajectory.flat_loss import FlatLoss, flat_loss
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.store import VectorStore
 from expunge.trajectory.tangents import AsReleased, SetAware, Tangent, carry, check_end
+from expunge.trajectory.vectors import VectorStore
 
 Variant = Literal["set_aware", "additive"]
 

@@ -46,7 +46,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: NewtonStepConfig, co
     mask = moving.movable(model, context)
     with frozen(model, newton.precision(model)) as network:
         forget, retain = newton.losses(network, data, config)
-        v = direction(network, forget, retain, config.towards, context.regulariser(config.l2))
+        v = direction(network, forget, retain, config.towards, context.l2_coefficient(config.l2))
         change = newton.step([(1.0, retain)], v, mask, config, context)
     moving.move(model, change, mask)
     return model

@@ -9,7 +9,7 @@ from expunge.store.execute import Session
 
 def load_data(wanted: DataConfig, session: Session) -> SplitData:
     """Load the split data to the CPU, once per session."""
-    return session.remember(("data", wanted), lambda: split_data.load(wanted))
+    return session.cached(("data", wanted), lambda: split_data.load(wanted))
 
 
 def check_data(original: RunDirectory, data: SplitData) -> None:

@@ -62,7 +62,7 @@ def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
     )
 
 
-def fit_plan(model: nn.Module, images: ImageSet, training: Training, context: Context, first: int = 0) -> None:
+def fit_training(model: nn.Module, images: ImageSet, training: Training, context: Context, first: int = 0) -> None:
     """Train the model as configured, from epoch ``first``."""
     epochs, size, last = training.epochs, training.batch_size, training.stop_after
     fit.fit(model, images, training.rule, context, epochs=epochs, batch_size=size, first=first, last=last)

@@ -22,7 +22,7 @@ from expunge.evaluation.predictions import (
 )
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs.prune import scenario
-from expunge.runs.unlearn import UnlearnConfig, first_model, forget_sets, retraining
+from expunge.runs.unlearn import UnlearnConfig, first_model, forgotten_sets, retraining
 from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
@@ -61,7 +61,7 @@ class EvaluateConfig:
         if not isinstance(self.reference.unlearning.method, RetrainConfig):
             given = registry.of_config("methods", self.reference.unlearning.method).name
             raise RequestError(f"the reference must be a run of `expunge unlearn ... retrain`, this is one of {given}")
-        reference, subject = ((each.data, forget_sets(each)) for each in (self.reference, self.subject))
+        reference, subject = ((each.data, forgotten_sets(each)) for each in (self.reference, self.subject))
         if reference != subject:
             raise RequestError(
                 "the reference has forgotten other examples than the model to evaluate: retrain with the same data, "
@@ -123,7 +123,7 @@ def work(config: EvaluateConfig, parents: Mapping[str, RunDirectory], draft: Dra
         judged = replace(config, subject=config.reference, reference=None)
         directories = {"subject": parents["reference"], "original": parents["original"]}
         key = (draft.store.root, run.run_id(judged), parents["reference"].record()["finished"])
-        reference = session.remember(key, lambda: _judge(judged, directories, None, shadows, session)[0])
+        reference = session.cached(key, lambda: _judge(judged, directories, None, shadows, session)[0])
     subject, values = _judge(config, parents, reference, shadows, session)
     metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
     return {"metrics": metrics, "seconds": dict(subject.seconds)}
@@ -151,7 +151,7 @@ def shadows_of(runs: Sequence[RunDirectory], session: Session) -> Shadows | None
         seen = [_shadow(directory) for directory in runs]
         return Shadows(seen[0].ids, torch.cat([one.log_odds for one in seen]), torch.cat([one.inside for one in seen]))
 
-    return session.remember((runs[0].path, *(directory.record()["finished"] for directory in runs)), joined)
+    return session.cached((runs[0].path, *(directory.record()["finished"] for directory in runs)), joined)
 
 
 def _shadow(directory: RunDirectory) -> Shadows:

@@ -26,7 +26,7 @@ from expunge.trajectory.plan import Plan, Trajectory
 from expunge.trajectory.precompute import Estimate, fill
 from expunge.trajectory.precompute import estimate as estimate_of
 from expunge.trajectory.precompute import layout as layout_of
-from expunge.trajectory.store import StoreType, VectorStore, begin, open_store
+from expunge.trajectory.vectors import StoreType, VectorStore, begin, open_store
 
 FILES = ("vectors.bin", "vectors.json")
 

@@ -16,7 +16,7 @@ from expunge.core.text import assignments
 from expunge.data.split_data import DataConfig
 from expunge.evaluation.predictions import FORGOTTEN
 from expunge.runs._data import check_data, load_data
-from expunge.runs._model import context_of, fit_plan, forgotten_ids, load_model, save
+from expunge.runs._model import context_of, fit_training, forgotten_ids, load_model, save
 from expunge.runs.train import TrainConfig
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
@@ -116,7 +116,7 @@ def work(config: PruneConfig, parents: Mapping[str, RunDirectory], draft: Draft,
     context.sparsity = cast("Mask", mask)
     _rewind(model, parents)
     with context.phase("train"), context.seeded():
-        fit_plan(model, remaining.to(session.device), config.training, context, config.rewind or 0)
+        fit_training(model, remaining.to(session.device), config.training, context, config.rewind or 0)
     return save(model, data, draft, context, {FORGOTTEN: forgotten} if len(forgotten) else None)
 
 

@@ -8,7 +8,7 @@ from expunge.core import registry
 from expunge.core.config import Choice, read_texts
 from expunge.data.split_data import DataConfig
 from expunge.runs._data import load_data
-from expunge.runs._model import build, context_of, fit_plan, save
+from expunge.runs._model import build, context_of, fit_training, save
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
@@ -70,5 +70,5 @@ def work(config: TrainConfig, parents: Mapping[str, RunDirectory], draft: Draft,
         if config.training.record:
             draft.tensors("trajectory", recorded(model, images, config.training, context).tensors())
         else:
-            fit_plan(model, images, config.training, context)
+            fit_training(model, images, config.training, context)
     return save(model, data, draft, context)

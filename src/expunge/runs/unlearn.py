@@ -86,7 +86,7 @@ def first_model(wanted: GivesModel) -> GivesModel:
     return wanted
 
 
-def forget_sets(wanted: GivesModel) -> tuple[tuple[object, int], ...]:
+def forgotten_sets(wanted: GivesModel) -> tuple[tuple[object, int], ...]:
     """Return the forget set and its seed for every unlearning of a chain, in order.
 
     If none of them depends on its seed or on the order, they are sorted and their seeds set to 0, so that chains that
@@ -109,7 +109,7 @@ def retrained(wanted: UnlearnConfig, seed: int = 0) -> UnlearnConfig:
 
     It is the same run for all methods, and for all orders if the order does not change the union.
     """
-    sets, seeds = zip(*forget_sets(wanted), strict=True)
+    sets, seeds = zip(*forgotten_sets(wanted), strict=True)
     forget, forget_seed = (sets[0], seeds[0]) if len(sets) == 1 else (UnionForget(sets, seeds), 0)
     again = retraining(wanted.training)
     return UnlearnConfig(first_model(wanted), forget, again, forget_seed, wanted.precision, seed)
@@ -127,9 +127,9 @@ def chain(
     return tuple(found)
 
 
-def retraining(plan: Training) -> Unlearning:
+def retraining(training: Training) -> Unlearning:
     """Return the method ``retrain`` with the training of the original."""
-    return Unlearning(RetrainConfig(plan.epochs, plan.batch_size, plan.rule, recorded=plan.record))
+    return Unlearning(RetrainConfig(training.epochs, training.batch_size, training.rule, recorded=training.record))
 
 
 def _label(config: UnlearnConfig) -> str:

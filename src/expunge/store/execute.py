@@ -31,19 +31,19 @@ class Session:
     """Memory limit in gigabytes of work that is done in chunks."""
     files: Mapping[str, Path] = field(default_factory=dict[str, Path])
     """The user's files that runs read, by the SHA-256 of their bytes."""
-    _memory: dict[object, object] = field(default_factory=dict[object, object], init=False, repr=False, compare=False)
+    _cache: dict[object, object] = field(default_factory=dict[object, object], init=False, repr=False, compare=False)
 
     def reporter(self, name: str) -> Callable[[Progress], None] | None:
         """Return the callback for the steps of a run, or None if there is none."""
         on_step = self.on_step
         return None if on_step is None else lambda progress: on_step(name, progress)
 
-    def remember(self, key: object, make: Callable[[], T]) -> T:
+    def cached(self, key: object, make: Callable[[], T]) -> T:
         """Return the cached value of ``key``, or make and cache it; the four last used are kept."""
-        found = self._memory.pop(key) if key in self._memory else make()
-        self._memory[key] = found
-        while len(self._memory) > 4:
-            del self._memory[next(iter(self._memory))]
+        found = self._cache.pop(key) if key in self._cache else make()
+        self._cache[key] = found
+        while len(self._cache) > 4:
+            del self._cache[next(iter(self._cache))]
         return cast("T", found)
 
 
@@ -58,11 +58,11 @@ def run(wanted: object, store: Store, session: Session) -> RunDirectory:
         RunError: The run, or one of its parents, failed now or before.
     """
     for each in config.ordered([wanted]):
-        made(each, store, session)
+        make(each, store, session)
     return store.directory(config.run_id(wanted))
 
 
-def made(wanted: object, store: Store, session: Session) -> RunDirectory:
+def make(wanted: object, store: Store, session: Session) -> RunDirectory:
     """Find or make a run whose parents exist."""
     plugin = registry.of_config("runs", wanted)
     before = {role: store.directory(config.run_id(parent)) for role, parent in config.parents(wanted).items()}

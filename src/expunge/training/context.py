@@ -83,7 +83,7 @@ class Context:
             self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now
 
-    def regulariser(self, given: float | None) -> float:
+    def l2_coefficient(self, given: float | None) -> float:
         """The L2 term of the loss of training: what is given, or what is known of the training.
 
         Raises:

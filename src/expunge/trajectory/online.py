@@ -11,8 +11,8 @@ from expunge.core.checks import integers
 from expunge.core.errors import RequestError
 from expunge.trajectory.flat_loss import FlatLoss
 from expunge.trajectory.plan import Trajectory
-from expunge.trajectory.store import VectorStore
 from expunge.trajectory.tangents import SetAware, carry, check_end
+from expunge.trajectory.vectors import VectorStore
 
 
 @dataclass

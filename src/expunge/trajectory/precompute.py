@@ -11,8 +11,8 @@ from expunge.trajectory.blocked import additive
 from expunge.trajectory.flat_loss import FlatLoss
 from expunge.trajectory.plan import Plan, Trajectory
 from expunge.trajectory.steps import Replay, Report, beginning
-from expunge.trajectory.store import Layout, StoreType, VectorStore
 from expunge.trajectory.tangents import Additive, AsReleased, carry, check_end
+from expunge.trajectory.vectors import Layout, StoreType, VectorStore
 
 
 def layout(
