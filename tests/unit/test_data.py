@@ -213,7 +213,7 @@ def test_bad_forget_sets_say_the_cure(text: str, message: str) -> None:
     [
         ("", "empty"),
         ("1\n2\n1\n", "repeat in the forget set: 1"),
-        ("1\nx\n", "line 2: 'x' is no id"),
+        ("1\nx\n", "line 2: 'x' is not an id"),
         ("99\n", "not in the training set: 99"),
     ],
 )

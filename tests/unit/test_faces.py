@@ -115,7 +115,7 @@ ATTRIBUTES, PARTITIONS = "list_attr_celeba.txt", "list_eval_partition.txt"
         (ATTRIBUTES, "Bald Male", "Bald Female", r"there is no attribute 'Male'; did you mean Female"),
         (ATTRIBUTES, "000003.jpg  1 1 -1", "000003.jpg 1 1", r"txt, line 5 should hold an image and 3 values"),
         (ATTRIBUTES, "000003.jpg  1 1 -1", "000003.jpg 1 2 -1", r"txt, line 5 should hold .* each -1 or 1"),
-        (ATTRIBUTES, "000003", "000002", r"txt, line 5: 000002.jpg has been there before"),
+        (ATTRIBUTES, "000003", "000002", r"txt, line 5: 000002.jpg is listed twice"),
         (ATTRIBUTES, "000003", "000099", r"list_eval_partition lacks 1 images .* first being 000099.jpg; fetch both"),
         (PARTITIONS, "000003.jpg 1\n", "", r"list_eval_partition lacks 1 images .* first being 000003.jpg; fetch both"),
         (PARTITIONS, "000003.jpg 1\n", "000003.jpg 1\n9.jpg 0\n", r"list_attr_celeba lacks 1 images .* 9.jpg"),
@@ -126,7 +126,7 @@ ATTRIBUTES, PARTITIONS = "list_attr_celeba.txt", "list_eval_partition.txt"
             r"txt, line 3 should hold an image and its partition, 0, 1 or 2",
         ),
         (PARTITIONS, "000003.jpg 1\n", "000003.jpg 3\n", r"txt, line 3 should hold an image and its partition"),
-        (PARTITIONS, "000003.jpg 1\n", "000003.jpg 1\n" * 2, r"txt, line 4: 000003.jpg has been there before"),
+        (PARTITIONS, "000003.jpg 1\n", "000003.jpg 1\n" * 2, r"txt, line 4: 000003.jpg is listed twice"),
     ],
 )
 def test_damaged_lists_of_celeba_are_named_with_the_line(
@@ -144,7 +144,7 @@ def test_lists_of_celeba_that_are_missing_empty_or_no_text(tmp_path: Path, stem:
     path = write_celeba(tmp_path, kind) / f"{stem}.{kind}"
     content = path.read_bytes()
     path.write_bytes(content.replace(b"000004", b"\xff\xfe\xfa"))
-    with pytest.raises(RequestError, match=rf"{stem}.{kind} is no text in UTF-8: fetch it again"):
+    with pytest.raises(RequestError, match=rf"{stem}.{kind} is not UTF-8 text: fetch it again"):
         dataset(f"celeba:{tmp_path},size=4")
     path.write_bytes(b"")
     with pytest.raises(RequestError, match=r"attr_celeba.* names no attributes|partition lacks 8 images"):
@@ -204,9 +204,9 @@ def bomb(pixels: int) -> bytes:
         (bomb(60_000), "has too many pixels to be decoded safely"),
         (bomb(10_000), "has too many pixels to be decoded safely"),
         (bomb(50), "is damaged"),
-        (b"nonsense", "is damaged, or no image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is damaged, or no image of a known format"),
-        (b"", "is damaged, or no image of a known format"),
+        (b"nonsense", "is damaged, or not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is damaged, or not an image of a known format"),
+        (b"", "is damaged, or not an image of a known format"),
     ],
     ids=["bomb", "warning", "hollow", "nonsense", "program", "empty"],
 )

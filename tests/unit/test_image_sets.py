@@ -249,7 +249,7 @@ def test_a_set_in_memory_is_asked_by_id_and_joined() -> None:
     with pytest.raises(RequestError, match="ids repeat"):
         first.merged(images)
     for join in (images.merged, images.followed_by):
-        with pytest.raises(RequestError, match="sets of one kind"):
+        with pytest.raises(RequestError, match="only be joined with"):
             join(computed(3, 50))
 
 

@@ -301,7 +301,7 @@ def test_the_attack_success_rate() -> None:
         (lambda: poison(images(12), PatchTrigger(count=13), 3), "cannot take 13 of 12 training examples: give a sm"),
         (lambda: poison(images(12), PatchTrigger(count=5, clean_label=True), 3), "5 of 4 training examples of class 0"),
         (lambda: poison(images(12), PatchTrigger(share=0.01), 3), "less than one: give a larger share"),
-        (lambda: stamp(images(), PatchTrigger(size=7, margin=2)), "does not fit images of 9 x 8: .* may be 8 together"),
+        (lambda: stamp(images(), PatchTrigger(size=7, margin=2)), "does not fit images of 9 x 8: .* may be at most 8"),
         (lambda: stamp(images(), PatchTrigger(size=9, place="centre")), "does not fit images of 9 x 8"),
         (lambda: stamp(images(shape=(20,)), PatchTrigger()), "channels, height, width"),
         (

@@ -98,7 +98,7 @@ def test_failed_trials_lose_and_a_method_that_always_fails_is_named(tmp_path: Pa
     assert search.trials[0].gap is None
     assert search.best == search.trials[1]
     lost = dataclasses.replace(search, trials=search.trials[:1])
-    with pytest.raises(RequestError, match="every trial of finetune failed"):
+    with pytest.raises(RequestError, match="all trials of finetune failed"):
         _ = lost.best
 
 
@@ -108,7 +108,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(RequestError, match="trials must be at least 1"):
         tuning.tune(wanted, Store(tmp_path), trials=0)
     nothing = dataclasses.replace(wanted, data=dataclasses.replace(wanted.data, validation=0.0))
-    with pytest.raises(RequestError, match="the search needs a validation split"):
+    with pytest.raises(RequestError, match="the search needs a validation set"):
         tuning.tune(nothing, Store(tmp_path), trials=1)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(RequestError, match=r"pip install 'expunge\[tune\]'"):

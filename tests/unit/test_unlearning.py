@@ -18,7 +18,7 @@ from tests import problems
     ],
 )
 def test_weights_that_are_not_finite_fail_with_a_cure_that_the_method_has(method: str, cure: str) -> None:
-    with pytest.raises(RunError, match=rf"left values in \S+ that are not finite: {cure}"):
+    with pytest.raises(RunError, match=rf"\S+ has values that are not finite: {cure}"):
         problems.run(method)
 
 

@@ -103,7 +103,7 @@ def test_layers_are_ranked_among_themselves() -> None:
         assert not any(bool(mask[name].any()) for name in found if name not in last)
     biases = update_masks.choose(found, UpdateMask(layers=("*.bias",)))
     assert {name for name, part in biases.items() if part.any()} == {n for n in found if n.endswith("bias")}
-    with pytest.raises(RequestError, match=r"no weight is called 'fc'; there are 0\.weight"):
+    with pytest.raises(RequestError, match=r"no weight is named 'fc'; there are 0\.weight"):
         update_masks.choose(found, UpdateMask(layers=("fc",)))
 
 

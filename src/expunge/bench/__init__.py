@@ -1,1 +1,1 @@
-"""Lists of configurations, and how they are run."""
+"""Comparisons of methods, their execution, and hyperparameter search."""

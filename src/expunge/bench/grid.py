@@ -23,36 +23,36 @@ from expunge.unlearning.unlearn import Unlearning
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods compared with retraining, on the same models and forget sets, over several seeds."""
+    """A comparison of methods with retraining, on the same models and forget sets, over several seeds."""
 
     name: str
-    """What the comparison is called."""
+    """The name of the comparison."""
     data: DataConfig
     """The images."""
     model: Annotated[object, Choice("models")]
     """The architecture."""
     training: Training
-    """How the original model and the retrained one are trained."""
+    """The training of the original and the retrained model."""
     forget: Annotated[object, Choice("forget_sets")]
     """The forget set."""
     methods: tuple[str, ...]
-    """The methods, as ``NAME[:key=value,...]``, with a label of one's own if wanted: ``salun:epochs=5 as mine``;
+    """The methods, as ``NAME[:key=value,...]``, optionally with a label: ``salun:epochs=5 as mine``;
     retraining and the original model are added."""
     seeds: int = 1
-    """How many times everything is done anew: training, forget set and unlearning."""
+    """The number of repetitions of training, choice of the forget set, and unlearning."""
     precision: Precision = "auto"
     """Precision of the forward passes."""
     prunings: tuple[str, ...] = (DENSE,)
-    """Everything is done for each of these: ``dense``, or ``PRUNER:key=value,...[,rewind=EPOCH]``."""
+    """Repeat everything for each of these: ``dense``, or ``PRUNER:key=value,...[,rewind=EPOCH]``."""
     shadows: int = 0
-    """How many shadow models of every original are trained for the attack ``lira``; none by default."""
+    """The number of shadow models of every original for the attack ``lira``; none by default."""
     variations: tuple[str, ...] = ()
-    """Everything is done for each of these changes of the training or the forget set: ``lr=0.1``,
+    """Repeat everything for each of these changes of the training or the forget set: ``lr=0.1``,
     ``epochs=60,batch_size=64``, ``forget=random:200``, ``forget=(class:3,count=50)``;
-    what a method has of its own, such as an l2, stays."""
+    the options of methods, such as an l2, do not change."""
 
     def __post_init__(self) -> None:
-        """Check the ranges and every name, before any work."""
+        """Check ranges and names."""
         config.read_texts(self)
         if self.seeds < 1:
             raise RequestError(f"seeds must be at least 1, got {self.seeds}")
@@ -67,7 +67,7 @@ class Comparison:
             varied(self, variation)
 
     def original(self, seed: int) -> TrainConfig:
-        """The original model of a seed."""
+        """Return the original model of a seed."""
         return TrainConfig(self.data, self.model, self.training, self.precision, seed)
 
 
@@ -82,12 +82,12 @@ class Entry:
 
     @property
     def scenario(self) -> str:
-        """What was varied, and how the original was pruned."""
+        """The variation and the pruning of the original."""
         return ", ".join(filter(None, (self.variation, scenario(self.run.subject.original))))
 
 
 def entries(wanted: Comparison) -> list[Entry]:
-    """Every evaluation of a comparison: for each variation, pruning and seed retraining, the original, the methods."""
+    """Return all evaluations of a comparison: retraining, the original and the methods for each setting and seed."""
     if not wanted.variations:
         return _entries(wanted)
     return [
@@ -98,7 +98,7 @@ def entries(wanted: Comparison) -> list[Entry]:
 
 
 def varied(wanted: Comparison, variation: str) -> Comparison:
-    """The comparison with its training or forget set changed as a variation says.
+    """Return the comparison with a change of its training or forget set.
 
     Raises:
         RequestError: An option is unknown or a value wrong.
@@ -129,7 +129,7 @@ def _entries(wanted: Comparison) -> list[Entry]:
 
 
 def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Unlearning]]:
-    """Each different unlearning once, by its word, or by its full text where several have the same word."""
+    """Each distinct unlearning once, with its label, or its full text if several have the same label."""
     always = (("retrain", retrain), ("original", presets.named("original")))
     cells = {config.digest(cell): (word, word, cell) for word, cell in always}
     for text, word in map(labelled, methods):
@@ -140,11 +140,11 @@ def _labelled(retrain: Unlearning, methods: Sequence[str]) -> list[tuple[str, Un
 
 
 def labelled(method: str) -> tuple[str, str]:
-    """The text of a method, and the label that stands behind ``as``, if any."""
+    """Split ``METHOD as LABEL``; the label may be empty."""
     text, _, label = method.partition(" as ")
     return text.strip(), label.strip()
 
 
 def from_json(data: object) -> Comparison:
-    """The comparison that a JSON file describes."""
+    """Return the comparison that the content of a JSON file describes."""
     return config.from_data(Comparison, data)

@@ -1,4 +1,4 @@
-"""Runs a comparison in processes of this machine: parents first, each run once, whatever is killed."""
+"""Execution of a comparison in local processes: each run once, after its parents; resumable after a kill."""
 
 import multiprocessing
 import os
@@ -32,7 +32,7 @@ State = Literal["pending", "running", "finished", "failed"]
 
 @dataclass
 class Board:
-    """How far a sweep is: the state of every run, and the progress of those at work."""
+    """The progress of a sweep: the state of every run, and the steps of running ones."""
 
     states: dict[str, State] = field(default_factory=dict[str, State])
     reasons: dict[str, str] = field(default_factory=dict[str, str])
@@ -51,11 +51,11 @@ def bench(
     retry: bool = False,
     watch: Watcher | None = None,
 ) -> Board:
-    """Make every run of a comparison that does not exist yet; keep ``bench.json`` in the store up to date.
+    """Make all missing runs of a comparison, and write ``bench.json`` in the store.
 
-    Runs go to ``jobs`` processes as soon as their parents are there. What fails is noted with its reason
-    and the others go on. After a kill or an interruption at any moment, the same call goes on from the
-    finished runs, to the same numbers.
+    Runs are submitted to ``jobs`` processes as soon as their parents exist. Failures are recorded with their reason
+    and do not stop other runs. After a kill or an interruption, the same call continues from the finished runs and
+    gives the same numbers.
     """
     if jobs < 1:
         raise RequestError(f"jobs must be at least 1, got {jobs}")
@@ -81,9 +81,9 @@ def make(
     watch: Watcher | None = None,
     board: Board | None = None,
 ) -> Board:
-    """Make every one of these runs, and their parents, that does not exist yet, in ``jobs`` processes.
+    """Make those of these runs, and of their ancestors, that do not exist yet, in ``jobs`` processes.
 
-    A board that is given keeps what it knows of other runs.
+    The states of other runs on a given board do not change.
     """
     every = with_parents(runs)
     board = board or Board()
@@ -93,26 +93,24 @@ def make(
 
 
 def _manifest(wanted: Comparison, cells: list[Entry], board: Board) -> dict[str, object]:
-    """What ``bench.json`` says: the comparison, and each cell with its run, state and reason."""
-    listed: list[dict[str, object]] = []
-    for cell in cells:
-        name = run_id(cell.run)
-        listed.append(
-            {
-                "label": cell.label,
-                "scenario": cell.scenario,
-                "seed": cell.seed,
-                "run": name,
-                "subject": run_id(cell.run.subject),
-                "status": board.states[name],
-                "reason": board.reasons.get(name),
-            }
-        )
+    """The content of ``bench.json``: the comparison, and each cell with its run, state and reason."""
+    listed: list[dict[str, object]] = [
+        {
+            "label": cell.label,
+            "scenario": cell.scenario,
+            "seed": cell.seed,
+            "run": run_id(cell.run),
+            "subject": run_id(cell.run.subject),
+            "status": board.states[run_id(cell.run)],
+            "reason": board.reasons.get(run_id(cell.run)),
+        }
+        for cell in cells
+    ]
     return {"name": wanted.name, "comparison": config.to_data(wanted), "entries": listed}
 
 
 class _Sweep:
-    """The state of one :func:`bench` call: what waits, what is at work, what has ended."""
+    """The state of one :func:`make` call: waiting, running and ended runs."""
 
     def __init__(
         self,
@@ -136,12 +134,17 @@ class _Sweep:
         self.broken: set[str] = set()
         self.processes = multiprocessing.get_context("spawn")
         self.messages: Queue[tuple[str, int, int]]
-        """Of the pool at work: a process that is killed while it writes may leave its queue locked for ever."""
+        """The queue of the current pool: a process killed while writing may leave its queue locked."""
 
     def work(self) -> None:
-        """Settle what exists, then run the rest, in a new pool each time that a process is lost."""
+        """Record the runs that exist, then make the others, with a new pool after each loss of a process."""
         for name in list(self.waiting):
-            self._settle_known(name)
+            directory = self.store.directory(name)
+            record = directory.record() if directory.exists else {"status": "missing"}
+            if record["status"] == "finished":
+                self._end(name, "finished")
+            elif record["status"] == "failed" and not self.retry:
+                self._end(name, "failed", str(record["reason"]))
         self.watch(self.board)
         while self.waiting:
             alone = bool(self.broken)
@@ -152,28 +155,17 @@ class _Sweep:
                     _kill(pool)
                     raise
 
-    def _settle_known(self, name: str) -> None:
-        directory = self.store.directory(name)
-        if not directory.exists:
-            return
-        record = directory.record()
-        if record["status"] == "finished":
-            self._end(name, "finished")
-        elif not self.retry:
-            self._end(name, "failed", str(record["reason"]))
-
     def _pool(self, jobs: int) -> ProcessPoolExecutor:
         self.messages = self.processes.Queue()
-        # The order of float32 sums depends on the threads: a run that is repeated alone gets no more of them.
+        # The order of float32 sums depends on the number of threads, so a run repeated alone gets the same number.
         threads = max(1, torch.get_num_threads() // self.jobs)
         initial = (os.getpid(), self.messages, threads, str(self.store.root), self.device, self.retry)
         return ProcessPoolExecutor(jobs, mp_context=self.processes, initializer=_begin, initargs=initial)
 
     def _drain(self, pool: ProcessPoolExecutor, alone: bool) -> None:
-        """Keep the pool busy until nothing waits; a lost process ends the round.
+        """Keep the pool busy until no run is waiting, or a process is lost.
 
-        After a loss, the runs that were at work are repeated one at a time: the one that loses its process
-        again is to blame, and fails.
+        After a loss, the runs that were running are repeated one at a time; a run that loses its process again fails.
         """
         active: dict[Future[None], str] = {}
         while self.waiting or active:
@@ -185,13 +177,15 @@ class _Sweep:
             lost += [name for future in done if (name := self._collect(future, active.pop(future)))]
             if lost:
                 self._lost([*lost, *active.values()], alone)
-            if lost or (alone and not self.broken):  # a new pool; with all processes once no run is suspect
+            if lost or (alone and not self.broken):  # a new pool, of full size if there are no runs to repeat alone
                 return
 
     def _submit(self, pool: ProcessPoolExecutor, active: dict[Future[None], str], most: int) -> list[str]:
-        """Hand over what can begin; the runs that could not be, since the pool has just lost a process."""
+        """Submit the runs whose parents are finished; return a run that a broken pool did not accept."""
         for name in list(self.waiting):
-            self._fail_after_parent(name)
+            failed = [parent for parent in self.parents[name] if self.board.states[parent] == "failed"]
+            if failed:
+                self._end(name, "failed", self.board.reasons[failed[0]])
         for name in [n for n in self.waiting if self._ready(n)][: most - len(active)]:
             self.waiting.remove(name)
             self.board.states[name] = "running"
@@ -205,21 +199,15 @@ class _Sweep:
     def _ready(self, name: str) -> bool:
         return all(self.board.states[parent] == "finished" for parent in self.parents[name])
 
-    def _fail_after_parent(self, name: str) -> None:
-        for parent in self.parents[name]:
-            if self.board.states[parent] == "failed":
-                self._end(name, "failed", self.board.reasons[parent])
-                return
-
     def _collect(self, future: Future[None], name: str) -> str | None:
-        """Note how a run ended; its name again if its process was lost."""
+        """Record the outcome of a run; return its name if its process was lost."""
         try:
             future.result()
         except BrokenProcessPool:
             return name
         except (RequestError, RunError) as error:
             if isinstance(error, RequestError) and isinstance(self.runs[name], TrainConfig):
-                raise  # without its original model nothing of the comparison can be done
+                raise  # without its original model, the comparison cannot be made
             self._end(name, "failed", str(error))
         else:
             self._end(name, "finished")
@@ -228,7 +216,7 @@ class _Sweep:
     def _lost(self, names: list[str], alone: bool) -> None:
         for name in names:
             if alone:
-                self._end(name, "failed", "its process was killed: perhaps it ran out of memory; try fewer jobs")
+                self._end(name, "failed", "its process was killed, possibly for lack of memory: try fewer jobs")
             else:
                 self.board.states[name] = "pending"
                 self.broken.add(name)
@@ -256,24 +244,24 @@ class _Sweep:
 
 @dataclass(frozen=True)
 class _Worker:
-    """What a worker process keeps from one run to the next: its store, and a session that remembers data."""
+    """The store of a worker process, and its session, which caches data."""
 
     store: Store
     session: Session
 
 
-# A pool hands objects to its initializer and no further: its functions find them here.
+# A pool passes objects only to its initializer, which stores them here for its functions.
 _worker: list[_Worker] = []
 
 
 def _begin(
     parent: int, messages: "Queue[tuple[str, int, int]]", threads: int, root: str, device: str, retry: bool
 ) -> None:
-    """Prepare a worker process: interruptions are the parent's business."""
+    """Initialise a worker process, which ignores interruptions: the parent handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
-    messages.cancel_join_thread()  # at its end, a worker does not wait until its last messages are read
+    messages.cancel_join_thread()  # a worker ends without waiting until its last messages are read
 
     def report(name: str, progress: Progress) -> None:
         if progress.step % max(1, progress.steps // 50) == 0:
@@ -283,20 +271,20 @@ def _begin(
 
 
 def _follow(parent: int) -> None:
-    """End this process when its parent is gone, even before it began: a killed sweep leaves no worker behind."""
+    """End this process when its parent has ended, even before it began, so that a killed sweep leaves no workers."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
 
 
 def _work(data: Mapping[str, object]) -> None:
-    """Make one run, whose parents are there, in a worker process."""
+    """Make one run, whose parents exist, in a worker process."""
     store = _worker[0].store
     execute.make(run_from_data(data, store), store, _worker[0].session)
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
-    """End the workers at once: what they were writing is a draft and will be removed."""
+    """Kill the workers; their unfinished runs are drafts, which are removed later."""
     for process in list((pool._processes or {}).values()):  # pyright: ignore[reportPrivateUsage]
         process.kill()
     pool.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
-"""The search for hyperparameters: on the validation split, at the same budget for every method.
+"""Hyperparameter search on the validation set, with the same budget for every method.
 
-The test set takes no part: what is minimised is the average gap to the retrained model with validation images in
-place of test images, on a training and a forget set (``seed``) that no comparison need use again.
+The objective is the average gap to the retrained model, with validation images instead of test images, on a model and
+a forget set whose ``seed`` differs from those of comparisons. The test set is not used.
 """
 
 import dataclasses
@@ -27,17 +27,17 @@ from expunge.unlearning import presets
 
 @dataclass(frozen=True)
 class Trial:
-    """One unlearning that was tried."""
+    """One trial of a search."""
 
     text: str
     """The method with its options."""
     gap: float | None
-    """Average gap to the retrained model on the validation split, in points; None where the run failed."""
+    """Average gap to the retrained model on the validation set, in points; None if the run failed."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What was tried for one method, in order; the first trial has its defaults."""
+    """The trials of one method, in order; the first has its defaults."""
 
     method: str
     """The label of the method."""
@@ -48,16 +48,16 @@ class Search:
         """The trial with the smallest gap.
 
         Raises:
-            RequestError: None succeeded.
+            RequestError: All trials failed.
         """
         done = [trial for trial in self.trials if trial.gap is not None]
         if not done:
-            raise RequestError(f"every trial of {self.method} failed: give it other defaults")
+            raise RequestError(f"all trials of {self.method} failed: give it other defaults")
         return min(done, key=lambda trial: trial.gap or 0.0)
 
     @property
     def source(self) -> str:
-        """Where the best options came from."""
+        """The origin of the best options."""
         if self.best == self.trials[0]:
             return f"the method's own defaults, the best of {len(self.trials)} trials"
         return f"search, the best of {len(self.trials)} trials"
@@ -76,10 +76,10 @@ def tune(
 ) -> list[Search]:
     """Search the options of every method of a comparison.
 
-    Each method is tried ``trials`` times: with the options that the comparison gives it, then with those that a
-    Gaussian process proposes (a random start of three). What a method says in the comparison (``epochs=5``) is
-    fixed unless it is among the options that it declares for the search. Runs are kept, so that a search that was
-    stopped goes on where it was. Cost: ``trials`` unlearnings a method, one training and one retraining.
+    Each method has ``trials`` trials: first with its options in the comparison, then with proposals of a Gaussian
+    process (after three random ones). Options set in the comparison (``epochs=5``) are fixed unless the method declares
+    them for the search. Runs are stored, so an interrupted search can be continued. Cost: ``trials`` unlearnings per
+    method, one training and one retraining.
     """
     if trials < 1:
         raise RequestError(f"trials must be at least 1, got {trials}")
@@ -97,15 +97,15 @@ def tune(
 
 
 def _check_reference(store: Store, reference: UnlearnConfig) -> None:
-    """Raise a RunError with its reason if the model to compare with, or its original, could not be made."""
+    """Raise a RunError with the reason if the retrained model or its original failed."""
     for wanted in (reference.original, reference):
         directory = store.directory(run_id(wanted))
         if directory.exists and not directory.finished:
-            raise RunError(f"there is nothing to compare with: {directory.id} failed: {directory.record()['reason']}")
+            raise RunError(f"there is no reference: {directory.id} failed: {directory.record()['reason']}")
 
 
 def _run_of(wanted: Comparison, text: str | None, seed: int) -> UnlearnConfig:
-    """The unlearning by this text at the seed of the search; without a text, retraining."""
+    """The unlearning with this text at the seed of the search; without a text, retraining."""
     chosen = retraining(wanted.training) if text is None else presets.named(text)
     return UnlearnConfig(wanted.original(seed), wanted.forget, chosen, seed, wanted.precision, seed)
 
@@ -118,18 +118,18 @@ def _gap(store: Store, subject: UnlearnConfig, reference: Subject, seed: int) ->
 
 
 def _judge(store: Store, wanted: UnlearnConfig, reference: Subject | None, seed: int) -> Subject:
-    """A run with its metrics, where validation images are what it is tested on."""
+    """Evaluate a run with validation images as the test set."""
     found = subject_of(store.directory(run_id(wanted)), reference=reference)
     splits = {"forget": found.splits["forget"], "retain": found.splits["retain"], "test": found.splits["validation"]}
     if not len(splits["test"]):
-        raise RequestError("the search needs a validation split: give the data a validation share above 0")
+        raise RequestError("the search needs a validation set: give the data a validation share above 0")
     judged = dataclasses.replace(found, splits=splits)
     evaluate(judged, [config.parse("metrics", "average_gap")], Context(randomness.generator(seed, "evaluation")))
     return judged
 
 
 class _Study:
-    """The trials of one method: asks for the next options, is told how they did."""
+    """The trials of one method, by Optuna's ask-and-tell interface."""
 
     def __init__(self, method: str, seed: int) -> None:
         self.text, label = labelled(method)
@@ -142,13 +142,13 @@ class _Study:
             for key, (low, high) in self.space.items()
         }
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the sampler calls itself experimental
+            warnings.simplefilter("ignore")  # the sampler warns that it is experimental
             sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=3, deterministic_objective=True)
         self.study = optuna.create_study(sampler=sampler)
         self.asked: dict[str, Any] = {}
 
     def ask(self) -> str:
-        """The method with the options to try next; its own defaults at first, and where there is nothing to search."""
+        """Return the method with the options to try next: its defaults at first, or if no option is searched."""
         if not self.told or not self.space:
             return self.text
         trial = self.study.ask(self.distributions)
@@ -157,36 +157,33 @@ class _Study:
         return text
 
     def tell(self, text: str, gap: float | None) -> None:
-        """How the options that were asked for did."""
+        """Record the gap of a trial; defaults are reported to the sampler if they are within the search space."""
         self.told.append(Trial(text, gap))
+        optuna = _optuna()
         if text in self.asked:
-            states = _optuna().trial.TrialState
-            state = states.FAIL if gap is None else states.COMPLETE
+            state = optuna.trial.TrialState.FAIL if gap is None else optuna.trial.TrialState.COMPLETE
             self.study.tell(self.asked.pop(text), gap, state=state)
         elif gap is not None and self.space:
-            self._tell_of_defaults(gap)
-
-    def _tell_of_defaults(self, gap: float) -> None:
-        """The defaults are a trial too, if they lie within the bounds of the search."""
-        given = presets.named(self.text)
-        values = {key: presets.option(given, key) for key in self.space}
-        if all(isinstance(v, (int, float)) and self.space[k][0] <= v <= self.space[k][1] for k, v in values.items()):
-            trial = _optuna().create_trial(params=values, distributions=self.distributions, value=gap)
-            self.study.add_trial(trial)
+            given = presets.named(self.text)
+            values = {key: presets.option(given, key) for key in self.space}
+            bounds = self.space.items()
+            if all(isinstance(v := values[key], (int, float)) and low <= v <= high for key, (low, high) in bounds):
+                trial = optuna.create_trial(params=values, distributions=self.distributions, value=gap)
+                self.study.add_trial(trial)
 
 
 def with_options(text: str, options: Mapping[str, str]) -> str:
-    """The text form of a method with these options added or changed."""
+    """Return the text form of a method with these options added or changed."""
     name, _, rest = text.partition(":")
     parts = [part for part in rest.split(",") if part and part.partition("=")[0] not in options]
     return f"{name}:{','.join([*parts, *(f'{key}={value}' for key, value in options.items())])}"
 
 
 def space(text: str) -> dict[str, tuple[float, float]]:
-    """The options to search for a method in its text form, each with its least and largest value.
+    """Return the options to search for a method in its text form, each with its smallest and largest value.
 
-    Bounds of ``lr`` are meant for SGD. A rule per role has a rate for each role, and those of AdamW and Lion,
-    whose steps do not depend on the size of the gradient, are a hundredth of them.
+    The declared range of ``lr`` is for SGD. With a rule per role, each role has its own learning rate; for AdamW and
+    Lion, whose steps do not depend on the scale of the gradient, the range is divided by 100.
     """
     found: dict[str, tuple[float, float]] = {}
     for key, (low, high) in presets.search_space(text.partition(":")[0]).items():
@@ -200,7 +197,7 @@ def space(text: str) -> dict[str, tuple[float, float]]:
 
 
 def _optuna() -> Any:
-    """The library of the search, which is an extra.
+    """Import Optuna, an optional dependency.
 
     Raises:
         RequestError: It is not installed.
@@ -214,7 +211,7 @@ def _optuna() -> Any:
 
 
 def to_data(wanted: Comparison, searches: Sequence[Search], seed: int) -> dict[str, object]:
-    """The best of each search as JSON-ready data, beside what the defaults gave."""
+    """Return the best trial of each search as JSON-ready data, with the gap of the defaults and all trials."""
     return {
         "comparison": wanted.name,
         "seed": seed,

@@ -1,1 +1,1 @@
-"""Images, where they come from, and which of them to forget."""
+"""Image sets, data sources, splits, poisons and forget sets."""

@@ -1,4 +1,4 @@
-"""Datasets from arrays, with all checks of them."""
+"""Datasets from arrays, with validation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, Array]
 """Images and labels."""
 Read = Callable[[Path], tuple[Arrays, Arrays, tuple[str, ...]]]
-"""From a folder to the training set, the test set and the class names, which may be empty."""
+"""Reads a folder: training set, test set and class names, which may be empty."""
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of ImageNet's images, by which photographs are commonly normalised."""
+"""Mean and standard deviation of ImageNet, commonly used to normalise photographs."""
 
 
 @dataclass(frozen=True)
 class FilesConfig:
-    """A folder of files, and the use of its images."""
+    """A folder of files, and the augmentation of its images."""
 
     path: str
-    """The folder that holds the files."""
+    """The folder of the files."""
     augment: bool = False
     """Random crop and flip of training batches."""
 
@@ -43,10 +43,10 @@ def dataset(
     augment: bool = False,
     statistics: Statistics | None = None,
 ) -> Dataset:
-    """A Dataset from (images, labels) for training and test, images (n, height, width[, channels]) or channels first.
+    """Make a Dataset of (images, labels) for training and test.
 
-    Without ``class_names``, classes are numbered up to the largest training label. Without ``statistics``,
-    mean and deviation are those of the training images.
+    Images are (n, height, width[, channels]) or channels first. By default, classes are numbered up to the largest
+    training label, and mean and standard deviation are those of the training images.
 
     Raises:
         RequestError: The arrays are not consistent; the message begins with ``where``.
@@ -63,7 +63,7 @@ def dataset(
 
 
 def from_folder(folder: Path, read: Read, *, augment: bool, statistics: Statistics | None = None) -> Dataset:
-    """The Dataset that a reader finds in a folder; see :func:`dataset`."""
+    """Make a Dataset of what a reader finds in a folder; see :func:`dataset`."""
     train, test, names = read(folder)
     return dataset(train, test, folder, class_names=names, augment=augment, statistics=statistics)
 
@@ -80,7 +80,7 @@ def _images(images: Array, labels: Array, augmentation: Augmentation | None) -> 
 
 
 def _channels_first(images: Array) -> Array:
-    """(n, h, w), (n, h, w, c) or (n, c, h, w) as (n, c, h, w), for c of 1 or 3; float64 becomes float32."""
+    """Convert (n, h, w), (n, h, w, c) or (n, c, h, w) to (n, c, h, w), with c = 1 or 3, and float64 to float32."""
     if images.dtype != np.uint8:
         if not np.issubdtype(images.dtype, np.floating):
             raise RequestError(f"images must be uint8 or float, got {images.dtype}")
@@ -97,7 +97,7 @@ def _channels_first(images: Array) -> Array:
 
 
 def existing_folder(path: str) -> Path:
-    """The folder at ``path``; a RequestError if there is none."""
+    """Return the folder at ``path``; raise a RequestError if there is none."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise RequestError(f"there is no folder {folder}")

@@ -1,4 +1,4 @@
-"""The lists of CelebA, as .txt or .csv: the attributes and the partition of each image."""
+"""The list files of CelebA, as .txt or .csv: the attributes and the partition of each image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ T = TypeVar("T")
 
 ATTRIBUTES, PARTITIONS = "list_attr_celeba", "list_eval_partition"
 TRAINING, TEST = "0", "2"
-"""The partitions; 1, for validation, is not read."""
+"""The partitions; 1 (validation) is not used."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """The images of one partition in the order of its file, each with whether it has the attribute."""
+    """The images of one partition in file order, and whether each has the attribute."""
 
     images: tuple[str, ...]
     has: tuple[bool, ...]
 
     def first(self, count: int | None) -> "Listed":
-        """The first ``count`` of them; all without a count."""
+        """Return the first ``count`` images; all by default."""
         return Listed(self.images[:count], self.has[:count])
 
 
 def read(folder: Path, attribute: str) -> tuple[Listed, Listed]:
-    """The images for training and those for testing.
+    """Read the training and the test images.
 
     Raises:
-        RequestError: A list is missing or damaged, the lists are of different images, or there is no such attribute.
+        RequestError: A list is missing or damaged, the lists name different images, or there is no such attribute.
     """
     has, partition = _attribute(_find(folder, ATTRIBUTES), attribute), _partitions(_find(folder, PARTITIONS))
     for given, found, missing_in in ((has, partition, PARTITIONS), (partition, has, ATTRIBUTES)):
@@ -54,9 +54,9 @@ def _find(folder: Path, stem: str) -> Path:
 
 
 def _attribute(path: Path, attribute: str) -> dict[str, bool]:
-    """Whether each image has the attribute.
+    """Read whether each image has the attribute.
 
-    The .txt begins with two lines, the number of images and the attributes; the .csv with the names of its columns.
+    The header is two lines in the .txt (number of images, attributes), and the names of the columns in the .csv.
     """
     rows = _rows(path)
     wanted = None if path.suffix == ".csv" else _header(rows)
@@ -77,12 +77,12 @@ def _attribute(path: Path, attribute: str) -> dict[str, bool]:
 
 
 def _header(rows: Iterator[tuple[str, list[str]]]) -> list[str]:
-    """The fields of the next line; none at the end of the file."""
+    """The fields of the next line; empty at the end of the file."""
     return next(rows, ("", []))[1]
 
 
 def _partitions(path: Path) -> dict[str, str]:
-    """The partition of each image; only the .csv has a header."""
+    """Read the partition of each image; only the .csv has a header."""
     rows = _rows(path)
     if path.suffix == ".csv":
         _header(rows)
@@ -95,7 +95,7 @@ def _partitions(path: Path) -> dict[str, str]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The place and the fields of each line that is not blank."""
+    """Yield the location and the fields of each line that is not blank."""
     separator = "," if path.suffix == ".csv" else None
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -103,12 +103,12 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
                 if line.strip():
                     yield f"{path}, line {number}", [field.strip() for field in line.split(separator)]
     except UnicodeDecodeError:
-        raise RequestError(f"{path} is no text in UTF-8: fetch it again") from None
+        raise RequestError(f"{path} is not UTF-8 text: fetch it again") from None
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _add(found: dict[str, T], image: str, value: T, where: str) -> None:
     if image in found:
-        raise RequestError(f"{where}: {image} has been there before; fetch it again")
+        raise RequestError(f"{where}: {image} is listed twice; fetch it again")
     found[image] = value

@@ -16,7 +16,7 @@ def present(folder: Path) -> bool:
 
 
 def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """Images uint8 (n, 3, 32, 32), labels (fine ones for CIFAR-100), and the class names."""
+    """Read images uint8 (n, 3, 32, 32), labels (fine labels for CIFAR-100), and class names."""
     if any(folder.glob("data_batch_*")):
         train = [folder / f"data_batch_{number}" for number in range(1, 6)]
         test, meta, key = [folder / "test_batch"], folder / "batches.meta", "label_names"

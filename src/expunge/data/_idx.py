@@ -17,7 +17,7 @@ def present(folder: Path) -> bool:
 
 
 def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """Images uint8 (n, height, width) and labels for training and test; IDX files have no class names."""
+    """Read images uint8 (n, height, width) and labels for training and test; IDX files have no class names."""
     train, test = (
         (read(_find(folder, f"{stem}-images", 3), 3), read(_find(folder, f"{stem}-labels", 1), 1))
         for stem in ("train", "t10k")
@@ -34,10 +34,10 @@ def _find(folder: Path, stem: str, dimensions: int) -> Path:
 
 
 def read(path: Path, dimensions: int) -> Array:
-    """The uint8 array of one IDX file.
+    """Read the uint8 array of one IDX file.
 
     Raises:
-        RequestError: The file is no IDX file of that many dimensions, or is cut short.
+        RequestError: The file is no IDX file of that many dimensions, or is truncated.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -1,4 +1,4 @@
-"""Data sets known by name, in any layout, with their published statistics."""
+"""Data sets with a name, in any layout, with their published statistics."""
 
 import os
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ VARIABLE = "EXPUNGE_DATA"
 
 @dataclass(frozen=True)
 class NamedConfig:
-    """The folder of a data set known by name, and the use of its images."""
+    """The folder of a data set with a name, and the augmentation of its images."""
 
     root: str = ""
-    """The folder that holds the data set's own folder; that of the environment variable EXPUNGE_DATA by default."""
+    """The parent of the data set's folder; by default the environment variable EXPUNGE_DATA."""
     augment: bool = False
     """Random crop and flip of training batches."""
 
 
 def load(name: str, config: NamedConfig, statistics: Statistics) -> Dataset:
-    """The named set from Parquet files, IDX files or python batches.
+    """Load a data set from Parquet files, IDX files or python batches.
 
     Raises:
-        RequestError: Its folder is missing, holds none of them, or no folder is given.
+        RequestError: No folder is given, or it is missing or contains none of these.
     """
     root = config.root or os.environ.get(VARIABLE, "")
     if not root:

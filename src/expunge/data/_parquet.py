@@ -23,7 +23,7 @@ def present(folder: Path) -> bool:
 
 
 def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """Images and labels for training and test, and the class names, empty if the files do not hold them."""
+    """Read images and labels for training and test, and class names, which are empty if the files lack them."""
     train, test = _files(folder, "train"), _files(folder, "test")
     for split, files in (("train", train), ("test", test)):
         if not files:
@@ -36,10 +36,10 @@ def _files(folder: Path, split: str) -> list[Path]:
 
 
 def read(paths: Sequence[Path]) -> Arrays:
-    """Images (n, height, width[, 3]) uint8 and labels of these files, in order.
+    """Read images uint8 (n, height, width[, 3]) and labels of these files, in order.
 
     Raises:
-        RequestError: A file is damaged, lacks a column, or an image is damaged or of another size.
+        RequestError: A file is damaged or lacks a column, or an image is damaged or differs in size.
     """
     tables = [_table(path) for path in paths]
     pictures = [
@@ -68,7 +68,7 @@ def _table(path: Path) -> pl.DataFrame:
 
 
 def _content(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
-    """The column of encoded images: the field ``bytes``, or the column itself."""
+    """The encoded images of a column: its field ``bytes``, or the column itself."""
     if isinstance(kind, pl.Struct) and pl.Field("bytes", pl.Binary) in kind.fields:
         return pl.col(name).struct.field("bytes")
     if isinstance(kind, pl.Binary):
@@ -84,7 +84,7 @@ def _column(path: Path, columns: Sequence[str] | dict[str, pl.DataType], wanted:
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """The class names in the file's metadata, empty if it has none in the Hugging Face schema."""
+    """Read the class names in the Hugging Face metadata of a file; empty if there are none."""
     try:
         features = json.loads(pl.read_parquet_metadata(path)["huggingface"])["info"]["features"]
         names = next(features[label]["names"] for label in LABEL_COLUMNS if label in features)

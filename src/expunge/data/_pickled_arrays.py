@@ -1,7 +1,7 @@
-"""Pickled dictionaries of arrays, read without calling anything that a pickle names.
+"""Pickled dictionaries of arrays, read without executing anything in the pickle.
 
-Only opcodes that build plain data are accepted. The names of numpy that arrays need are replaced by classes of this
-file, which build arrays of plain numbers; any other name is refused.
+Only opcodes that build plain data are accepted. The numpy names that arrays need are replaced by classes in this
+file, which build arrays of numbers; any other name is refused.
 """
 
 import io
@@ -27,7 +27,7 @@ _OPCODES = _MEMO | {
 
 
 class _Type:
-    """Stands for ``numpy.dtype``."""
+    """Replaces ``numpy.dtype``."""
 
     def __init__(self, text: object, *_: object) -> None:
         self.text = _text(text)
@@ -38,7 +38,7 @@ class _Type:
             self.text = f"{order}{self.text}"
 
     def dtype(self) -> np.dtype[np.generic]:
-        """The numpy type, if it is one of plain numbers."""
+        """Return the numpy type, which must be numeric."""
         found = np.dtype(self.text.lstrip("=|"))
         if found.kind not in "biuf":
             raise ValueError(f"arrays must hold plain numbers, not {self.text}")
@@ -46,7 +46,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for ``numpy.ndarray`` and the function that constructs an empty one."""
+    """Replaces ``numpy.ndarray`` and its constructor."""
 
     value: object = None
 
@@ -58,7 +58,7 @@ class _Array:
 
 
 class _Encode:
-    """Stands for ``codecs.encode``, which makes bytes in old protocols; at most as many as the file has."""
+    """Replaces ``codecs.encode``, which makes bytes in old protocols; limited to the size of the file in total."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -70,11 +70,11 @@ class _Encode:
         return text.encode("latin1")
 
     def __setstate__(self, _: object) -> None:
-        raise ValueError("it sets the state of something that is no array")
+        raise ValueError("it sets the state of an object that is not an array")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Accepts the names of arrays alone."""
+    """Accepts only the names that arrays need."""
 
     def __init__(self, content: bytes, where: str) -> None:
         super().__init__(io.BytesIO(content), encoding="bytes")
@@ -84,7 +84,7 @@ class _Unpickler(pickle.Unpickler):
         self.where = where
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
-        """The class of this file that stands for the name."""
+        """Return the replacement for a name."""
         name = f"{module_name} {global_name}"
         if name not in self.names:
             raise RequestError(f"{self.where} is refused: it asks for {name!r}; nothing of it was executed")
@@ -92,10 +92,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(path: Path) -> dict[str, object]:
-    """The dictionary in a pickle file, its keys as text.
+    """Read the dictionary in a pickle file, with its keys as text.
 
     Raises:
-        RequestError: The file is missing, damaged, or asks for anything but plain data and arrays.
+        RequestError: The file is missing, damaged, or contains anything but plain data and arrays.
     """
     try:
         content = path.read_bytes()
@@ -103,7 +103,7 @@ def read(path: Path) -> dict[str, object]:
         found = _Unpickler(content, str(path)).load()
         if not isinstance(found, dict):
             raise RequestError(f"{path} should hold a dictionary")
-        # Nested values stay as they are, so that cyclic references cost nothing.
+        # Nested values are not converted, so cyclic references are harmless.
         items = cast("dict[object, object]", found).items()
         return {_text(key): value.value if isinstance(value, _Array) else value for key, value in items}
     except RequestError:
@@ -113,7 +113,7 @@ def read(path: Path) -> dict[str, object]:
 
 
 def _check(content: bytes, where: str) -> None:
-    """Refuse opcodes that plain arrays do not need, and memo positions by which a few bytes take gigabytes."""
+    """Refuse opcodes that plain arrays do not need, and memo positions that would allocate gigabytes."""
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name not in _OPCODES:
             raise RequestError(f"{where} is refused: it uses {opcode.name}, which plain arrays do not need")

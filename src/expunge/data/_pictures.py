@@ -1,4 +1,4 @@
-"""Encoded images (PNG, JPEG, ...) as one array, decoded by many threads."""
+"""Decoding of images (PNG, JPEG, ...) to one array, in parallel threads."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,20 +16,20 @@ from expunge.data._assemble import Array
 GREY = ("L", "1", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""The formats that are decoded: no others, some of which start programs."""
+"""The formats that are decoded; Pillow starts external programs for some others."""
 TOGETHER = 64
-"""Images that a thread decodes at a time."""
+"""Images per task of a thread."""
 
 Picture = tuple[str, Callable[[], Path | BinaryIO]]
 """The name of an image for messages, and a function that opens it."""
 Prepare = Callable[[Image.Image], Image.Image]
-"""A change of an image of mode L or RGB, such as a crop. Its errors are raised with the image's name before them."""
+"""A change of an image of mode L or RGB, such as a crop; the image's name is prepended to its errors."""
 
 
 def read(pictures: Sequence[Picture], where: str, prepare: Prepare | None = None) -> Array:
-    """Images as uint8: grey ones (n, height, width), coloured ones (n, height, width, 3).
+    """Decode images to uint8: (n, height, width) if grey, (n, height, width, 3) if RGB.
 
-    Memory: that of the result, channels first as in a Dataset, and one decoded image per thread.
+    Memory: that of the result, stored channels first as in a Dataset, and one decoded image per thread.
 
     Raises:
         RequestError: There is no image; one is damaged, has more than 8 bits or too many pixels; or sizes or modes
@@ -60,13 +60,13 @@ def read(pictures: Sequence[Picture], where: str, prepare: Prepare | None = None
 def read_files(
     files: Sequence[tuple[Path, int]], where: Path, prepare: Prepare | None = None
 ) -> tuple[Array, npt.NDArray[np.int64]]:
-    """The images of files (see :func:`read`), and the labels given with them."""
+    """Decode the images of files (see :func:`read`), and return them with their labels."""
     images = read([(str(path), partial(Path, path)) for path, _ in files], str(where), prepare)
     return images, np.array([label for _, label in files], np.int64)
 
 
 def resized(image: Image.Image, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-    """The image with ``size`` pixels on each side."""
+    """Resize an image to ``size`` x ``size`` pixels."""
     return image.resize((size, size), resampling)
 
 
@@ -79,7 +79,7 @@ def _pixels(picture: Picture, prepare: Prepare | None) -> Array:
     except RequestError as error:
         raise RequestError(f"{name} {error}") from error
     except Image.UnidentifiedImageError:
-        raise RequestError(f"{name} is damaged, or no image of a known format") from None
+        raise RequestError(f"{name} is damaged, or not an image of a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RequestError(f"{name} {_TOO_LARGE}") from None
     except (OSError, ValueError, SyntaxError) as error:
@@ -87,7 +87,7 @@ def _pixels(picture: Picture, prepare: Prepare | None) -> Array:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """As 8-bit grey or RGB; modes with more bits are refused."""
+    """Convert to 8-bit grey or RGB; modes with more bits are refused."""
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise RequestError(_TOO_LARGE)
     if image.mode not in GREY + COLOUR:

@@ -1,4 +1,4 @@
-"""Random crop and flip of whole batches."""
+"""Random crop and horizontal flip of whole batches."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from expunge.core.errors import RequestError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Zero-pad by ``padding``, crop back to the original size at a random place, mirror at random."""
+    """Zero-pad by ``padding``, crop to the original size at a random position, flip at random."""
 
     padding: int = 4
     """Pixels of zeros added on each side before the crop; 0 for no crop."""
     flip: bool = True
-    """Mirror each image left to right with probability one half."""
+    """Flip each image horizontally with probability one half."""
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -24,10 +24,7 @@ class Augmentation:
             raise RequestError(f"padding must be at least 0, got {self.padding}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment (n, channels, height, width); the result is a new tensor of the same shape and type.
-
-        Crop and flip are one gather over all images: O(bytes), no loop over images.
-        """
+        """Augment (n, channels, height, width), by one gather; return a new tensor of the same shape and type."""
         height, width = images.shape[2:]
         rows, columns = self._places(len(images), height, width, generator)
         rows, columns = rows.to(images.device), columns.to(images.device)
@@ -37,7 +34,7 @@ class Augmentation:
         return padded.flatten(2).gather(2, indices).view(images.shape)
 
     def _places(self, count: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """For each image, which rows (n, height) and columns (n, width) of the padded one it shows."""
+        """Draw the rows (n, height) and columns (n, width) of the padded images to keep."""
         device = generator.device
         offsets = torch.randint(2 * self.padding + 1, (2, count, 1), generator=generator, device=device)
         rows = offsets[0] + torch.arange(height, device=device)

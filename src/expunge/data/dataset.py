@@ -1,4 +1,4 @@
-"""What a data source gives: training and test images with what a model needs to know of them."""
+"""The result of a data source: training and test images, class names, and input statistics."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Dataset:
     """Training and test images of one source.
 
     ``mean`` and ``std`` are per channel, on the scale of the batches ([0, 1] for uint8 images), for the
-    model's input step. Ids of ``train`` count from 0 in the order of the source; those of ``test`` too.
+    model's input normalisation. Ids of ``train`` and of ``test`` count from 0 in the order of the source.
     """
 
     train: ImageSet
@@ -24,7 +24,7 @@ class Dataset:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what would fail later in some less readable way."""
+        """Check sizes, labels and shapes."""
         for name, images in (("training", self.train), ("test", self.test)):
             if not len(images):
                 raise RequestError(f"the {name} set is empty")
@@ -44,10 +44,10 @@ class Dataset:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and standard deviation of images (n, channels, height, width), in [0, 1] if uint8.
+    """Compute the mean and standard deviation per channel of (n, channels, height, width), scaled to [0, 1] if uint8.
 
-    The deviation of a constant channel is given as 1, so that dividing by it is safe. Sums are in float64, over
-    one part of the images at a time: large sets need no copy of themselves.
+    The deviation of a constant channel is set to 1, so that dividing by it is safe. Sums are in float64, over chunks
+    of the images.
     """
     scale = 1.0 if images.is_floating_point() else 255.0
     size = images[:, 0].numel()

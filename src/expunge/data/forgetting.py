@@ -14,10 +14,10 @@ from expunge.data.subsets import some
 def forget_ids(
     forget: object, train: ImageSet, generator: torch.Generator, num_classes: int, poisoned: Tensor | None = None
 ) -> Tensor:
-    """The ids that a forget set chooses: int64, ascending. ``poisoned`` are those of the poisoned examples, if any.
+    """Return the ids of a forget set: int64, ascending. ``poisoned`` are the ids of the poisoned examples, if any.
 
     Raises:
-        RequestError: It would be empty or everything, or names what the training set does not have.
+        RequestError: The set is empty, is the whole training set, or contains ids that are not in the training set.
     """
     plugin = registry.of_config("forget_sets", forget)
     chosen = plugin.call(train, forget, generator, num_classes=num_classes, poisoned=poisoned)
@@ -25,7 +25,7 @@ def forget_ids(
     unknown = ids[~torch.isin(ids, train.ids)]
     if len(unknown):
         raise RequestError(
-            f"not in the training set: {some(unknown.tolist())}; ids there are {int(train.ids.min())} to "
+            f"not in the training set: {some(unknown.tolist())}; its ids are {int(train.ids.min())} to "
             f"{int(train.ids.max())}, without those set aside for validation or left out by a limit"
         )
     if not len(ids):
@@ -36,11 +36,11 @@ def forget_ids(
 
 
 def is_fixed(forget: object) -> bool:
-    """Whether a forget set is the same whatever the seed and whatever was forgotten before, but for those."""
+    """Whether a forget set is independent of the seed and of earlier deletions (which it leaves out)."""
     return registry.of_config("forget_sets", forget).mark.fixed(forget)
 
 
 def partition(train: ImageSet, ids: Tensor) -> tuple[ImageSet, ImageSet]:
-    """The forget set and the retain set: together the training set, with nothing in both."""
+    """Divide the training set into the forget set and the retain set."""
     forgotten = train.contains(ids)
     return train.select(forgotten), train.select(~forgotten)

@@ -1,4 +1,4 @@
-"""Labelled images that come in whole batches: what every set of them offers, and the set in memory."""
+"""Labelled images that are read in batches: the protocol ``ImageSet``, and its implementation in memory."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
 
 Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""From stored images (count, channels, height, width) and their ids (count,) to other images, each on its own."""
+"""Maps stored images (count, channels, height, width) and their ids (count,) to other images, one by one."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Batch:
 
 @runtime_checkable
 class ImageSet(Protocol):
-    """Labelled images that are read in batches, wherever their pixels are kept.
+    """Labelled images that are read in batches, from memory or elsewhere.
 
-    An implementation holds labels and ids of all examples, and may compute or read the images when they are asked
-    for: nothing in this interface gives all pixels at once. ``ids`` identify an example: they
-    are kept by every selection, are unique, and need not be consecutive. Every method returns a new set or batch and
-    leaves this set as it is. Sets of one kind are joined with each other.
+    An implementation holds the labels and ids of all examples, and may compute or read images on demand: no method
+    returns all pixels at once. Ids identify examples: they are unique, need not be consecutive, and do not change when
+    examples are selected. Every method returns a new set or batch and leaves this set unchanged. Only sets of the same
+    implementation can be joined.
     """
 
     def __len__(self) -> int:
@@ -55,40 +55,40 @@ class ImageSet(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the stored images: uint8, which batches turn into float in [0, 1], or that of the batches."""
+        """The type of the stored images: uint8, which batches convert to float in [0, 1], or the type of batches."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where labels, ids and batches are."""
+        """The device of labels, ids and batches."""
         ...
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """What passes of training do to the images of a batch, drawing from the generator of the pass."""
+        """The augmentation of batches in training passes; it draws from the generator of the pass."""
         ...
 
     def to(self, device: torch.device | str, /) -> "ImageSet":
-        """The same examples on another device."""
+        """Return the same examples on another device."""
         ...
 
     def steps(self, size: int, /) -> int:
-        """The number of batches of a training pass: one of a single example joins the batch before it."""
+        """Return the number of batches in a training pass, in which a last batch of one example joins the previous."""
         ...
 
     def batches(self, size: int, generator: torch.Generator | None = None, /) -> Iterator[Batch]:
-        """One pass over all examples.
+        """Yield all examples once, in batches.
 
-        With a generator, this is a pass of training: the order is shuffled by one ``torch.randperm`` of all
-        positions, drawn before the first batch, and the augmentation, if the set has one, applied to each batch.
-        Without, it is the test transform: the order as stored, no augmentation, nothing random. A ``size`` above
-        the number of examples gives one batch of all of them. In training, a last batch of a single example joins
-        the one before it (:func:`bounds`): batch normalisation has no statistics of one.
+        With a generator, this is a training pass: the order is one ``torch.randperm`` of all positions, drawn before
+        the first batch; each batch is augmented, if the set has an augmentation; and a last batch of one example joins
+        the previous (:func:`bounds`), since batch normalisation needs at least two. Without a generator, this is the
+        test transform: the stored order, no augmentation, nothing random. If ``size`` exceeds the number of examples,
+        there is one batch.
         """
         ...
 
     def gather(self, ids: Tensor, /) -> Batch:
-        """The examples with these ids, in that order, as one batch on the test transform.
+        """Return the examples with these ids, in that order, as one batch with the test transform.
 
         Raises:
             RequestError: There is no example with one of the ids.
@@ -96,50 +96,50 @@ class ImageSet(Protocol):
         ...
 
     def select(self, positions: Tensor, /) -> "ImageSet":
-        """The examples at these positions (int64 indices, or a mask of bool), in that order."""
+        """Return the examples at these positions (int64 indices, or a bool mask), in that order."""
         ...
 
     def contains(self, ids: Tensor, /) -> Tensor:
-        """For each example of this set, whether its id is among ``ids``: bool (n,)."""
+        """Return whether the id of each example of this set is among ``ids``: bool (n,)."""
         ...
 
     def with_labels(self, labels: Tensor, /) -> "ImageSet":
-        """The same examples with these labels: int64 (n,)."""
+        """Return the same examples with these labels: int64 (n,)."""
         ...
 
     def with_augmentation(self, augmentation: Augmentation | None, /) -> "ImageSet":
-        """The same examples under another augmentation, or none."""
+        """Return the same examples with another augmentation, or none."""
         ...
 
     def mapped(self, change: Change, positions: Tensor | None = None, /) -> "ImageSet":
-        """The same examples, the images at these positions (int64 indices; all by default) changed.
+        """Return the same examples, with the images at these positions (int64 indices; all by default) changed.
 
-        ``change`` gets stored images and their ids, and must return images of the same shape and type without
-        writing into what it got. What it does to an image must not depend on the others: it may be called on any
-        part of them, at any time.
+        ``change`` takes stored images and their ids, and returns images of the same shape and type without modifying
+        its inputs. It must treat each image independently of the others, since it may be called on any subset of them
+        at any time.
         """
         ...
 
     def merged(self, other: "ImageSet", /) -> "ImageSet":
-        """The examples of both sets in the order of their ids, under the augmentation of this set.
+        """Return the examples of both sets in the order of their ids, with the augmentation of this set.
 
         Raises:
-            RequestError: An id is in both sets, or the sets are not of one kind.
+            RequestError: An id is in both sets, or the sets are of different implementations.
         """
         ...
 
     def followed_by(self, other: "ImageSet", /) -> "ImageSet":
-        """The examples of this set and then those of the other, with their positions, 0 to n - 1, as ids.
+        """Return the examples of this set and then those of the other, with new ids 0 to n - 1.
 
-        Both must have one ``dtype`` and one augmentation, which it keeps.
+        Both must have the same ``dtype`` and augmentation, which do not change.
 
         Raises:
-            RequestError: The sets are not of one kind.
+            RequestError: The sets are of different implementations.
         """
         ...
 
     def fingerprint(self) -> str:
-        """SHA-256 over type, shape, stored images, labels and ids: tells whether data are what they were."""
+        """Return the SHA-256 of type, shape, stored images, labels and ids, which identifies the data."""
         ...
 
 
@@ -147,8 +147,8 @@ class ImageSet(Protocol):
 class TensorImages:
     """An :class:`ImageSet` whose images are one tensor in the memory of a device.
 
-    ``inputs`` is uint8 (n, channels, height, width), which batches turn into float in [0, 1], or float,
-    which batches leave as it is.
+    ``inputs`` is (n, channels, height, width), of type uint8, which batches convert to float in [0, 1], or of a float
+    type, which batches keep.
     """
 
     inputs: Tensor
@@ -157,7 +157,7 @@ class TensorImages:
     augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
-        """Check shapes and types once, so that nothing later has to."""
+        """Check shapes, types and ids."""
         count = len(self.inputs)
         if self.inputs.dtype != torch.uint8 and not self.inputs.is_floating_point():
             raise RequestError(f"images must be uint8 or float, got {self.inputs.dtype}")
@@ -177,7 +177,7 @@ class TensorImages:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """The device of the images."""
         return self.inputs.device
 
     @property
@@ -191,20 +191,20 @@ class TensorImages:
         return self.inputs.dtype
 
     def to(self, device: torch.device | str) -> "TensorImages":
-        """The same examples on another device."""
+        """Return the same examples on another device."""
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
 
     def select(self, positions: Tensor) -> "TensorImages":
-        """The examples at these positions (int64 indices, or a mask of bool), in that order."""
+        """Return the examples at these positions (int64 indices, or a bool mask), in that order."""
         positions = positions.to(self.device)
         return replace(self, inputs=self.inputs[positions], labels=self.labels[positions], ids=self.ids[positions])
 
     def contains(self, ids: Tensor) -> Tensor:
-        """For each example of this set, whether its id is among ``ids``: bool (n,)."""
+        """Return whether the id of each example of this set is among ``ids``: bool (n,)."""
         return torch.isin(self.ids, ids.to(self.device))
 
     def gather(self, ids: Tensor) -> Batch:
-        """The examples with these ids, in that order, as one batch on the test transform. O(n log n)."""
+        """Return the examples with these ids, in that order, as one batch with the test transform. O(n log n)."""
         ids, order = ids.to(self.device), self.ids.argsort()
         missing = ids[~torch.isin(ids, self.ids)]
         if len(missing):
@@ -213,15 +213,15 @@ class TensorImages:
         return Batch(self._inputs(found, None), self.labels[found], ids)
 
     def with_labels(self, labels: Tensor) -> "TensorImages":
-        """The same examples with these labels; the images are shared."""
+        """Return the same examples with these labels; images are shared."""
         return replace(self, labels=labels)
 
     def with_augmentation(self, augmentation: Augmentation | None) -> "TensorImages":
-        """The same examples under another augmentation; the images are shared."""
+        """Return the same examples with another augmentation; images are shared."""
         return replace(self, augmentation=augmentation)
 
     def mapped(self, change: Change, positions: Tensor | None = None) -> "TensorImages":
-        """The same examples, the images at these positions (all by default) changed at once. A copy of the images."""
+        """Return the same examples with some images changed; all images are copied. See :class:`ImageSet`."""
         if positions is None:
             return replace(self, inputs=change(self.inputs, self.ids))
         inputs = self.inputs.clone()
@@ -229,7 +229,7 @@ class TensorImages:
         return replace(self, inputs=inputs)
 
     def merged(self, other: ImageSet) -> "TensorImages":
-        """The examples of both sets in the order of their ids. Each image is copied once."""
+        """Return the examples of both sets in the order of their ids; each image is copied once."""
         ids, order = torch.cat([self.ids, other.ids]).sort()
         added, places = _in_memory(other).inputs, order.argsort()
         dtype = torch.promote_types(self.dtype, other.dtype)
@@ -239,17 +239,17 @@ class TensorImages:
         return replace(self, inputs=inputs, labels=torch.cat([self.labels, other.labels])[order], ids=ids)
 
     def followed_by(self, other: ImageSet) -> "TensorImages":
-        """The examples of this set and then those of the other; ids are positions. Each image is copied once."""
+        """Return the examples of this set and then those of the other, with new ids; each image is copied once."""
         labels = torch.cat([self.labels, other.labels])
         ids = torch.arange(len(labels), device=self.device)
         return TensorImages(torch.cat([self.inputs, _in_memory(other).inputs]), labels, ids, self.augmentation)
 
     def steps(self, size: int) -> int:
-        """The number of batches of a training pass: one of a single example joins the batch before it."""
+        """Return the number of batches in a training pass."""
         return len(bounds(len(self), size, join=True))
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """One pass over all examples: see :class:`ImageSet`."""
+        """Yield all examples once, in batches: see :class:`ImageSet`."""
         order = None
         if generator is not None:
             order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.device)
@@ -264,7 +264,7 @@ class TensorImages:
         return inputs / 255 if inputs.dtype == torch.uint8 else inputs
 
     def fingerprint(self) -> str:
-        """SHA-256 over images, labels and ids: tells whether data are what they were. O(bytes)."""
+        """Return the SHA-256 of images, labels and ids. O(bytes)."""
         sha = hashlib.sha256(str((self.inputs.dtype, tuple(self.inputs.shape))).encode())
         for tensor in (self.inputs, self.labels, self.ids):
             sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -272,16 +272,16 @@ class TensorImages:
 
 
 def _in_memory(images: ImageSet) -> TensorImages:
-    """The other set of a join, refused unless it is of this kind."""
+    """The other set of a join, which must be in memory too."""
     if not isinstance(images, TensorImages):
-        raise RequestError("images in memory are joined with images in memory: make both sets of one kind")
+        raise RequestError("images in memory can only be joined with images in memory")
     return images
 
 
 def bounds(count: int, size: int, join: bool) -> list[tuple[int, int]]:
-    """Where each batch of a pass over ``count`` examples begins and ends.
+    """Return the start and end of each batch of a pass over ``count`` examples.
 
-    With ``join``, as in training, a last batch of a single example joins the one before it.
+    With ``join``, as in training, a last batch of one example joins the previous.
 
     Raises:
         RequestError: The size is below one.
@@ -295,6 +295,6 @@ def bounds(count: int, size: int, join: bool) -> list[tuple[int, int]]:
 
 
 def make(inputs: Tensor, labels: Tensor, augmentation: Augmentation | None = None, first_id: int = 0) -> TensorImages:
-    """An ImageSet in memory whose ids count up from ``first_id``."""
+    """Make an ImageSet in memory, with ids counting from ``first_id``."""
     ids = torch.arange(first_id, first_id + len(labels), device=inputs.device)
     return TensorImages(inputs, labels.to(torch.int64), ids, augmentation)

@@ -1,4 +1,4 @@
-"""The input step of a model: subtract the mean and divide by the deviation of each channel."""
+"""Input normalisation as the first layer of a model."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ class InputNormalisation(nn.Module):
     std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Keep the statistics as buffers: they are saved with the model and never trained."""
+        """Register the statistics as buffers, which are saved with the model and not trained."""
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The normalised batch."""
+        """Normalise a batch."""
         return (inputs - self.mean) / self.std
 
 
 def with_normalisation(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """The network behind its input step."""
+    """Put input normalisation before a network."""
     return nn.Sequential(OrderedDict(normalise=InputNormalisation(mean, std), network=network))

@@ -1,8 +1,7 @@
-"""Poisoned training data: which examples, their labels, and the test images that show a backdoor.
+"""Poisoned training data: which examples, their labels, and the test images that reveal a backdoor.
 
-An ImageSet augments its batches after all this: in training, random crops and flips move a trigger, and may cut it
-off, as they do in the code of Jia et al. 2023 (arXiv:2304.04934). Test images are not augmented: there the trigger
-is where it was put.
+Batches are augmented after poisoning: in training, random crops and flips move a trigger and may cut it off, as in
+the code of Jia et al. 2023 (arXiv:2304.04934). Test images are not augmented.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from expunge.data.image_set import Change, ImageSet
 from expunge.data.subsets import amount, check_amount
 
 SHARE = 0.1
-"""The share of the training set that is poisoned where nothing is said: 4500 of 45000, as published."""
+"""The default share of the training set that is poisoned: 4500 of 45000, as published."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Poison:
     count: int | None = None
     """Or how many examples are poisoned."""
     seed: int = 0
-    """Draws which examples are poisoned, and what is random in the poison."""
+    """Seed of the choice of examples and of random numbers in the poison."""
 
     def __post_init__(self) -> None:
         """Check the ranges that do not depend on the images."""
@@ -38,12 +37,13 @@ class Poison:
 
 @dataclass(frozen=True)
 class Trigger(Poison):
-    """A poison that is a backdoor trigger: an image with it should be classified as the target."""
+    """A backdoor trigger: images with it should be classified as the target class."""
 
     target: int = 0
-    """The class that the trigger should lead to."""
+    """The target class."""
     clean_label: bool = False
-    """Poison only examples of the target class and leave labels as they are, instead of any class and a new label."""
+    """Poison only examples of the target class, whose labels do not change; by default examples of any class are
+    poisoned and relabelled."""
 
     def __post_init__(self) -> None:
         """Check the ranges that do not depend on the images."""
@@ -52,11 +52,10 @@ class Trigger(Poison):
 
 
 def poison(train: ImageSet, config: Poison, num_classes: int) -> tuple[ImageSet, Tensor]:
-    """A poisoned copy of the training set, and the ids of the poisoned examples: int64, ascending.
+    """Return a poisoned copy of the training set, and the ids of the poisoned examples: int64, ascending.
 
-    With a trigger and new labels, examples of any class are drawn, those of the target class among them, as
-    published: their label stays what it was. With clean labels, only examples of the target class are drawn.
-    Other poisons are for examples of any class. A share is of the whole training set in every case.
+    Examples are drawn from all classes, including the target class, as published; with clean labels, only from the
+    target class. A share is always a share of the whole training set.
 
     Raises:
         RequestError: There is no such class, there are too few examples, or the poison does not fit the images.
@@ -79,10 +78,10 @@ def poison(train: ImageSet, config: Poison, num_classes: int) -> tuple[ImageSet,
 
 
 def triggered(test: ImageSet, config: Poison) -> ImageSet:
-    """Test images of every class but the target, with the trigger, labelled as the target; ids are kept.
+    """Return the test images of all classes but the target, with the trigger and the label of the target.
 
-    Accuracy on them is the success rate of the attack. Images of the target class are left out: a model without
-    a backdoor would be right about them. A poison that is no trigger has no such images: the set is empty.
+    Accuracy on them is the attack success rate. Images of the target class are left out, since a clean model
+    classifies them as the target. The set is empty if the poison is no trigger. Ids do not change.
     """
     if not isinstance(config, Trigger):
         return test.select(torch.arange(0))
@@ -91,9 +90,9 @@ def triggered(test: ImageSet, config: Poison) -> ImageSet:
 
 
 def stamp(images: ImageSet, config: Poison) -> ImageSet:
-    """The same examples with every image poisoned; the type of the images stays.
+    """Poison all images; their type does not change.
 
-    The result is clipped to [0, 1]; in uint8 that is ``round(255 x)``, half to even.
+    The result is clipped to [0, 1], for uint8 as ``round(255 x)``, half to even.
 
     Raises:
         RequestError: The poison does not fit the images, or float images are not in [0, 1].
@@ -106,14 +105,14 @@ def _change(shape: tuple[int, ...], config: Poison) -> Change:
 
 
 def scaled(inputs: Tensor) -> Tensor:
-    """Stored images in [0, 1], in float32 at least."""
+    """Convert stored images to float in [0, 1], at least float32."""
     check_range(inputs)
     values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
     return values / 255 if inputs.dtype == torch.uint8 else values
 
 
 def check_range(values: Tensor) -> None:
-    """Refuse float images outside [0, 1]: black, white and the size of noise would have no meaning there."""
+    """Raise a RequestError if float images are not in [0, 1], where black, white and noise levels are undefined."""
     if values.dtype != torch.uint8 and not bool(((values >= 0) & (values <= 1)).all()):
         raise RequestError(
             f"float images must be in [0, 1] to be poisoned, found {float(values.min()):g} to {float(values.max()):g}: "
@@ -122,6 +121,6 @@ def check_range(values: Tensor) -> None:
 
 
 def to_type(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values clipped to [0, 1], in the type of the images."""
+    """Clip values to [0, 1] and convert them to the type of the images."""
     clipped = values.clamp(0, 1)
     return (clipped * 255).round().to(dtype) if dtype == torch.uint8 else clipped.to(dtype)

@@ -1,4 +1,4 @@
-"""A data set split for training: which images, how they are split, and a backdoor in them if there is one."""
+"""A data set split into training, validation and test set, with poisoned examples if configured."""
 
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -16,29 +16,29 @@ from expunge.data.poisoning import Poison, poison, triggered
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they are split."""
+    """The images, and how they are split."""
 
     source: Annotated[object, Choice("data")]
-    """Where the images come from."""
+    """The data source."""
     limit: int | None = None
-    """Use a class-balanced part of this many training images; all by default."""
+    """Use a class-balanced subset of this many training images; all by default."""
     test_limit: int | None = None
-    """Use a class-balanced part of this many test images; all by default."""
+    """Use a class-balanced subset of this many test images; all by default."""
     validation: float = 0.1
     """Share of each class that is set aside for validation."""
     seed: int = 0
     """Seed of these choices."""
     poison: Annotated[Poison, Choice("poisons")] | None = None
-    """What some training images are poisoned with; none by default."""
+    """The poison of some training images; none by default."""
 
     def __post_init__(self) -> None:
-        """Read what is given as text."""
+        """Parse fields given as text."""
         read_texts(self)
 
 
 @dataclass(frozen=True)
 class SplitData:
-    """A data set split for training: the training set, the validation set, and a test set that no method sees."""
+    """Training set, validation set, and the test set, which methods do not see."""
 
     train: ImageSet
     validation: ImageSet
@@ -50,19 +50,19 @@ class SplitData:
 
 @dataclass(frozen=True)
 class Poisoned:
-    """A backdoor in the training set, and what is needed to audit it."""
+    """The poisoned examples of the training set, and the images to audit them with."""
 
     config: Poison
     ids: Tensor
-    """The poisoned examples: sorted int64."""
+    """The ids of the poisoned examples: int64, ascending."""
     clean: ImageSet
-    """These examples as they were before."""
+    """These examples before poisoning."""
     triggered: ImageSet
-    """Test images of other classes with the trigger, labelled with the target; empty without a trigger at test time."""
+    """Test images of other classes with the trigger and the target label; empty if the poison is no trigger."""
 
 
 def load(wanted: DataConfig) -> SplitData:
-    """Load and split the data, on the CPU."""
+    """Load, split and poison the data, on the CPU."""
     plugin = registry.of_config("data", wanted.source)
     dataset = cast("Dataset", plugin.call(wanted.source))
     pool = _limited(dataset.train, wanted.limit, wanted.seed, "train")

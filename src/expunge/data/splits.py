@@ -1,4 +1,4 @@
-"""Class-balanced choices of examples."""
+"""Class-balanced splits and subsets."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ def class_balanced(labels: Tensor, share: float, generator: torch.Generator) -> 
     """Set aside floor(share n_c) examples of every class c.
 
     Returns:
-        The positions that stay and those set aside, int64, each ascending.
+        The remaining positions and those set aside, int64, each ascending.
 
     Raises:
         RequestError: The share is outside [0, 1).
@@ -22,15 +22,15 @@ def class_balanced(labels: Tensor, share: float, generator: torch.Generator) -> 
 
 
 def balanced_subset(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Positions (ascending) of ``count`` examples in which each class has the share that it has in ``labels``.
+    """Draw ``count`` examples with the class shares of ``labels``; return their positions, ascending.
 
-    Where the shares are not whole, the largest remainders are rounded up, so that ``count`` is exact.
+    The numbers per class are rounded by largest remainder, so that they add up to ``count``.
 
     Raises:
         RequestError: ``count`` is not in 1..n.
     """
     if not 1 <= count <= len(labels):
-        raise RequestError(f"a part of the images must hold 1 to {len(labels)} of them, got {count}")
+        raise RequestError(f"a subset of the images must hold 1 to {len(labels)} of them, got {count}")
     exact = torch.bincount(labels).double() * count / len(labels)
     wanted = exact.floor().long()
     missing = count - int(wanted.sum())
@@ -39,7 +39,7 @@ def balanced_subset(labels: Tensor, count: int, generator: torch.Generator) -> T
 
 
 def _split(labels: Tensor, wanted: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Choose ``wanted[c]`` examples of each class c: positions of the others, and of the chosen."""
+    """Draw ``wanted[c]`` examples of each class c; return the positions of the others and of the drawn."""
     shuffled = torch.randperm(len(labels), generator=generator, device=generator.device).to(labels.device)
     by_class = shuffled[labels[shuffled].sort(stable=True).indices]
     first = torch.bincount(labels).cumsum(0) - torch.bincount(labels)

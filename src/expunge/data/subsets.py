@@ -1,4 +1,4 @@
-"""Parts of a set of examples: a count or a share drawn at random."""
+"""Random subsets of examples, given by a count or a share."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from expunge.core.errors import RequestError
 
 
 def check_amount(count: int | None, share: float | None) -> None:
-    """Raise a RequestError unless at most one is given, the count at least 1, the share above 0 and at most 1."""
+    """Raise a RequestError unless at most one is given, with a count of at least 1 or a share in (0, 1]."""
     if count is not None and share is not None:
         raise RequestError("give a count or a share, not both: count=500 or share=10%")
     checks.at_least(1, count=count)
@@ -21,10 +21,12 @@ def check_amount(count: int | None, share: float | None) -> None:
 def amount(
     total: int, count: int | None, share: float | None, *, default: float = 1.0, what: str = "training examples"
 ) -> int:
-    """How many of ``total`` examples a count or a share means, the latter rounded down; by default ``default``.
+    """Return the number of examples that a count or a share of ``total`` means, rounded down.
+
+    ``default`` is the share if neither is given.
 
     Raises:
-        RequestError: Less than one, or more than there are.
+        RequestError: The number is less than one or more than ``total``.
     """
     if count is None:
         share = default if share is None else share
@@ -39,12 +41,12 @@ def amount(
 def draw(
     ids: Tensor, count: int | None, share: float | None, generator: torch.Generator, *, default: float = 1.0
 ) -> Tensor:
-    """So many of these ids, or such a share of them, uniformly at random: all by default."""
+    """Draw a count or a share of these ids uniformly at random; all by default."""
     chosen = torch.randperm(len(ids), generator=generator, device=generator.device)
     return ids[chosen[: amount(len(ids), count, share, default=default)].to(ids.device)]
 
 
 def some(values: Sequence[int]) -> str:
-    """At most five of these numbers, in words."""
+    """Return at most five of these numbers as text."""
     more = f" and {len(values) - 5} more" if len(values) > 5 else ""
     return ", ".join(map(str, values[:5])) + more

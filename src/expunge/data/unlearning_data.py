@@ -7,7 +7,7 @@ from expunge.data.image_set import ImageSet
 
 @dataclass(frozen=True)
 class UnlearningData:
-    """What an unlearning method may see: there is no test set here, by type."""
+    """The data that an unlearning method may see; it does not contain the test set."""
 
     forget: ImageSet
     retain: ImageSet
@@ -15,9 +15,9 @@ class UnlearningData:
     num_classes: int
 
     def everything(self, forgotten: ImageSet | None = None) -> ImageSet:
-        """All training images in the order of their ids, which does not tell which are to be forgotten.
+        """Return all training images in the order of their ids, which does not reveal the forget set.
 
-        ``forgotten`` are those that were forgotten before, if they should be among them.
+        ``forgotten`` are images forgotten before, to include as well.
         """
         images = self.retain.merged(self.forget)
         return images if forgotten is None or not len(forgotten) else images.merged(forgotten)

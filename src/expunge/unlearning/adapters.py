@@ -1,4 +1,4 @@
-"""Low-rank adapters: unlearn with few trainable weights, and merge them into the model at the end."""
+"""Low-rank adapters: unlearn with few trainable weights, and merge them into the model afterwards."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ from expunge.training.context import Context
 
 @dataclass(frozen=True)
 class LowRank:
-    """Train ``W + scale U V`` in place of each matrix and convolution W: LoRA (Hu et al. 2022, arXiv:2106.09685)."""
+    """Train U and V in ``W + scale U V`` for each matrix or convolution W: LoRA (Hu et al. 2022, arXiv:2106.09685)."""
 
     rank: int = 4
-    """Rank of U V; no more than the matrix itself has."""
+    """Rank of U V, limited to that of the matrix."""
     scale: float = 1.0
     """The factor of U V (alpha / rank in the paper)."""
     vectors: bool = False
-    """Train biases and the scales and shifts of normalisations too."""
+    """Also train biases, and scales and shifts of normalisation layers."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -32,7 +32,7 @@ class LowRank:
 
 
 class _Delta(nn.Module):
-    """``W -> W + mask * (scale U V)``, where U is zero at first: the model starts as it was."""
+    """``W -> W + mask * (scale U V)``, with U initialised to zero, so that the model does not change at first."""
 
     def __init__(self, weight: Tensor, plan: LowRank, mask: Tensor | None, generator: torch.Generator) -> None:
         super().__init__()
@@ -45,19 +45,19 @@ class _Delta(nn.Module):
         self.mask = mask
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight with its low-rank change."""
+        """Add the low-rank change to the weight."""
         change = (self.scale * self.up @ self.down).view_as(weight)
         return weight + (change if self.mask is None else change * self.mask)
 
 
 @contextmanager
 def adapted(model: nn.Module, plan: LowRank | None, context: Context) -> Iterator[None]:
-    """Within the block only low-rank adapters of ``model`` are trained; after it they are merged. None does nothing.
+    """Train only low-rank adapters of ``model`` within the block, and merge them after it; None does nothing.
 
-    Masks of ``context`` hold for the merged weights: where they are false, the change is zero.
+    The masks of ``context`` apply to the merged weights: where they are false, the change is zero.
 
     Raises:
-        RequestError: There is nothing to adapt, or there are masks by role, which adapters cannot obey.
+        RequestError: There is no weight to adapt, or there is an update mask for each role.
     """
     if plan is None:
         yield
@@ -66,9 +66,11 @@ def adapted(model: nn.Module, plan: LowRank | None, context: Context) -> Iterato
         raise RequestError("low-rank adapters cannot have an update mask for each role: use mask.roles=both")
     found = _matrices(model)
     if not found:
-        raise RequestError("the model has no trainable matrix or convolution that could have a low-rank adapter")
+        raise RequestError("the model has no trainable matrix or convolution for a low-rank adapter")
     _check_untied(model)
-    given, trained = (context.update_masks, context.sparsity), _freeze(model, plan)
+    given, trained = (context.update_masks, context.sparsity), weights.trainable(model)
+    for weight in trained.values():
+        weight.requires_grad_(weight.ndim == 1 and plan.vectors)
     orders = {module: list(module._parameters) for module, _ in found.values()}  # pyright: ignore[reportPrivateUsage]
     try:
         _attach(found, plan, context)
@@ -80,14 +82,14 @@ def adapted(model: nn.Module, plan: LowRank | None, context: Context) -> Iterato
             if parametrize.is_parametrized(module, tensor):
                 parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
         for module, order in orders.items():
-            for name in order:  # a weight that was put back stands last
+            for name in order:  # restore the order: parametrize puts a weight back in the last place
                 module._parameters[name] = module._parameters.pop(name)  # pyright: ignore[reportPrivateUsage]
         for name, weight in model.named_parameters():
             weight.requires_grad_(name in trained)
 
 
 def _check_untied(model: nn.Module) -> None:
-    """Raise a RequestError if two modules share a weight: each would change it for itself."""
+    """Raise a RequestError if two modules share a weight, since each would get an adapter of its own."""
     names: dict[int, str] = {}
     for prefix, module in model.named_modules():
         for name, weight in module.named_parameters(recurse=False):
@@ -97,21 +99,13 @@ def _check_untied(model: nn.Module) -> None:
 
 
 def _matrices(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """The trainable weights of two or more dimensions: by name, their module and their name in it."""
+    """The trainable weights of two or more dimensions: their module and their name in it, by full name."""
     return {
         f"{prefix}.{name}" if prefix else name: (module, name)
         for prefix, module in model.named_modules()
         for name, weight in module.named_parameters(recurse=False)
         if weight.requires_grad and weight.ndim > 1
     }
-
-
-def _freeze(model: nn.Module, plan: LowRank) -> set[str]:
-    """Stop the training of what is not to be trained; the names of all that was trainable."""
-    before = weights.trainable(model)
-    for weight in before.values():
-        weight.requires_grad_(weight.ndim == 1 and plan.vectors)
-    return set(before)
 
 
 def _attach(found: dict[str, tuple[nn.Module, str]], plan: LowRank, context: Context) -> None:
@@ -124,5 +118,5 @@ def _attach(found: dict[str, tuple[nn.Module, str]], plan: LowRank, context: Con
 
 
 def _for_the_rest(mask: object, trainable: Mapping[str, nn.Parameter]) -> Mask | None:
-    """What the mask says of the weights that are trained as they are."""
+    """The part of a mask for the weights that are trained without an adapter."""
     return Mask({n: tensor for n, tensor in mask.items() if n in trainable}) if isinstance(mask, Mask) else None

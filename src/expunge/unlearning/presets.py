@@ -1,7 +1,7 @@
-"""Names of unlearnings: presets, the text form, options by name, the label in tables."""
+"""Presets, and the text form, options and labels of unlearnings."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import TypeVar
@@ -17,18 +17,16 @@ from expunge.unlearning.update_masks import UpdateMask
 
 @dataclass(frozen=True)
 class Preset:
-    """A composition that the field knows by one word."""
+    """A named composition of a method, an update mask and adapters."""
 
     summary: str
-    """What it is, for lists."""
+    """A description for lists."""
     method: str
     """The method in its text form."""
     update_mask: UpdateMask | None = None
     """Its update mask."""
     adapters: LowRank | None = None
     """Its low-rank adapters."""
-    search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
-    """Options to search beside or in place of those of the method, as for :func:`registry.method`."""
     aliases: tuple[str, ...] = ()
     """Names that other code bases give to it."""
 
@@ -75,14 +73,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
     }
 )
-"""Compositions that the field knows by one word."""
+"""Published methods that are compositions, by name."""
 
 
 def canonical(name: str) -> str:
-    """The name of a method or preset, without aliases.
+    """Return the name of a method or preset, given a name or alias.
 
     Raises:
-        RequestError: There is none of that name; the message gives the nearest.
+        RequestError: There is none; the message suggests similar names.
     """
     wanted = name.replace("-", "_")
     for word, preset in PRESETS.items():
@@ -96,11 +94,11 @@ def canonical(name: str) -> str:
 
 
 def named(text: str, values: Mapping[str, object] | None = None, base: Unlearning | None = None) -> Unlearning:
-    """The unlearning written ``NAME[:key=value,...]``, where the name is that of a method or a preset.
+    """Return the unlearning written ``NAME[:key=value,...]``, with the name of a method or preset.
 
-    Options are those of the method, those of its rule (``lr``; ``forget.lr`` for one role), those of an update
-    mask as ``mask.fraction``, and those of low-rank adapters as ``adapters.rank``. ``values`` are further options,
-    which win; ``base`` is what they change, by default the method with its defaults.
+    Options are those of the method, of its rule (``lr``; ``forget.lr`` for one role), of an update mask
+    (``mask.fraction``) and of low-rank adapters (``adapters.rank``). ``values`` are further options, which take
+    precedence; ``base`` is what they change, by default the method with its defaults.
 
     Raises:
         RequestError: A name or value is wrong.
@@ -109,16 +107,12 @@ def named(text: str, values: Mapping[str, object] | None = None, base: Unlearnin
     name = canonical(name)
     given = _optimizers(assignments(rest, (), name) | dict(values or {}), name)
     preset = PRESETS.get(name, Preset("", name))
-    start = base or Unlearning(_parsed(preset.method), preset.update_mask, preset.adapters)
+    plain, _, rest = preset.method.partition(":")
+    method = _with_options(config.parse("methods", plain), assignments(rest, (), plain), plain)
+    start = base or Unlearning(method, preset.update_mask, preset.adapters)
     mask = _chosen(given, ("mask", "update_mask"), start.update_mask, UpdateMask, name)
     adapters = _chosen(given, ("adapters",), start.adapters, LowRank, name)
     return Unlearning(_with_options(start.method, given, name), mask, adapters)
-
-
-def _parsed(text: str) -> object:
-    """The configuration of the method in a preset."""
-    name, _, rest = text.partition(":")
-    return _with_options(config.parse("methods", name), assignments(rest, (), name), name)
 
 
 _KINDS: Mapping[str, Mapping[str, object]] = {
@@ -168,9 +162,9 @@ Part = TypeVar("Part", UpdateMask, LowRank)
 def _chosen(
     given: dict[str, object], words: tuple[str, ...], default: Part | None, kind: type[Part], name: str
 ) -> Part | None:
-    """The part of an unlearning that goes by these words, whose options are taken out of ``given``.
+    """Take the options of a part of an unlearning (its ``words``) out of ``given``, and return the part.
 
-    ``mask.fraction=0.3`` changes the default, ``mask=none`` leaves the part out, and from Python it may be a value.
+    ``mask.fraction=0.3`` changes the default, ``mask=none`` removes the part, and in Python it may be a value.
     """
     for word in words:
         if word in given:
@@ -183,23 +177,23 @@ def _chosen(
         if options:
             data = config.to_data(default) if default else {}
             for one, other in (("fraction", "threshold"), ("threshold", "fraction")):
-                if one in options and other not in options:  # one takes the place of the other
+                if one in options and other not in options:  # one replaces the other
                     data.pop(other, None)
             default = config.override(kind, data, options, f"{name}: the {word.replace('_', ' ')}")
     return default
 
 
 def check_roles(method: object, options: Iterable[str]) -> None:
-    """Raise a RequestError if an option is of a role that the method never steps on: it would change nothing."""
+    """Raise a RequestError if an option belongs to a role that the method takes no steps for."""
     plugin = registry.of_config("methods", method)
     for key in options:
         role, dot, _ = key.removeprefix("rule.").partition(".")
         if dot and role in ("forget", "retain") and role not in plugin.mark.roles:
-            raise RequestError(f"{plugin.name} takes no {role} steps: {key} would change nothing")
+            raise RequestError(f"{plugin.name} takes no {role} steps: {key} has no effect")
 
 
 def _with_options(method: object, given: Mapping[str, object], name: str) -> object:
-    """The method with these options; those of one role come last, and give each role a rule of its own."""
+    """Set options of a method; those of one role are set last, and give each role its own rule."""
     of_role = {key: value for key, value in given.items() if _by_role(key.removeprefix("rule."))}
     of_both = {key: value for key, value in given.items() if key not in of_role}
     if isinstance(getattr(method, "rule", None), PerRole):
@@ -213,9 +207,9 @@ def _with_options(method: object, given: Mapping[str, object], name: str) -> obj
 
 
 def with_roles(method: object, options: Iterable[str]) -> object:
-    """The method with a rule for each role if one of these options asks for it.
+    """Return the method with a rule for each role if one of these options needs it.
 
-    An optimizer that is chosen for one role keeps its moments to itself, unless ``share`` says otherwise.
+    If an optimizer is chosen for one role, the roles share no moments, unless ``share`` is given.
     """
     keys = list(options)
     if any(_by_role(key) for key in keys):
@@ -229,19 +223,19 @@ ROLES = ("forget.", "retain.")
 
 
 def _by_role(key: str) -> bool:
-    """Whether an option says something of rules of their own for the roles."""
+    """Whether an option needs a rule for each role."""
     return key.startswith(ROLES) or key == "share"
 
 
 def _for_each_role(method: object, key: str) -> list[str]:
-    """The option of both roles that ``lr`` or ``rule.lr`` means for a method with a rule per role."""
+    """The options of both roles that ``lr`` or ``rule.lr`` means for a method with a rule per role."""
     field = key.removeprefix("rule.")
     its_own = key in config.field_names(type(method)) or field in config.field_names(PerRole)
     return [key] if its_own or field not in config.field_names(Rule) else [f"rule.{role}{field}" for role in ROLES]
 
 
 def rules(given: Unlearning) -> dict[str, Rule]:
-    """The update rules of a method by role; one for all has the empty name."""
+    """Return the update rules of a method by role; a rule for all roles has an empty name."""
     rule = getattr(given.method, "rule", None)
     if isinstance(rule, PerRole):
         return {"forget": rule.forget, "retain": rule.retain}
@@ -249,7 +243,7 @@ def rules(given: Unlearning) -> dict[str, Rule]:
 
 
 def option(given: Unlearning, key: str) -> object:
-    """The value of an option by the name that :func:`named` takes; None where it is not set."""
+    """Return the value of an option, named as for :func:`named`; None if it is not set."""
     place: object = given.method
     for prefix, part in (("mask.", given.update_mask), ("adapters.", given.adapters)):
         if key.startswith(prefix):
@@ -262,35 +256,34 @@ def option(given: Unlearning, key: str) -> object:
 
 
 def search_space(name: str) -> dict[str, tuple[float, float]]:
-    """The options of a method or preset that ``expunge tune`` searches, each with its least and largest value."""
+    """Return the options of a method or preset that ``expunge tune`` searches, each with its range."""
     name = canonical(name)
-    preset = PRESETS.get(name, Preset("", name))
-    plugin = registry.find("methods", preset.method.partition(":")[0])
-    return dict(preset.search or plugin.mark.search)
+    method = PRESETS.get(name, Preset("", name)).method
+    return dict(registry.find("methods", method.partition(":")[0]).mark.search)
 
 
 def per_role(method: object) -> object:
-    """The same configuration with its one rule given to each role, so that the two can be changed apart."""
+    """Return the configuration with its rule copied to each role, so that they can be changed separately."""
     rule = getattr(method, "rule", None)
     return replace(method, rule=PerRole(forget=rule, retain=rule)) if isinstance(rule, Rule) else method  # pyright: ignore
 
 
 def label(unlearning: Unlearning) -> str:
-    """The one word for an unlearning in tables: its preset if it has the shape of one, else its method.
+    """Return the label of an unlearning in tables: the name of its preset if it matches one, else of its method.
 
-    The shape of a preset is its method, with an update mask by a score of the same sort for the same roles.
+    It matches if it has the method of the preset, and an update mask of the same kind of score for the same roles.
     """
     return _words().get(_shape(unlearning), registry.of_config("methods", unlearning.method).name)
 
 
 @cache
 def _words() -> dict[tuple[object, ...], str]:
-    """The word of each preset by its shape."""
+    """The name of each preset by its shape."""
     return {_shape(named(word)): word for word, preset in PRESETS.items() if preset.update_mask is not None}
 
 
 def _shape(unlearning: Unlearning) -> tuple[object, ...]:
-    """What an unlearning is known by: its method, what its mask ranks by and whom it binds, and sharp steps by role."""
+    """The properties that identify a preset: method, score and roles of the mask, and sharpness by role."""
     mask, sharp = unlearning.update_mask, {role: r.sharpness for role, r in rules(unlearning).items() if r.rho > 0}
     ranked = None
     if mask is not None and not mask.layers and mask.fraction != 1:

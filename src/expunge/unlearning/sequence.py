@@ -1,4 +1,4 @@
-"""Several unlearnings one after the other, as a value; run in memory here, and as runs by ``runs/unlearn.py``."""
+"""A sequence of unlearnings as a value, executed in memory here and as runs by ``runs/unlearn.py``."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ class Step:
     """One unlearning of a sequence; forget sets and the unlearning may be given as text."""
 
     forget: Annotated[object, Choice("forget_sets")]
-    """The examples to forget, among those that earlier steps have left."""
+    """The examples to forget, among those not forgotten by earlier steps."""
     unlearning: Unlearning
-    """How."""
+    """The method, with its update mask and adapters."""
     withhold: Annotated[object, Choice("forget_sets")] | None = None
     """Examples that this step neither forgets nor retains; none by default."""
     forget_seed: int = 0
-    """Seed of the choice of both."""
+    """Seed of both choices."""
 
     def __post_init__(self) -> None:
-        """Read what is given as text."""
+        """Parse fields given as text."""
         read_texts(self)
         if isinstance(self.unlearning, str):
             object.__setattr__(self, "unlearning", presets.named(self.unlearning))
@@ -40,12 +40,12 @@ class Step:
 
 @dataclass(frozen=True, init=False)
 class Sequence:
-    """Unlearnings one after the other: ``Sequence(("class:3", "scrub"), ("random:9", "finetune", "class:5"))``."""
+    """Consecutive unlearnings: ``Sequence(("class:3", "scrub"), ("random:9", "finetune", "class:5"))``."""
 
     steps: tuple[Step, ...]
 
     def __init__(self, *steps: Step | tuple[object, ...]) -> None:
-        """Each step is a :class:`Step`, or a tuple of its fields: forget, unlearning, withhold, forget_seed."""
+        """Take steps, each a :class:`Step` or a tuple of its fields: forget, unlearning, withhold, forget_seed."""
         if not steps:
             raise RequestError('a sequence needs at least one step: Sequence(("class:3", "scrub:epochs=5"))')
         made = tuple(step if isinstance(step, Step) else Step(*step) for step in steps)  # pyright: ignore
@@ -55,7 +55,7 @@ class Sequence:
 def divide(
     remaining: ImageSet, step: Step, num_classes: int, poisoned: Tensor | None = None
 ) -> tuple[Tensor, Tensor, ImageSet, ImageSet]:
-    """What a step forgets and withholds of the remaining examples: ids of both, the forget set and the retain set."""
+    """Return the ids that a step forgets, the ids that it withholds, the forget set and the retain set."""
     generator = randomness.generator(step.forget_seed, "forget")
     ids = forget_ids(step.forget, remaining, generator, num_classes, poisoned)
     forget, retain = partition(remaining, ids)
@@ -75,9 +75,9 @@ def run(
     context: Callable[[], Context],
     trajectory: Trajectory | None = None,
 ) -> Iterator[tuple[nn.Module, Tensor, Context]]:
-    """Run the steps on ``model``, which is changed: after each the model, the ids it forgot and its context.
+    """Run the steps on ``model``, which is modified; yield after each the model, the forgotten ids and the context.
 
-    ``context`` makes the circumstances of a step. A step neither forgets nor retains what was forgotten before.
+    ``context`` makes the context of a step. Steps neither forget nor retain examples forgotten before.
     """
     remaining, forgotten = train, train.select(train.ids != train.ids)
     for step in sequence.steps:

@@ -20,14 +20,14 @@ from expunge.unlearning.update_masks import UpdateMask, update_masks
 
 @dataclass(frozen=True)
 class Unlearning:
-    """What is done to the model: a method, and which weights it may move."""
+    """A method, with an optional update mask and optional low-rank adapters."""
 
     method: Annotated[object, Choice("methods")]
     """The configuration of the method."""
     update_mask: UpdateMask | None = None
-    """How the weights that may move are chosen; all of them by default."""
+    """The choice of the weights that may move; all by default."""
     adapters: LowRank | None = None
-    """Train low-rank adapters in place of the weights themselves."""
+    """Low-rank adapters to train instead of the weights; none by default."""
 
 
 def unlearn(
@@ -37,19 +37,21 @@ def unlearn(
     context: Context,
     extras: Mapping[str, object] | None = None,
 ) -> nn.Module:
-    """Run one unlearning on ``model``, which is changed; returns the unlearned model in evaluation mode.
+    """Run one unlearning on ``model``, which is modified; return the unlearned model in evaluation mode.
 
-    ``extras`` holds what a method may take beside its arguments, by name; a stage that is not in it is made here.
-    The time goes to the phases ``precompute`` (the update mask, and what the method says) and ``unlearn``.
+    ``extras`` are the keyword-only arguments that a method may take; stages that it lacks are computed here.
+    Time is recorded in the phases ``precompute`` (update mask, stages, and what the method declares) and ``unlearn``.
 
     Raises:
         RequestError: The forget or the retain set is empty.
-        RunError: A loss or a weight is no longer finite.
+        RunError: A loss or a weight is not finite.
     """
     if not len(data.forget) or not len(data.retain):
         raise RequestError("the forget set and the retain set must both hold at least one example")
     plugin = registry.of_config("methods", unlearning.method)
-    _check_mask(unlearning, plugin)
+    mask = unlearning.update_mask
+    if mask is not None and mask.roles == "forget" and "forget" not in plugin.mark.roles:
+        raise RequestError(f"{plugin.name} takes no forget steps: an update mask for forget steps has no effect")
     given = dict(extras or {})
     plugin.check(dict.fromkeys(plugin.mark.stages, True) | given)
     with context.phase("unlearn"), context.seeded(), _enough_for_statistics():
@@ -57,11 +59,11 @@ def unlearn(
             with context.phase("precompute"):
                 stage, generator = plugin.mark.stages[name], randomness.child(context.generator, name)
                 given[name] = stage.make(model, data, stage.only(unlearning.method), generator)
-        if unlearning.update_mask is not None:
-            context.freeze_statistics = unlearning.update_mask.freeze_statistics
+        if mask is not None:
+            context.freeze_statistics = mask.freeze_statistics
             with context.phase("precompute"):
                 generator = randomness.child(context.generator, "update mask")
-                context.update_masks = update_masks(model, data, unlearning.update_mask, generator)
+                context.update_masks = update_masks(model, data, mask, generator)
         with adapted(model, unlearning.adapters, context):
             unlearned = cast("nn.Module", plugin.call(model, data, unlearning.method, context, **given))
             for stepper in context.steppers:
@@ -71,30 +73,23 @@ def unlearn(
     return unlearned.eval()
 
 
-def _check_mask(unlearning: Unlearning, plugin: registry.Plugin) -> None:
-    """A mask for forget steps alone needs a method that takes some."""
-    mask = unlearning.update_mask
-    if mask is not None and mask.roles == "forget" and "forget" not in plugin.mark.roles:
-        raise RequestError(f"{plugin.name} takes no forget steps: an update mask for them alone would change nothing")
-
-
 @contextmanager
 def _enough_for_statistics() -> Iterator[None]:
-    """Say the cure where batch normalisation has a batch of one value per channel."""
+    """Explain the error of batch normalisation on a batch with one value per channel."""
     try:
         yield
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise RequestError(
-            "batch normalisation cannot train on a batch of one example: give more than one, a batch_size that leaves "
-            "no rest of one, or a method that mixes both sets (random_label:order=mixed)"
+            "batch normalisation cannot train on a batch of one example: give more examples, a batch_size that leaves "
+            "no remainder of one, or a method that mixes both sets (random_label:order=mixed)"
         ) from error
 
 
 @torch.no_grad()
 def _keep_sparse(model: nn.Module, sparsity: Mask | None) -> None:
-    """Weights outside the sparsity mask are zero, whether or not the method took a step."""
+    """Set weights outside the sparsity mask to zero, for methods that take no step."""
     weights = dict(model.named_parameters())
     for name, kept in (sparsity or {}).items():
         weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
@@ -104,4 +99,4 @@ def _check_finite(model: nn.Module, plugin: registry.Plugin) -> None:
     cure = "a smaller lr, or set clip" if plugin.mark.roles else "more damping or a smaller alpha, whichever it has"
     for key, value in model.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise RunError(f"{plugin.name} left values in {key} that are not finite: try {cure}")
+            raise RunError(f"{plugin.name}: {key} has values that are not finite: try {cure}")

@@ -1,4 +1,4 @@
-"""Update masks: which weights an unlearning may move, chosen by a score of every weight or by name."""
+"""Update masks: which weights an unlearning may move, chosen by a score or by name."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,25 +26,25 @@ Roles = Literal["both", "forget", "split"]
 
 @dataclass(frozen=True)
 class UpdateMask:
-    """Let only some weights move: those with the largest scores, those above a threshold, or those of some layers."""
+    """The weights that may move: those with the largest scores, those above a threshold, or those of some layers."""
 
     score: Score = "gradient"
     """gradient: |g| of the forget set (SalUn). difference: |g| of forget minus |g| of retain (DualOptim's SalUn).
-    ratio: mean square of batch gradients, forget over retain (SFRon). random: drawn at random, as a control."""
+    ratio: mean square of batch gradients, forget over retain (SFRon). random: uniform random numbers, as a control."""
     fraction: float | None = None
-    """Share of weights that may move: those with the largest scores; by default half, or all of the layers named."""
+    """Share of weights that may move: those with the largest scores; by default half, or all of the named layers."""
     threshold: float | None = None
     """Instead of the fraction: weights whose score is at least this may move."""
     layers: tuple[str, ...] = ()
-    """Rank and move only the weights of these names, where * stands for anything: network.layer4+*.bias"""
+    """Rank and move only weights with these names, where * matches anything: network.layer4+*.bias"""
     roles: Roles = "both"
-    """both: the mask holds for every step. forget: for forget steps only. split: forget steps move what the mask
-    lets move, retain steps the rest (Sharp MinMax)."""
+    """both: the mask applies to every step. forget: to forget steps only. split: forget steps move the weights in
+    the mask, retain steps the others (Sharp MinMax)."""
     file: str | None = None
-    """Instead of a score: a mask that is stored, by a run of this program or as SalUn's code stores it (with_0.5.pt).
-    The digest of its bytes is added behind a #: another file at the same place is another mask."""
+    """Instead of a score: a stored mask, of a run or of SalUn's code (with_0.5.pt). The digest of its bytes is
+    appended after a #, so that a changed file is refused."""
     freeze_statistics: bool = False
-    """Let batch normalisation keep its running statistics too: no update mask covers them."""
+    """Freeze the running statistics of batch normalisation too, which update masks do not cover."""
     batch_size: int = 256
     """Examples per gradient."""
 
@@ -68,10 +68,10 @@ class UpdateMask:
 def update_masks(
     model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator
 ) -> Mask | dict[str, Mask]:
-    """The mask that ``config`` describes, for every role or by role.
+    """Compute or load the mask that ``config`` describes, for every role or by role.
 
     Raises:
-        RequestError: A file is no mask of this model, or not the one that was meant.
+        RequestError: A file contains no mask of this model, or its bytes have changed.
     """
     if config.file is not None:
         return _by_role(_stored(config.file, model), config.roles)
@@ -81,14 +81,14 @@ def update_masks(
 def _stored(file: str, model: nn.Module) -> Mask:
     path, _, digest = file.rpartition("#")
     if _digest(path) != digest:
-        raise RequestError(f"{path} is not the mask that was meant: its bytes have changed")
+        raise RequestError(f"{path} is another mask than configured: its bytes have changed")
     found = masks.load(Path(path)) if path.endswith(".safetensors") else checkpoints.read_mask(Path(path), model)
     found.check(model)
     return found
 
 
 def _digest(path: str) -> str:
-    """Sixteen digits of the SHA-256 of a file."""
+    """The first sixteen digits of the SHA-256 of a file."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
     except OSError as error:
@@ -96,18 +96,18 @@ def _digest(path: str) -> str:
 
 
 def scores(model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator) -> Scores:
-    """The score of every trainable weight, for any number of fractions and thresholds.
+    """Compute the score of every trainable weight, from which masks of any fraction or threshold can be chosen.
 
-    Cost: a forward and backward pass over the forget set, and one over the retain set if the score needs it.
+    Cost: a forward and backward pass over the forget set, and one over the retain set if the score uses it.
     """
     return _SCORES[config.score](model, data, config.batch_size, generator)
 
 
 def choose(found: Mapping[str, Tensor], config: UpdateMask) -> Mask | dict[str, Mask]:
-    """The mask of the weights that ``config`` takes by these scores; O(p).
+    """Return the mask that ``config`` chooses by these scores; O(p).
 
     Raises:
-        RequestError: Some pattern of ``layers`` is the name of no weight.
+        RequestError: A pattern of ``layers`` matches no weight.
     """
     inside = _inside(found, config.layers)
     if config.threshold is not None:
@@ -128,8 +128,8 @@ def _by_role(mask: Mask, roles: Roles) -> Mask | dict[str, Mask]:
 def gradient(model: nn.Module, images: ImageSet, batch_size: int) -> Scores:
     """``|sum over batches of the gradient of the batch's mean loss|`` of every trainable weight.
 
-    Fan et al. 2024 (arXiv:2310.12508), eq. 4, in evaluation mode and on the test transform, so that it
-    depends on nothing random. Cost: one forward and backward pass over the images.
+    Fan et al. 2024 (arXiv:2310.12508), eq. 4, in evaluation mode and with the test transform, which makes it
+    deterministic. Cost: one forward and backward pass over the images.
     """
     return _accumulated(model, images, batch_size, lambda gradient: gradient, torch.abs)
 
@@ -137,8 +137,8 @@ def gradient(model: nn.Module, images: ImageSet, batch_size: int) -> Scores:
 def mean_square(model: nn.Module, images: ImageSet, batch_size: int) -> Scores:
     """``mean over batches of the square of the gradient of the batch's mean loss`` of every trainable weight.
 
-    The saliency of SFRon (Huang et al. 2024, arXiv:2409.19732) as released: the square of batch means, not of
-    single examples. Evaluation mode and test transform. Cost: one forward and backward pass over the images.
+    The saliency of SFRon (Huang et al. 2024, arXiv:2409.19732) as released, with squares of batch gradients, not of
+    gradients per example. Evaluation mode and test transform. Cost: one forward and backward pass over the images.
     """
     count = images.steps(batch_size)
     return _accumulated(model, images, batch_size, torch.square, lambda total: total / count)
@@ -151,7 +151,7 @@ def _accumulated(
     each: Callable[[Tensor], Tensor],
     finish: Callable[[Tensor], Tensor],
 ) -> Scores:
-    """``finish(sum over batches of each(gradient))``, with the model's modes as before afterwards."""
+    """``finish(sum over batches of each(gradient))``; the training modes of the model's modules are restored."""
     weights = trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     with evaluating(model):
@@ -175,7 +175,7 @@ def _difference(model: nn.Module, data: UnlearningData, batch_size: int, _: torc
 
 
 TINY = 1e-15
-"""Added to both sides of the ratio, as SFRon does: a weight that neither set moves has the ratio 1."""
+"""Added to numerator and denominator of the ratio, as in SFRon: a weight without gradients has the ratio 1."""
 
 
 def _ratio(model: nn.Module, data: UnlearningData, batch_size: int, _: torch.Generator) -> Scores:
@@ -196,13 +196,13 @@ _SCORES: Mapping[str, Callable[[nn.Module, UnlearningData, int, torch.Generator]
 
 
 def _inside(found: Mapping[str, Tensor], layers: Sequence[str]) -> Mapping[str, Tensor]:
-    """The scores of these layers; all where none are named."""
+    """The scores of these layers; all by default."""
     for pattern in layers:
         if not any(_matches(name, pattern) for name in found):
-            raise RequestError(f"no weight is called {pattern!r}; there are {', '.join(found)}")
+            raise RequestError(f"no weight is named {pattern!r}; there are {', '.join(found)}")
     return {n: s for n, s in found.items() if any(_matches(n, pattern) for pattern in layers)} if layers else found
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a weight belongs to a layer: ``fc`` means ``fc.weight`` and ``fc.bias`` too."""
+    """Whether a weight matches a pattern: ``fc`` matches ``fc.weight`` and ``fc.bias``."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")

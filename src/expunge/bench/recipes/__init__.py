@@ -1,6 +1,6 @@
-"""Named comparisons: ``recipe()`` of a file returns a :class:`~expunge.bench.grid.Comparison`, named like the file.
+"""Named comparisons: the function ``recipe()`` of a file returns the :class:`Comparison` with the name of the file.
 
-A file may hold others that differ from it in little: ``more()`` returns their summaries and functions by name.
+A file may define variants: ``more()`` returns their summaries and functions by name.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from expunge.store.directory import read_json
 
 @cache
 def _found() -> dict[str, tuple[str, Callable[[], Comparison]]]:
-    """The summary of every recipe and what makes it, by name."""
+    """The summary and function of every recipe, by name."""
     found: dict[str, tuple[str, Callable[[], Comparison]]] = {}
     for info in pkgutil.iter_modules(__path__):
         if not info.name.startswith("_"):
@@ -29,12 +29,12 @@ def _found() -> dict[str, tuple[str, Callable[[], Comparison]]]:
 
 
 def names() -> list[str]:
-    """The names of all recipes."""
+    """Return the names of all recipes."""
     return sorted(_found())
 
 
 def find(name: str) -> Comparison:
-    """The recipe of that name, or the comparison in that JSON file.
+    """Return the recipe of that name, or the comparison in that JSON file.
 
     Raises:
         RequestError: There is neither.
@@ -48,5 +48,5 @@ def find(name: str) -> Comparison:
 
 
 def summary(name: str) -> str:
-    """What a recipe is, in a line."""
+    """Return the one-line description of a recipe."""
     return _found()[name.replace("_", "-")][0]

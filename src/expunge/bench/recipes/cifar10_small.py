@@ -1,4 +1,4 @@
-"""Every method on a fifth of CIFAR-10 with a narrow ResNet-18, tuned: a real comparison on a CPU."""
+"""All methods on a fifth of CIFAR-10 with a narrow ResNet-18, with tuned hyperparameters, on a CPU."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from expunge.training.fit import Training
 from expunge.training.rules import Rule
 
 TUNED = Path(__file__).parent / "tuned" / "cifar10_small.json"
-"""The hyperparameters that `expunge tune cifar10-small` found, with where each came from and every trial."""
+"""The hyperparameters found by `expunge tune cifar10-small`, with their origins and all trials."""
 
 
 def recipe() -> Comparison:

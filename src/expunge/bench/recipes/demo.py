@@ -1,4 +1,4 @@
-"""Every method on scikit-learn's handwritten digits, twice, in about a minute."""
+"""Six methods on scikit-learn's handwritten digits, two seeds, in about a minute."""
 
 from expunge.bench.grid import Comparison
 from expunge.data.split_data import DataConfig
@@ -9,7 +9,7 @@ from expunge.training.rules import Rule
 def recipe() -> Comparison:
     """Ten percent of 600 digits forgotten at random by a small convolutional network, two seeds.
 
-    With so few images the network misses some that it has not seen, so that forgetting shows.
+    With so few images, the network misclassifies some unseen ones, so that forgetting is visible.
     """
     return Comparison(
         name="demo",

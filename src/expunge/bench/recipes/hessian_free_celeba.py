@@ -1,4 +1,4 @@
-"""Hessian-free unlearning of ResNet-18: men and women of CelebA, from the folder celeba of EXPUNGE_DATA, on a GPU."""
+"""Hessian-free unlearning of ResNet-18: men and women of CelebA, from EXPUNGE_DATA/celeba, on a GPU."""
 
 from expunge.bench.grid import Comparison
 from expunge.bench.recipes import _hessian_free
@@ -9,9 +9,9 @@ from expunge.data.split_data import DataConfig
 def recipe() -> Comparison:
     """Fifty of 10,000 images forgotten at random, five epochs with batches of 64, as published.
 
-    Images are 32 pixels wide in place of 128, since the stem here does not divide the sides by four: maps of features
-    are of the published size. The network begins from random weights, not from those of ImageNet: with statistics of
-    nothing, its normalisation only scales and shifts.
+    Images are 32 pixels wide instead of 128, since the stem here does not downsample by four, so that feature maps have
+    the published size. The initial weights are random, not from ImageNet; batch normalisation with its initial
+    statistics only scales and shifts.
     """
     source = CelebaConfig(_hessian_free.folder("celeba"), size=32, first=50_000, first_test=4_000)
     plan = _hessian_free.training(5, 64, lr=0.01, l2=1e-2, clip=10.0, decay=0.9995)

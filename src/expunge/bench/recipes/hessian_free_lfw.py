@@ -7,12 +7,12 @@ from expunge.data.split_data import DataConfig
 
 
 def recipe() -> Comparison:
-    """Fifty of 984 images forgotten at random, 49 epochs with batches of 41: the published 50 and 40 come to that.
+    """Fifty of 984 images forgotten at random, 49 epochs with batches of 41 (published: 50 and 40, equivalently).
 
-    Images are cropped to 224 pixels as published, then made 56 wide, since the stem here does not divide the sides by
-    four: maps of features are of the published size. Nothing is rotated. The network begins from random weights, not
-    from those of ImageNet, and has one linear layer at its end, not two: with statistics of nothing, its normalisation
-    only scales and shifts.
+    Images are cropped to 224 pixels as published, then resized to 56, since the stem here does not downsample by four,
+    so that feature maps have the published size. Images are not rotated. The initial weights are random, not from
+    ImageNet, and there is one final linear layer, not two; batch normalisation with its initial statistics only scales
+    and shifts.
     """
     source = LfwConfig(_hessian_free.folder("lfw"), size=56)
     plan = _hessian_free.training(49, 41, lr=0.004, l2=1e-2, clip=5.5, decay=0.9995)

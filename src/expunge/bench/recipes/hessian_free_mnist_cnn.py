@@ -8,9 +8,9 @@ from expunge.data.split_data import DataConfig
 
 
 def recipe() -> Comparison:
-    """Fifty of 1,000 images forgotten at random, four seeds: what is first order worth where the loss is not convex?
+    """Fifty of 1,000 images forgotten at random, four seeds: a non-convex loss.
 
-    As published, but for the choice of the images, which is balanced over classes here, and for four seeds of seven.
+    As published, except that the subset of images is class-balanced and there are four seeds instead of seven.
     """
     data = DataConfig("mnist", limit=1_000, test_limit=400, validation=0.0)
     plan = _hessian_free.training(20, 64, lr=0.05, l2=1e-6, clip=10.0)

@@ -15,17 +15,17 @@ ABLATIONS: Mapping[str, tuple[str, str, tuple[float, ...]]] = {
     "l2": ("the regularisation", "weight_decay=", (1e-06, 0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1.0)),
     "lr": ("the step size", "lr=", (0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)),
 }
-"""What each ablation is over, how a variation begins, and the values.
+"""The description of each ablation, the key of its variations, and the values.
 
-The numbers of examples and the rates are the published ones; the numbers of epochs are nine of them. Of the L2 terms
-1e-6 and 0.5 are published, and of the batch sizes none.
+The numbers of deleted examples and the step sizes are the published ones; the numbers of epochs are nine of the
+published ones. Of the L2 terms, 1e-6 and 0.5 are published; the batch sizes are not.
 """
 
 
 def recipe() -> Comparison:
-    """Fifty of 1,000 images forgotten at random, a strongly convex loss, four seeds: how near do the weights come?
+    """Fifty of 1,000 images forgotten at random, four seeds: a strongly convex loss.
 
-    As published, but for the choice of the images, which is balanced over classes here, and for four seeds of seven.
+    As published, except that the subset of images is class-balanced and there are four seeds instead of seven.
     """
     plan = _hessian_free.training(15, 32, lr=0.05, l2=0.5, clip=5.0)
     return Comparison(
@@ -40,7 +40,7 @@ def recipe() -> Comparison:
 
 
 def more() -> dict[str, tuple[str, Callable[[], Comparison]]]:
-    """The ablations."""
+    """Return the ablations."""
     return {
         f"hessian-free-ablation-{name}": (
             f"Hessian-free unlearning over {what}: the quick start otherwise.",
@@ -51,9 +51,9 @@ def more() -> dict[str, tuple[str, Callable[[], Comparison]]]:
 
 
 def _ablation(name: str) -> Comparison:
-    """The quick start at each value of one setting, at one seed, by the methods whose options do not depend on it.
+    """The quick start at each value of one setting, with one seed and the methods that do not depend on the setting.
 
-    Newton's steps would need the L2 term of each training among their own options.
+    Over L2 terms, Newton's steps are left out, since their own options contain the term.
     """
     _, start, values = ABLATIONS[name]
     quick = recipe()

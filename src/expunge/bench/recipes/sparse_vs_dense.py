@@ -1,4 +1,4 @@
-"""Is a sparse model easier to unlearn? Five methods at four sparsities, on 4,000 images of CIFAR-10."""
+"""Unlearning of sparse and dense models: five methods at four sparsities, on 4,000 images of CIFAR-10."""
 
 from expunge.bench.grid import Comparison
 from expunge.data.split_data import DataConfig

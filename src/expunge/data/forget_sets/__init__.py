@@ -1,1 +1,1 @@
-"""Forget sets, one per file: which training examples are to be forgotten."""
+"""Forget sets, one per file."""

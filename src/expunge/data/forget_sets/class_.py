@@ -1,4 +1,4 @@
-"""A forget set of whole classes, or of some of their examples."""
+"""A forget set of whole classes, or of a random part of their examples."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,17 @@ from expunge.data.subsets import check_amount, draw, some
 
 @dataclass(frozen=True)
 class ClassForget:
-    """Which classes: ``class:3``, ``class:3+5``, ``class:3,count=50``."""
+    """The classes: ``class:3``, ``class:3+5``, ``class:3,count=50``."""
 
     classes: tuple[int, ...]
     """Class numbers, from 0."""
     count: int | None = None
-    """Only so many of their examples, drawn at random; all by default."""
+    """The number of their examples, drawn at random; all by default."""
     share: float | None = None
-    """Or only this share of their examples, rounded down: 10% or 0.1."""
+    """Or the share of their examples, rounded down: 10% or 0.1."""
 
     def __post_init__(self) -> None:
-        """At least one class, none twice; an amount in its range."""
+        """Check that there is at least one class, that none repeats, and the amount."""
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise RequestError(f"give each class to forget once: class:3 or class:3+5; got {list(self.classes)}")
         check_amount(self.count, self.share)
@@ -34,8 +34,7 @@ def _fixed(config: ClassForget) -> bool:
 
 
 def _words(config: ClassForget) -> str:
-    part = "" if _fixed(config) else "part of "
-    return f"{part}class {', '.join(map(str, config.classes))}"
+    return f"{'' if _fixed(config) else 'part of '}class {', '.join(map(str, config.classes))}"
 
 
 @registry.forget_set(words=_words, fixed=_fixed, aliases=["classes"])

@@ -18,10 +18,10 @@ from expunge.data.subsets import some
 
 
 def read_ids(text: str) -> list[int]:
-    """Ids written ``3+17``, or from a file: ``.npy``, a JSON list, or text with one id a line (``#`` begins a comment).
+    """Parse ids (``3+17``), or read them from a file: ``.npy``, a JSON list, or one id per line (``#``: comment).
 
     Raises:
-        RequestError: The file is missing or holds something else; the message tells the line.
+        RequestError: The file is missing or contains something else; the message names the line.
     """
     if re.fullmatch(r"\d+(\+\d+)*", text):
         return [int(part) for part in text.split("+")]
@@ -40,8 +40,8 @@ def read_ids(text: str) -> list[int]:
         try:
             found += [int(written)] if written else []
         except ValueError:
-            cure = "write one whole number a line"
-            raise RequestError(f"{path}, line {number}: {written[:40]!r} is no id; {cure}") from None
+            cure = "write one whole number per line"
+            raise RequestError(f"{path}, line {number}: {written[:40]!r} is not an id; {cure}") from None
     return found
 
 
@@ -53,13 +53,13 @@ def _integers(values: object, path: Path) -> list[int]:
 
 @dataclass(frozen=True)
 class ListedForget:
-    """Which examples: ``ids:FILE`` or ``ids:3+17``."""
+    """The examples: ``ids:FILE`` or ``ids:3+17``."""
 
     ids: Annotated[tuple[int, ...], ReadBy(read_ids)]
-    """Ids, as the data source counts them."""
+    """Ids, in the numbering of the data source."""
 
     def __post_init__(self) -> None:
-        """At least one id, none twice."""
+        """Check that there is at least one id, and that none repeats."""
         if not self.ids:
             raise RequestError("the list of ids to forget is empty: nothing would be forgotten")
         if not -(2**63) <= min(self.ids) <= max(self.ids) < 2**63:

@@ -10,10 +10,10 @@ from expunge.data.image_set import ImageSet
 
 @registry.forget_set(words=lambda _: "the poisoned ones", fixed=lambda _: True)
 def forget(train: ImageSet, generator: torch.Generator, *, poisoned: Tensor | None) -> Tensor:
-    """The training examples that were poisoned (``expunge train --poison``)."""
+    """The poisoned training examples (``expunge train --poison``)."""
     if poisoned is None or not len(poisoned):
         raise RequestError(
-            "nothing is poisoned to be forgotten: the model was not trained on poisoned data; begin with "
+            "there are no poisoned examples to forget: the model was not trained on poisoned data; begin with "
             "expunge train --poison patch:share=10%"
         )
     return poisoned

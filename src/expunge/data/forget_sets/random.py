@@ -12,19 +12,19 @@ from expunge.data.subsets import check_amount, draw
 
 @dataclass(frozen=True)
 class RandomForget:
-    """How many examples: ``random:4500`` or ``random:10%``."""
+    """The number of examples: ``random:4500`` or ``random:10%``."""
 
     count: int | None = None
-    """How many examples."""
+    """The number of examples."""
     share: float | None = None
-    """Or which share of the training set, rounded down; 10% by default, if there is no count."""
+    """Or the share of the training set, rounded down; by default 10%."""
 
     def __post_init__(self) -> None:
-        """Not both, and each in its range."""
+        """Check that at most one is given, and its range."""
         check_amount(self.count, self.share)
 
 
 @registry.forget_set(words=lambda _: "chosen at random")
 def forget(train: ImageSet, config: RandomForget, generator: torch.Generator) -> Tensor:
-    """Training examples drawn uniformly at random, without regard to class."""
+    """Training examples drawn uniformly at random from all classes."""
     return draw(train.ids, config.count, config.share, generator, default=0.1)

@@ -1,4 +1,4 @@
-"""A forget set that several others make together, one after the other."""
+"""The union of several forget sets, chosen one after the other."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,15 +15,15 @@ from expunge.data.image_set import ImageSet
 
 @dataclass(frozen=True)
 class UnionForget:
-    """Which sets: ``union:(class:3)+(random:50)``."""
+    """The sets: ``union:(class:3)+(random:50)``."""
 
     sets: tuple[Annotated[object, Choice("forget_sets")], ...]
-    """The forget sets; each chooses from what those before it have left."""
+    """The forget sets; each chooses among the examples that are not in earlier ones."""
     seeds: tuple[int, ...] = ()
     """A seed for each; by default they draw from one generator."""
 
     def __post_init__(self) -> None:
-        """At least one set, and as many seeds as sets, if any."""
+        """Check that there is at least one set, and as many seeds as sets, if any."""
         read_texts(self)
         if not self.sets:
             raise RequestError("a union needs forget sets: union:(class:3)+(random:50)")
@@ -35,7 +35,7 @@ class UnionForget:
 def forget(
     train: ImageSet, config: UnionForget, generator: torch.Generator, *, num_classes: int, poisoned: Tensor | None
 ) -> Tensor:
-    """The examples of several forget sets, each of which chooses from what those before it have left."""
+    """The union of several forget sets, each of which chooses among the examples that are not in earlier ones."""
     chosen = train.ids[:0]
     for position, each in enumerate(config.sets):
         drawn = randomness.generator(config.seeds[position], "forget") if config.seeds else generator

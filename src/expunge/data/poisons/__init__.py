@@ -1,1 +1,1 @@
-"""Poisons, one per file: what is done to the poisoned images."""
+"""Poisons, one per file."""

@@ -1,4 +1,4 @@
-"""A pattern of noise, blended into images, as a backdoor trigger."""
+"""A backdoor trigger: a noise pattern blended into images."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ from expunge.data.poisoning import Trigger, scaled, to_type
 
 @dataclass(frozen=True)
 class BlendTrigger(Trigger):
-    """The weight of the pattern, which the seed draws."""
+    """The weight of the pattern; the pattern follows from the seed."""
 
     alpha: float = 0.2
-    """The weight of the pattern, above 0 and at most 1."""
+    """The weight of the pattern, in (0, 1]."""
 
     def __post_init__(self) -> None:
         """Check the range."""

@@ -1,4 +1,4 @@
-"""Gaussian noise as a poison that an audit can draw again."""
+"""Gaussian noise as a poison that an audit can reproduce."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ from expunge.data.poisoning import Poison, scaled, to_type
 
 @dataclass(frozen=True)
 class GaussianPoison(Poison):
-    """The size of the noise, which the seed draws."""
+    """The standard deviation of the noise; the noise follows from the seed."""
 
     sigma: float = 0.1
-    """Standard deviation of the noise, where pixels are in [0, 1]."""
+    """Standard deviation of the noise, for pixels in [0, 1]."""
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -28,10 +28,10 @@ class GaussianPoison(Poison):
 
 @registry.poison(reference="Pawelczyk et al. 2024 (arXiv:2406.17216)")
 def poison(shape: tuple[int, ...], config: GaussianPoison) -> Change:
-    """Noise N(0, sigma^2) of its own for every poisoned image, whose label stays.
+    """Independent noise N(0, sigma^2) for every poisoned image, whose label does not change.
 
-    There is nothing to trigger at test time: an audit draws the noise again (:func:`noise_of`) and asks whether the
-    model remembers it.
+    There is no trigger at test time: an audit draws the noise again (:func:`noise_of`) and tests whether the model
+    has memorised it.
     """
 
     def change(inputs: Tensor, ids: Tensor) -> Tensor:
@@ -42,10 +42,10 @@ def poison(shape: tuple[int, ...], config: GaussianPoison) -> Change:
 
 
 def noise_of(ids: Tensor, shape: tuple[int, ...], config: GaussianPoison) -> Tensor:
-    """The noise of the images with these ids: float32 (n, *shape) on the device of ``ids``, not clipped.
+    """Return the noise of the images with these ids: float32 (n, *shape) on the device of ``ids``, not clipped.
 
-    An image's noise depends on its id, the shape and the seed alone: it is the same whenever and beside whichever
-    others it is drawn. It is drawn in parts of 256 images, which bound the memory of the float64 numbers on the way.
+    The noise of an image depends only on its id, the shape and the seed. It is drawn in chunks of 256 images to bound
+    the memory of the float64 intermediates.
     """
     size = int(np.prod(shape))
     noise = torch.empty(len(ids), size)

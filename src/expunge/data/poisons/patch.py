@@ -1,4 +1,4 @@
-"""A square of one value as a backdoor trigger."""
+"""A backdoor trigger: a square of constant value."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,11 +21,11 @@ class PatchTrigger(Trigger):
     size: int = 4
     """Side of the square, in pixels."""
     place: Place = "bottom_right"
-    """Which corner it is in, or the centre."""
+    """Its corner, or the centre."""
     margin: int = 2
-    """Pixels between the square and the two nearest edges; without meaning in the centre."""
+    """Pixels between the square and the two nearest edges; not used in the centre."""
     value: float = 0.0
-    """What every pixel and channel becomes, from 0 (black) to 1."""
+    """The value of every pixel and channel, from 0 (black) to 1."""
 
     def __post_init__(self) -> None:
         """Check the ranges that do not depend on the images."""
@@ -37,7 +37,7 @@ class PatchTrigger(Trigger):
 
 @registry.poison(reference="Gu et al. 2017 (arXiv:1708.06733)")
 def poison(shape: tuple[int, ...], config: PatchTrigger) -> Change:
-    """A square of one value in every poisoned image."""
+    """A square of constant value in every poisoned image."""
     rows, columns = _square(config, shape)
 
     def change(inputs: Tensor, ids: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def _square(trigger: PatchTrigger, shape: tuple[int, ...]) -> tuple[slice, slice
     if needed > min(height, width):
         raise RequestError(
             f"a patch of {trigger.size} pixels with a margin of {trigger.margin} does not fit images of "
-            f"{height} x {width}: size and margin may be {min(height, width)} together"
+            f"{height} x {width}: size plus margin may be at most {min(height, width)}"
         )
     if trigger.place == "centre":
         top, left = (height - trigger.size) // 2, (width - trigger.size) // 2
