@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from expunge.core import registry
 from expunge.core.errors import RequestError
 from expunge.methods import scrub, sfron
 from expunge.training import batches as mixed
@@ -386,6 +387,12 @@ def test_without_rewinding_no_validation_set_is_needed() -> None:
     data = problems.data()
     without = dataclasses.replace(data, validation=None)
     assert problems.same(problems.unlearned(PLAIN, on=without), problems.unlearned(PLAIN, on=data))
+
+
+def test_only_rewinding_counts_as_seeing_validation_images() -> None:
+    """Its decorator says so, as the contract of methods checks of the defaults."""
+    mark = registry.of_config("methods", PLAIN).mark
+    assert (mark.validation(PLAIN), mark.validation(REWOUND)) == (False, True)
 
 
 def test_rewinding_after_no_epochs_gives_the_original() -> None:

@@ -113,6 +113,7 @@ ATTACKER = Stage(attacker_before, ("batch_size", "pretrain_steps", "attacker_lr"
     aliases=("Gan", "DAU"),
     search={"lr": (1e-3, 1e-1), "adversarial_weight": (0.1, 10.0)},
     stages={"attacker": ATTACKER},
+    validation=True,
 )
 def unlearn(
     model: nn.Module,
