@@ -328,3 +328,24 @@ class Constant(nn.Module):
 def test_an_all_zero_gradient_moves_nothing(gradual: str, rho: float) -> None:
     model = unlearned(short(gradual, rule=Rule(lr=0.1, weight_decay=0.0, rho=rho, clip=1.0)), Constant())
     assert not bool(model.layer.weight.any())
+
+
+class Untouched:
+    """A validation set that nobody reads."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise AssertionError("a validation image was asked for")
+
+    def __len__(self) -> int:
+        raise AssertionError("a validation image was asked for")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_methods_that_say_so_read_validation_images(name: str) -> None:
+    wanted = short(name)
+    data = dataclasses.replace(problems.data(), validation=Untouched())
+    if mark(name).validation(wanted.method):
+        with pytest.raises(AssertionError, match="a validation image was asked for"):
+            unlearned(wanted, on=data)
+    else:
+        unlearned(wanted, on=data)

@@ -432,11 +432,12 @@ def test_an_attacker_that_is_given_is_used_and_is_not_changed() -> None:
 def test_the_stage_names_the_options_that_the_attacker_depends_on(field: str) -> None:
     others = {"pretrain_steps": 3, "batch_size": 6, "attacker_lr": 0.01, "directions": 2, "noise": 0.01}
     others |= {"sensitivity": "derivative", "epochs": 9, "adversarial_weight": 0.1, "decorrelation_weight": 0.5}
-    others |= {"off_diagonal": 0.1, "unseen": "all", "stop_after": 4, "rule": Rule(lr=0.1)}
-    changed = change(**{field: others[field]})
-    differs = not problems.same(before(SMALL, problems.data()), before(changed, problems.data()))
+    others |= {"off_diagonal": 0.1, "unseen": "all", "stop_after": 4, "stop_lr": 0.1, "rule": Rule(lr=0.1)}
+    stopped = change(stop_after=9)
+    changed = dataclasses.replace(stopped, **{field: others[field]})
+    differs = not problems.same(before(stopped, problems.data()), before(changed, problems.data()))
     stage = adversarial.ATTACKER
-    assert differs == (field in stage.fields) == (stage.only(changed) != stage.only(SMALL))
+    assert differs == (field in stage.fields) == (stage.only(changed) != stage.only(stopped))
 
 
 # The run
@@ -473,6 +474,32 @@ def test_stopping_leaves_retain_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     roles = [set(record["loss"]) for record in context.history()]
     assert roles == [{"forget", "retain"}] * 3 + [{"retain"}] * 7
     assert learners[1].taken == 3
+
+
+ROLES = PerRole(forget=Rule(lr=0.02), retain=Rule(lr=0.02))
+
+
+@pytest.mark.parametrize(
+    "rule", [Rule(lr=0.02), ROLES, Rule(lr=0.02, schedule="linear")], ids=["one", "roles", "linear"]
+)
+@pytest.mark.parametrize("stop_lr", [None, 0.005, 0.08])
+def test_the_learning_rate_after_the_stop(rule: Rule | PerRole, stop_lr: float | None) -> None:
+    _, context = problems.run(change(stop_after=3, stop_lr=stop_lr, rule=rule))
+    rates = [record["lr"]["retain"] for record in context.history()]
+    shares = [1 - taken / 10 for taken in range(10)] if rule == Rule(lr=0.02, schedule="linear") else [1.0] * 10
+    peaks = [0.02] * 3 + [0.02 if stop_lr is None else stop_lr] * 7
+    assert rates == pytest.approx([peak * share for peak, share in zip(peaks, shares, strict=True)])
+
+
+def test_momentum_is_kept_over_the_stop() -> None:
+    """As in the released code, which sets another rate in the same optimizer: the rule's own rate changes nothing."""
+    wanted = change(stop_after=3, rule=Rule(lr=0.02))
+    assert problems.same(problems.unlearned(dataclasses.replace(wanted, stop_lr=0.02)), problems.unlearned(wanted))
+
+
+def test_a_learning_rate_after_no_stop_is_refused() -> None:
+    with pytest.raises(RequestError, match="say when by stop_after"):
+        AdversarialConfig(stop_lr=0.01)
 
 
 def test_running_statistics_come_from_the_retain_set() -> None:

@@ -206,6 +206,19 @@ def test_folds_are_disjoint_stratified_and_whole(folds: int) -> None:
     assert all(abs(answers[tested].sum() - 23 / folds) < 1 for _, tested in parts)
 
 
+def test_folds_are_shuffled_by_the_seed() -> None:
+    """Neighbouring rows do not share a fold: they may be of one class or of one person."""
+    answers = np.repeat([True, False], [60, 60])
+
+    def folds(seed: int) -> list[list[int]]:
+        return [tested.tolist() for _, tested in unlearning_attack._parts(answers, UnlearningAttackConfig(), seed)]
+
+    assert folds(0) == folds(0) != folds(1)
+    for tested in folds(0):
+        steps = np.diff(tested)
+        assert np.mean(steps == 1) < 0.5, "not a run of neighbours for each answer"
+
+
 def test_as_released_is_its_definition() -> None:
     """All rows, unbalanced, standardised, one logistic regression, tested on the rows that it has seen."""
     subject = attacked(20, 70, 0.5, noise=0.5)

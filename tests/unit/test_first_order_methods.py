@@ -704,6 +704,25 @@ def test_the_share_of_the_retain_set_is_drawn_once(fraction: float, drawn: int) 
     assert rows[0] == rows[1] == rows[2]
 
 
+def test_the_share_of_the_retain_set_is_drawn_from_all_of_it() -> None:
+    """Over some seeds every retained image is seen, not only the first ones, and each seed draws others."""
+
+    def seen(seed: int) -> set[int]:
+        start, inputs = model(), []
+        start.register_forward_hook(lambda module, given, _: inputs.append(given[0]) if module is start else None)
+        config = BadTeacherConfig(epochs=1, batch_size=100, retain_fraction=0.3, rule=PLAIN)
+        bad_teacher.unlearn(start, data, config, problems.context(seed))
+        shown = {tuple(image.flatten().tolist()) for image in inputs[0]}
+        return {number for number, image in enumerate(every) if image in shown}
+
+    data = problems.data()
+    every = [tuple(image.flatten().tolist()) for image in data.retain.inputs / 255]
+    draws = [seen(seed) for seed in range(20)]
+    assert [len(drawn) for drawn in draws] == 20 * [9]
+    assert set.union(*draws) == set(range(30))
+    assert len({frozenset(drawn) for drawn in draws}) == 20
+
+
 def test_a_student_of_one_class_has_nothing_to_learn() -> None:
     data = problems.data(classes=1)
     config = BadTeacherConfig(epochs=1, rule=PLAIN)

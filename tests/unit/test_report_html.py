@@ -69,6 +69,17 @@ def test_the_page_is_self_contained_and_has_every_part(tmp_path):
     }  # fmt: skip
 
 
+def test_the_page_marks_methods_that_see_validation_images(tmp_path):
+    write_folder(tmp_path, methods=("retrain", "scrub"), seeds=1, sizes=SMALL)
+    for rewind in (False, True):
+        (path,) = tmp_path.glob("evaluate-scrub-*/config.json")
+        config = json.loads(path.read_text())
+        config["subject"]["unlearning"]["method"] = {"name": "scrub", "rewind": rewind}
+        path.write_text(json.dumps(config))
+        text = "".join(written(tmp_path).text)
+        assert ("scrub \N{DAGGER}" in text) == ("\N{DAGGER} sees validation images" in text) == rewind
+
+
 def test_several_scenarios_are_named_everywhere(tmp_path):
     scenarios = {"": 0.0, "magnitude:rate=0.8": 80.0}
     failed = {("salun", 0): "boom"}

@@ -330,6 +330,52 @@ def test_the_attack_is_in_the_main_table_without_a_gap_and_the_audit_of_noise_in
     assert cells["gaussian_poison.true_positive_rate"].gap == 2.0
 
 
+def by(method, *, original=None, label=None, **metrics):
+    unlearning = {"method": method, "update_mask": None, "adapters": None}
+    subject = {"unlearning": unlearning, "seed": 0, "original": original or {"training": {}}}
+    name = label or (method if isinstance(method, str) else method["name"])
+    return dataclasses.replace(row(name, 0, **metrics), config={"subject": subject})
+
+
+SEEING = folder(
+    by("retrain", test_accuracy=90.0),
+    by({"name": "adversarial"}, test_accuracy=80.0),
+    by({"name": "scrub", "rewind": True}, label="scrub+r", test_accuracy=70.0),
+    by({"name": "scrub", "rewind": False}, test_accuracy=60.0),
+    by("finetune", original={"unlearning": {"method": "adversarial"}}, label="then", test_accuracy=50.0),
+    by({"name": "not_installed"}, test_accuracy=40.0),
+)
+
+
+def test_methods_that_see_validation_images_are_marked_in_every_table():
+    summary = tables.summarise(SEEING)
+    assert {line.label for line in summary.lines if line.validation} == {"adversarial", "scrub+r", "then"}
+    sentence = "\N{DAGGER} sees validation images: what is measured or searched on these flatters it"
+    assert tables.legend(summary).endswith(f"; {sentence}")
+    text = tables.markdown(summary)
+    assert "| adversarial \N{DAGGER} | 80.0 (10.0) |" in text
+    assert "| scrub | 60.0 (30.0) |" in text
+    assert sentence in text
+    latex = tables.latex(summary)
+    assert r"adversarial \dag{} & 80.0 (10.0) \\" in latex
+    assert latex.isascii()
+    title, _, rows = tables.terminal(summary)
+    assert title.endswith(sentence)
+    assert {cells[0] for cells in rows if "\N{DAGGER}" in cells[0]} == {
+        "adversarial \N{DAGGER}", "scrub+r \N{DAGGER}", "then \N{DAGGER}",
+    }  # fmt: skip
+    records = csv.DictReader(io.StringIO(tables.csv(summary)))
+    assert {record["method"] for record in records if record["sees_validation"] == "true"} == {
+        "adversarial", "scrub+r", "then",
+    }  # fmt: skip
+
+
+def test_where_no_method_sees_validation_images_no_table_speaks_of_them():
+    summary = tables.summarise(folder(*(found for found in SEEING.rows if found.label in ("retrain", "scrub"))))
+    for form in (tables.markdown, tables.latex, tables.legend):
+        assert "validation" not in form(summary)
+
+
 AFTER_RECORDED_TRAININGS = [
     dataclasses.replace(found, config=RECORDED)
     for found in (

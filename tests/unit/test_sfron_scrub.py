@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from expunge.core import registry
 from expunge.core.errors import RequestError
 from expunge.methods import scrub, sfron
 from expunge.training import batches as mixed
@@ -256,6 +257,15 @@ def test_maximising_comes_first_and_only_in_the_first_epochs() -> None:
     assert seen == 2 * [4, 4, 2, 15, 15] + [15, 15]
 
 
+@pytest.mark.parametrize(("epochs", "maximised", "steps"), [(4, 1, 3 + 4 * 2), (3, 5, 3 * 3 + 3 * 2), (2, 0, 2 * 2)])
+def test_the_schedule_of_scrub_runs_over_the_steps_that_are_taken(epochs: int, maximised: int, steps: int) -> None:
+    rule = Rule(lr=0.5, schedule="linear")
+    config = scrub.ScrubConfig(epochs, maximised, batch_size=15, forget_batch_size=4, rule=rule)
+    _, context = problems.run(config)
+    rates = [rate for record in context.history() for rate in record["lr"].values()]
+    assert rates == pytest.approx([0.5 * (1 - taken / steps) for taken in range(steps)])
+
+
 def test_forget_batches_of_scrub_are_as_large_as_retain_batches_by_default() -> None:
     model = problems.model()
     seen = sizes(model)
@@ -377,6 +387,12 @@ def test_without_rewinding_no_validation_set_is_needed() -> None:
     data = problems.data()
     without = dataclasses.replace(data, validation=None)
     assert problems.same(problems.unlearned(PLAIN, on=without), problems.unlearned(PLAIN, on=data))
+
+
+def test_only_rewinding_counts_as_seeing_validation_images() -> None:
+    """Its decorator says so, as the contract of methods checks of the defaults."""
+    mark = registry.of_config("methods", PLAIN).mark
+    assert (mark.validation(PLAIN), mark.validation(REWOUND)) == (False, True)
 
 
 def test_rewinding_after_no_epochs_gives_the_original() -> None:

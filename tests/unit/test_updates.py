@@ -209,6 +209,16 @@ def test_clipping_bounds_the_step() -> None:
     assert moved.norm().item() == pytest.approx(0.25, rel=1e-5)
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.05])
+def test_only_the_gradient_within_the_mask_is_clipped(rho: float) -> None:
+    """The gradient is (1, -20): clipped before the mask, a twentieth of the step would be left."""
+    model = Quadratic()
+    rule = Rule(lr=1.0, momentum=0.0, weight_decay=0.0, clip=0.5, rho=rho)
+    step = stepper(model, rule, update_masks=Mask({"weight": torch.tensor([True, False])}))
+    step(retain=model.loss)
+    assert model.weight.tolist() == pytest.approx([0.5, -2.0], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "rule", [Rule(), Rule(optimizer="adamw"), Rule(optimizer="lion"), Rule(rho=0.05), Rule(clip=1.0)]
 )

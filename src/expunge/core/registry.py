@@ -172,6 +172,7 @@ class Mark:
     search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     roles: tuple[str, ...] = ("forget", "retain")
     stages: Mapping[str, Stage] = field(default_factory=dict[str, Stage])
+    validation: Callable[[object], bool] = _never
     trained: bool = True
     model: bool = False
     read: Callable[[Any], object] | None = None
@@ -224,6 +225,7 @@ def method(
     search: Mapping[str, tuple[float, float]] | None = None,
     roles: Iterable[str] = ("forget", "retain"),
     stages: Mapping[str, Stage] | None = None,
+    validation: bool | Callable[[Config], bool] = False,
 ) -> Callable[[Function], Function]:
     """Mark ``f(model, data, config, context) -> nn.Module`` as an unlearning method.
 
@@ -237,9 +239,12 @@ def method(
             with its smallest and largest value; the search is logarithmic.
         roles: The roles that it takes steps for: ``forget``, ``retain``, or both.
         stages: Its parts that do not depend on the forget set, by parameter name.
+        validation: Whether it reads the validation images; tables then say so. A function of its configuration where
+            that depends on options.
     """
     searched = dict(search or {})
-    mark = Mark("methods", tuple(aliases), reference, search=searched, roles=tuple(roles), stages=dict(stages or {}))
+    reads = cast("Callable[[object], bool]", validation if callable(validation) else lambda _: validation)
+    mark = Mark("methods", tuple(aliases), reference, (), (), searched, tuple(roles), dict(stages or {}), reads)
     return _marker(mark)
 
 

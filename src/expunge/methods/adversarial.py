@@ -58,6 +58,8 @@ class AdversarialConfig:
     """The validation examples that forget examples should resemble: of classes of which some are retained, or all."""
     stop_after: int | None = None
     """Steps after which only fine-tuning on the retain set goes on, best for whole classes (published: 30)."""
+    stop_lr: float | None = None
+    """Learning rate of the steps after these; by default that of the rule (published: 0.01 after 0.02)."""
     pretrain_steps: int | None = None
     """Steps of the attacker before the unlearning (published: 1000); by default three passes over all images."""
     attacker_lr: float = 1e-3
@@ -76,11 +78,13 @@ class AdversarialConfig:
         check_schedule(self.epochs, self.batch_size)
         checks.at_least(0, adversarial_weight=self.adversarial_weight, decorrelation_weight=self.decorrelation_weight)
         checks.at_least(0, off_diagonal=self.off_diagonal, attacker_lr=self.attacker_lr)
-        checks.at_least(0, stop_after=self.stop_after, pretrain_steps=self.pretrain_steps)
+        checks.at_least(0, stop_after=self.stop_after, stop_lr=self.stop_lr, pretrain_steps=self.pretrain_steps)
         checks.at_least(1, directions=self.directions)
         checks.above(0, noise=self.noise)
         checks.one_of(("retained", "all"), unseen=self.unseen)
         checks.one_of(("copies", "derivative"), sensitivity=self.sensitivity)
+        if self.stop_lr is not None and self.stop_after is None:
+            raise RequestError("stop_lr is the learning rate after a stop: say when by stop_after")
 
     @property
     def probe(self) -> Probe:
@@ -109,6 +113,7 @@ ATTACKER = Stage(attacker_before, ("batch_size", "pretrain_steps", "attacker_lr"
     aliases=("Gan", "DAU"),
     search={"lr": (1e-3, 1e-1), "adversarial_weight": (0.1, 10.0)},
     stages={"attacker": ATTACKER},
+    validation=True,
 )
 def unlearn(
     model: nn.Module,
@@ -122,8 +127,9 @@ def unlearn(
 
     The attacker starts from having told all training images from the validation images. In each step it learns to
     tell forget from validation images, and then the model is updated against it (:func:`defence`). Only the retain
-    batches move the running statistics of batch normalisation. Cost of a step: three batches, and the noisy copies
-    of two of them, forward and backward.
+    batches move the running statistics of batch normalisation. After ``stop_after`` steps only the retain set is
+    trained on, at the learning rate ``stop_lr``. Cost of a step: three batches, and the noisy copies of two of them,
+    forward and backward.
     """
     unseen = _unseen(data, config)
     model.train()
@@ -142,6 +148,8 @@ def unlearn(
                 objectives: dict[str, Objective] = {}
                 if step.taken < attacks:
                     objectives["forget"] = duel(show, *next(pairs), opponent, learn, config)
+                elif step.taken == attacks and config.stop_lr is not None:
+                    step.set_lr(config.stop_lr)
                 step(**objectives, retain=lambda b=batch: cross_entropy(forward(b.inputs)[0], b.labels))
     return model
 

@@ -48,10 +48,15 @@ class ScrubConfig:
         checks.at_least(0, alpha=self.alpha, gamma=self.gamma)
 
 
+def _rewinds(config: ScrubConfig) -> bool:
+    return config.rewind
+
+
 @method(
     reference="Kurmanji et al. 2023, arXiv:2302.09880",
     aliases=("SCRUB",),
     search={"lr": (1e-3, 1e-1), "alpha": (1e-2, 2.0)},
+    validation=_rewinds,
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context: Context) -> nn.Module:
     """``max E_forget[KL_T]`` in the first epochs, and in all epochs ``min E_retain[gamma CE + alpha KL_T]``.

@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar, cast
@@ -16,7 +17,8 @@ from typing import Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
-from expunge.core.config import from_data
+from expunge.core import registry
+from expunge.core.config import from_data, plugin_from_data
 from expunge.core.errors import RequestError
 from expunge.evaluation.predictions import FORGOTTEN, WITHHELD, Predictions, parted, stored_predictions
 from expunge.store.directory import RunDirectory, Store
@@ -273,6 +275,21 @@ def predictions(results: Results, row: Row) -> dict[str, Predictions]:
     except (KeyError, ValueError) as error:
         path = directory.path / "predictions.safetensors"
         raise RequestError(f"{path} is incomplete ({error}): delete {directory.path} and run it again") from error
+
+
+def sees_validation(row: Row) -> bool:
+    """Whether the method of a row reads validation images, or one before it in a chain, by what their decorators say.
+
+    A method whose package is not installed here counts as one that does not.
+    """
+    place = part(row.config, "subject")
+    while "unlearning" in place:
+        with suppress(RequestError):
+            method = plugin_from_data("methods", part(place, "unlearning").get("method"))
+            if registry.of_config("methods", method).mark.validation(method):
+                return True
+        place = part(place, "original")
+    return False
 
 
 def part(value: object, *keys: str) -> Mapping[str, object]:

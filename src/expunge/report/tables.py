@@ -16,7 +16,7 @@ import polars as pl
 
 from expunge.core import registry
 from expunge.core.registry import Measure
-from expunge.report.results import BASELINE, PLAIN, REFERENCE, Results, Row
+from expunge.report.results import BASELINE, PLAIN, REFERENCE, Results, Row, sees_validation
 
 GAP = "average_gap"
 """The metric by which methods are ranked."""
@@ -26,6 +26,8 @@ DISTANCE = "weight_distance.to_reference"
 TIME = "run_time.total"
 SPARSITY = "sparsity"
 TOW = "tow"
+SEEN = "\N{DAGGER}"
+"""The sign at the name of a method that sees validation images."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,13 @@ class Line:
     failed: int = 0
     cells: Mapping[str, Cell] = field(default_factory=dict[str, Cell])
     scenario: str = ""
+    validation: bool = False
+    """Whether some of its runs have seen validation images."""
+
+    @property
+    def shown(self) -> str:
+        """The label with its sign."""
+        return f"{self.label} {SEEN}" if self.validation else self.label
 
     @property
     def note(self) -> str:
@@ -150,8 +159,8 @@ def summarise(results: Results) -> Summary:
         failed = [row for row in rows if row.status == "failed"]
         reasons = tuple(dict.fromkeys(" ".join((row.reason or "").split()) for row in failed))
         finished = sum(row.status == "finished" for row in rows)
-        found = cells.get((scenario, label), {})
-        lines.append(Line(label, finished, len(rows), reasons, len(failed), found, scenario))
+        found, seen = cells.get((scenario, label), {}), any(map(sees_validation, rows))
+        lines.append(Line(label, finished, len(rows), reasons, len(failed), found, scenario, seen))
     names = {name for found in cells.values() for name in found}
     unranked = Summary(results.name, tuple(lines), _measures(names, results.recorded))
     ranking = unranked.ranking.name
@@ -258,7 +267,7 @@ def csv(summary: Summary) -> str:
     for line in summary.lines:
         record: dict[str, object] = {"scenario": line.scenario or PLAIN} if summary.several else {}
         record |= {"method": line.label, "finished": line.finished, "failed": line.failed}
-        record |= {"total": line.total, "note": line.note}
+        record |= {"total": line.total, "note": line.note, "sees_validation": line.validation}
         for measure in summary.measures:
             cell = line.cells.get(measure.name)
             record[f"{measure.name}.mean"] = cell.mean if cell else None
@@ -275,7 +284,7 @@ def _heads(summary: Summary) -> list[str]:
 
 def _texts(line: Line, summary: Summary) -> list[str]:
     """A line of the main table: label, mean, spread and gap of each metric, and a note where some line has one."""
-    texts = [line.label]
+    texts = [line.shown]
     for measure in summary.headline:
         cell = line.cells.get(measure.name)
         gap = cell.gap if cell and line.label != REFERENCE else None
@@ -288,7 +297,15 @@ def legend(summary: Summary, where: str = "in parentheses") -> str:
     seeds = f"mean ± sample standard deviation over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
     compared = any(cell.gap is not None for line in summary.lines for cell in line.cells.values())
     same = " of the same scenario" if summary.several else ""
-    return f"{seeds}; {where} the mean absolute gap to the retrained model{same}" if compared else seeds
+    gaps = f"{where} the mean absolute gap to the retrained model{same}" if compared else ""
+    return "; ".join(filter(None, (seeds, gaps, footnote(summary))))
+
+
+def footnote(summary: Summary) -> str:
+    """What the sign of methods that see validation images says; empty where there are none."""
+    if not any(line.validation for line in summary.lines):
+        return ""
+    return f"{SEEN} sees validation images: what is measured or searched on these flatters it"
 
 
 def markdown(summary: Summary) -> str:
@@ -320,7 +337,7 @@ def latex(summary: Summary) -> str:
         body += [_latex_row(_texts(line, summary)) for line in part.table.lines]
     lines = [
         "% needs \\usepackage{booktabs}",
-        f"% {' '.join(summary.name.split())}: {legend(summary).replace('±', '+-')}",
+        f"% {' '.join(summary.name.split())}: {legend(summary).replace('±', '+-').replace(SEEN, _LATEX[SEEN])}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule", _latex_row(heads), r"\midrule", *body, r"\bottomrule",
         r"\end{tabular}",
@@ -335,7 +352,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-    "±": r"$\pm$", MISSING: "--", "[": "{[}", "]": "{]}",
+    "±": r"$\pm$", SEEN: r"\dag{}", MISSING: "--", "[": "{[}", "]": "{]}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }  # fmt: skip
 
@@ -354,7 +371,7 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
     heads = ["method", *(f"{m.short} {m.unit if m.unit != 'points' else ''}".strip() for m in shown)]
     heads += ["note"] if summary.noted else []
     indent = "  " if summary.several else ""
-    width = max([20, *(len(indent) + len(line.label) for line in summary.lines)])
+    width = max([20, *(len(indent) + len(line.shown) for line in summary.lines)])
     rows: list[list[str]] = []
     for part in summary.parts:
         if summary.several:
@@ -362,9 +379,9 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
             rows += [[title, *[""] * (len(heads) - 1)] for title in titles]
         for line in part.table.lines:
             cells = [_narrow(line.cells.get(measure.name), measure) for measure in shown]
-            rows.append([f"{indent}{line.label}", *cells, *([line.note] if summary.noted else [])])
+            rows.append([f"{indent}{line.shown}", *cells, *([line.note] if summary.noted else [])])
     seeds = f"mean ± standard deviation over {summary.seeds} seeds" if summary.seeds > 1 else "one seed"
-    return f"{summary.name}: {seeds}", heads, rows
+    return f"{summary.name}: {'; '.join(filter(None, (seeds, footnote(summary))))}", heads, rows
 
 
 LEFT_OUT = ("remaining_accuracy", "test_accuracy", "membership_svc.confidence")

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -112,6 +112,11 @@ class Stepper:
                         f"where the learning rate was {rate:g}: try a smaller lr, or set clip"
                     )
         self._checked = len(self._losses)
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate at the peak of the schedule, of every role, from now on; momentum is kept."""
+        for update in self._updates.values():
+            update.rule = replace(update.rule, lr=lr)
 
     def sparsify(self, mask: Mask) -> None:
         """Set the sparsity mask: weights that are false in it are zero from now on; other momentum is kept."""
