@@ -29,7 +29,7 @@ class VggConfig:
 
 
 class VGG(nn.Module):
-    """``features``: stages of 3x3 convolutions between which the image is halved; an average over a grid; ``classifier``."""
+    """``features``: stages of 3x3 convolutions, between them half the image; an average over a grid; ``classifier``."""
 
     def __init__(
         self, width: int, shape: Shape, *, bias: bool, final_pooling: bool, grid: int, head: tuple[int, ...]
