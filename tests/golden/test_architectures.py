@@ -62,10 +62,9 @@ def state(case: Case) -> dict[str, Tensor]:
 
 
 def network(case: Case, folder: Path) -> nn.Module:
-    """Our network with these weights, read as a checkpoint where the architecture has a published layout."""
+    """Our network by its name alone with these weights, read as a checkpoint where a layout is published."""
     options = case.hyperparameters["options"]
-    text = MODELS[case.name] + (f":final_pooling={options['final_pooling']}" if "final_pooling" in options else "")
-    model = problems.architecture(text, tuple(inputs(case)[""].shape[1:]), options["num_classes"])
+    model = problems.architecture(MODELS[case.name], tuple(inputs(case)[""].shape[1:]), options["num_classes"])
     given, norm = state(case), case.hyperparameters.get("normalisation")
     if norm is None:
         names = model.state_dict()

@@ -88,7 +88,7 @@ class ResNet(nn.Module):
 
 
 class Vgg(nn.Module):
-    """VGG-16, configuration D, for images whose sides are divisible by 32; ``dropout`` shifts the numbers."""
+    """VGG-16, configuration D, pooled between the stages and not after the last; ``dropout`` shifts the numbers."""
 
     def __init__(self, width: int, bias: bool, grid: int, dropout: bool = False) -> None:
         super().__init__()
@@ -96,11 +96,11 @@ class Vgg(nn.Module):
         layers: list[nn.Module] = []
         before = 3
         for stage in ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)):
+            layers += [nn.MaxPool2d(2, 2)] * bool(layers)
             for multiple in stage:
                 layers += [nn.Conv2d(before, multiple * width, 3, 1, 1, bias=bias), nn.BatchNorm2d(multiple * width)]
                 layers.append(nn.ReLU())
                 before = multiple * width
-            layers.append(nn.MaxPool2d(2, 2))
         self.features = nn.Sequential(*layers)
         hidden, last = 4 * width, nn.Linear(8 * width if grid == 1 else 4 * width, CLASSES)
         between = [nn.ReLU(), *[nn.Dropout()] * dropout]
@@ -577,7 +577,7 @@ def test_sizes_of_vgg(name: str, bias: bool, head: list[int]) -> None:
 
 
 def test_final_pooling_of_vgg_changes_no_name() -> None:
-    first, second = (problems.architecture(f"vgg16_bn:width=2{more}") for more in ("", ",final_pooling=false"))
+    first, second = (problems.architecture(f"vgg16_bn:width=2{more}") for more in ("", ",final_pooling=true"))
     assert list(first.state_dict()) == list(second.state_dict())
-    assert first.features(images()).shape[2:] == (1, 1)
-    assert second.features(images()).shape[2:] == (2, 2)
+    assert first.features(images()).shape[2:] == (2, 2)
+    assert second.features(images()).shape[2:] == (1, 1)

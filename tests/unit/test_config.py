@@ -228,3 +228,14 @@ def test_other_parameters_are_refused() -> None:
         TypeError, match=r"takes \(subject, config, context\), without config .* got \(subject, other\)"
     ):
         registry._plugin("metrics", "mine", measure)
+
+
+@pytest.mark.parametrize("number", ["1_000", "+5", "٣", "0x10", "5.0"])
+def test_numbers_are_written_in_digits(number: str) -> None:
+    with pytest.raises(RequestError, match="expected int"):
+        presets.named(f"scrub:epochs={number}")
+
+
+@pytest.mark.parametrize(("text", "value"), [("5e-4", 5e-4), ("10%", 0.1), (".5", 0.5), ("2", 2.0)])
+def test_floats_may_have_an_exponent_or_be_a_percentage(text: str, value: float) -> None:
+    assert presets.rules(presets.named(f"scrub:lr={text}"))[""].lr == value

@@ -26,8 +26,9 @@ from rich.table import Table
 
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
+from expunge.data.id_lists import read_ids
 from expunge.data.poisoning import Poison
-from expunge.data.split_data import DataConfig
+from expunge.data.split_data import DataConfig, Split
 from expunge.runs.unlearn import UnlearnConfig
 from expunge.store.directory import RunDirectory, Store
 from expunge.store.execute import Session
@@ -71,13 +72,27 @@ class ModelOfImages(Common):
     """Use a class-balanced part of this many test images."""
     validation: float = 0.1
     """Share of each class that is set aside for validation."""
-    split_seed: int = 0
-    """Seed of the split and of the limits."""
+    split: Split | None = None
+    """How validation images are chosen: ours, or released, as the original repositories do; ours by default."""
+    split_seed: int | None = None
+    """Seed of the split and of the limits; by default 0, and 1 for the released split."""
+    validation_ids: str | None = None
+    """The validation images by their ids, in place of a split: FILE (one id a line, JSON or npy) or 3+17."""
 
-    def images(self, poison: Poison | None = None) -> DataConfig:
-        """The images and how they are split, with a backdoor if there is one."""
+    def images(self, poison: Poison | None = None, split: Split = "ours") -> DataConfig:
+        """The images and how they are split, by default so, with a backdoor if there is one."""
         source = config.parse("data", self.data)
-        return DataConfig(source, self.limit, self.test_limit, self.validation, self.split_seed, poison)
+        listed = None if self.validation_ids is None else tuple(read_ids(self.validation_ids))
+        return DataConfig(
+            source,
+            self.limit,
+            self.test_limit,
+            self.validation,
+            self.split_seed,
+            poison,
+            self.split or split,
+            listed,
+        )
 
 
 def parse(kind: type[T], command: str, help_text: str | None, arguments: Sequence[str]) -> T:

@@ -4,15 +4,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import tyro
+from rich.markup import escape
 
 from expunge.cli import _console
-from expunge.core import config
+from expunge.core import checkpoints, config
 from expunge.core.errors import RequestError
+from expunge.data.split_data import DataConfig, Split
 from expunge.runs.imported import ImportConfig
 from expunge.store import execute
+from expunge.store.directory import Record
 from expunge.training.fit import Training
 from expunge.training.stepper import Precision
 
@@ -23,6 +26,9 @@ class Arguments(_console.ModelOfImages):
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """The file (.pth.tar, .pt): a state dict, or a dictionary with one; dense or pruned. Nothing in it is executed."""
+    split: Split | None = None
+    """How its validation images were chosen: ours or released; by default released, as the original repositories do,
+    where the checkpoint has their layout, and ours for others."""
     training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
     """How it was trained, as far as you know: retraining repeats this."""
     seed: int = 0
@@ -37,11 +43,34 @@ def run(arguments: Sequence[str]) -> int:
     """Import, or find the run that exists already."""
     given = _console.parse(Arguments, "import", __doc__, arguments)
     model = config.parse("models", given.model)
-    wanted = ImportConfig(given.images(), model, _digest(given.checkpoint), given.training, given.precision, given.seed)
+    digest, images = _digest(given.checkpoint), given.images(split=_split(given))
+    wanted = ImportConfig(images, model, digest, given.training, given.precision, given.seed)
     with _console.session(given, files={wanted.sha256: given.checkpoint}) as session:
         directory = execute.run(wanted, _console.store(given.runs), session)
+    _say_what_was_found(directory.record(), images, given)
     _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
     return 0
+
+
+def _split(given: Arguments) -> Split:
+    """The split of a checkpoint where none is named: that of the original repositories for their layout."""
+    if given.split is not None or given.validation_ids is not None:
+        return "ours"
+    return "released" if checkpoints.read(given.checkpoint).original else "ours"
+
+
+def _say_what_was_found(record: Record, images: DataConfig, given: Arguments) -> None:
+    """Say on the error stream which split is used and how accurate the model is on it; warnings even if quiet."""
+    notes = cast("dict[str, object]", record.get("notes", {}))
+    if not given.quiet:
+        split = "validation images by their ids" if images.validation_ids else f"{images.split}, seed {images.seed}"
+        if images.split == "released" and given.split is None:
+            split += ", as the checkpoint has the layout of the original repositories"
+        _console.say(f"split: {split} (--split, --split-seed or --validation-ids choose another)")
+        accuracy = cast("dict[str, float]", notes.get("accuracy", {}))
+        _console.say("accuracy: " + ", ".join(f"{name} {value:.1f}%" for name, value in accuracy.items()))
+    for warning in cast("list[str]", notes.get("warnings", [])):
+        _console.say(f"warning: {escape(warning)}")
 
 
 def _digest(path: Path) -> str:

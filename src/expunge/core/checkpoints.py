@@ -43,6 +43,11 @@ class Checkpoint:
     ignored: tuple[str, ...]
     """The names of the other contents of the file: results, optimizer and so on."""
 
+    @property
+    def original(self) -> bool:
+        """Whether it has the layout of the original repositories, whose networks normalise their inputs."""
+        return self.mean is not None
+
 
 def read(path: Path) -> Checkpoint:
     """The weights in a checkpoint; nothing in it is executed.

@@ -292,6 +292,8 @@ def _of_text(text: Text, kind: type) -> object:
         return {"true": True, "false": False}.get(text.lower(), text)
     if kind is str:
         return str(opened(text))
+    if "_" in text or "+" in text[:1] or not text.isascii():  # int and float would read 1_000, +5 and other digits
+        return text
     try:
         return float(text[:-1]) / 100 if kind is float and text.endswith("%") else kind(text)
     except ValueError:

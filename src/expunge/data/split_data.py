@@ -1,17 +1,25 @@
 """A data set split into training, validation and test set, with poisoned examples if configured."""
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor
 
-from expunge.core import randomness, registry
-from expunge.core.config import Choice, read_texts
+from expunge.core import checks, randomness, registry
+from expunge.core.config import Choice, ReadBy, read_texts
+from expunge.core.errors import RequestError
 from expunge.data import splits
 from expunge.data.dataset import Dataset
+from expunge.data.id_lists import check_ids, read_ids
 from expunge.data.image_set import ImageSet
 from expunge.data.poisoning import Poison, poison, triggered
+from expunge.data.subsets import some
+
+Split = Literal["ours", "released"]
+"""How the validation set is chosen: as expunge does, or as the original repositories do."""
+SEEDS: dict[str, int] = {"ours": 0, "released": 1}
+"""The seed of a split by default; 1 is that of the split on which the original repositories train."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +34,29 @@ class DataConfig:
     """Use a class-balanced subset of this many test images; all by default."""
     validation: float = 0.1
     """Share of each class that is set aside for validation."""
-    seed: int = 0
-    """Seed of these choices."""
+    seed: int | None = None
+    """Seed of these choices; by default 0, and 1 for the released split, as the original models were trained."""
     poison: Annotated[Poison, Choice("poisons")] | None = None
     """The poison of some training images; none by default."""
+    split: Split = "ours"
+    """How validation images are chosen: ``released`` as in the original repositories, by position in the source."""
+    validation_ids: Annotated[tuple[int, ...], ReadBy(read_ids)] | None = None
+    """The validation images by their ids, or the name of a file of ids, in place of a choice."""
 
     def __post_init__(self) -> None:
-        """Parse fields given as text."""
+        """Parse fields given as text; fill in the seed; check that no validation image repeats."""
         read_texts(self)
+        checks.one_of(tuple(SEEDS), split=self.split)
+        if self.seed is None:
+            object.__setattr__(self, "seed", SEEDS[self.split])
+        if self.validation_ids is not None:
+            if self.split != "ours":
+                raise RequestError(f"give the {self.split} split or the ids of the validation images, not both")
+            listed = read_ids(self.validation_ids) if isinstance(self.validation_ids, str) else self.validation_ids
+            if not listed:
+                raise RequestError("the list of validation images is empty: write validation=0 for none")
+            check_ids(listed, "the validation set")
+            object.__setattr__(self, "validation_ids", tuple(sorted(listed)))
 
 
 @dataclass(frozen=True)
@@ -65,19 +88,42 @@ def load(wanted: DataConfig) -> SplitData:
     """Load, split and poison the data, on the CPU."""
     plugin = registry.of_config("data", wanted.source)
     dataset = cast("Dataset", plugin.call(wanted.source))
-    pool = _limited(dataset.train, wanted.limit, wanted.seed, "train")
-    train, validation = splits.class_balanced(
-        pool.labels, wanted.validation, randomness.generator(wanted.seed, "split")
-    )
-    held, test = pool.select(validation), _limited(dataset.test, wanted.test_limit, wanted.seed, "test")
+    seed = wanted.seed or 0  # never None once the configuration is made
+    pool = _limited(dataset.train, wanted.limit, seed, "train")
+    test = _limited(dataset.test, wanted.test_limit, seed, "test")
+    clean, held = _split(dataset.train, pool, wanted, seed)
     if wanted.poison is None:
-        return SplitData(pool.select(train), held, test, dataset)
-    clean = pool.select(train)
+        return SplitData(clean, held, test, dataset)
     poisoned, ids = poison(clean, wanted.poison, dataset.num_classes)
     before = clean.select(torch.isin(clean.ids, ids))
     return SplitData(
         poisoned, held, test, dataset, Poisoned(wanted.poison, ids, before, triggered(test, wanted.poison))
     )
+
+
+def _split(everything: ImageSet, pool: ImageSet, wanted: DataConfig, seed: int) -> tuple[ImageSet, ImageSet]:
+    """The training and the validation images among those that the limit has left.
+
+    A split that is given, or released, is one of all images: the limit moves none to the other side.
+
+    Raises:
+        RequestError: A validation image is unknown, or no training image is left.
+    """
+    if wanted.validation_ids is not None:
+        held = torch.tensor(wanted.validation_ids, device=everything.device)
+        unknown = held[~torch.isin(held, everything.ids)]
+        if len(unknown):
+            raise RequestError(f"no training image has the validation ids {some(unknown.tolist())}")
+    elif wanted.split == "released":
+        held = everything.ids[splits.released(everything.labels, wanted.validation, seed)[1]]
+    else:
+        generator = randomness.generator(seed, "split")
+        train, validation = splits.class_balanced(pool.labels, wanted.validation, generator)
+        return pool.select(train), pool.select(validation)
+    aside = pool.contains(held)
+    if bool(aside.all()):
+        raise RequestError(f"all {len(pool)} training images are set aside for validation: none is left to train on")
+    return pool.select(~aside), pool.select(aside)
 
 
 def _limited(images: ImageSet, count: int | None, seed: int, name: str) -> ImageSet:

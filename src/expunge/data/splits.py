@@ -1,5 +1,6 @@
 """Class-balanced splits and subsets."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +16,45 @@ def class_balanced(labels: Tensor, share: float, generator: torch.Generator) -> 
     Raises:
         RequestError: The share is outside [0, 1).
     """
-    if not 0.0 <= share < 1.0:
-        raise RequestError(f"the validation share must be in [0, 1), got {share}")
+    check_share(share)
     counts = torch.bincount(labels)
     return _split(labels, (counts.double() * share + 1e-9).floor().long(), generator)
+
+
+def released(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Set aside floor(share n_c) examples of every class c: those that the original repositories choose.
+
+    One ``numpy.random.RandomState(seed)`` chooses for class 0, 1, ... in turn, without replacement: the split of
+    Unlearn-Sparse (arXiv:2304.04934) and the repositories that follow it, who set aside a tenth.
+
+    Returns:
+        The positions that stay and those set aside, int64, each ascending.
+
+    Raises:
+        RequestError: The share is outside [0, 1), or the seed is none of numpy's.
+    """
+    check_share(share)
+    check_numpy_seed(seed)
+    random, by_position = np.random.RandomState(seed), labels.cpu().numpy()
+    aside = np.zeros(len(labels), dtype=bool)
+    for label in range(int(by_position.max()) + 1):
+        of_class = np.flatnonzero(by_position == label)
+        if len(of_class):
+            aside[random.choice(of_class, int(share * len(of_class)), replace=False)] = True
+    chosen = torch.from_numpy(aside).to(labels.device)
+    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
+
+
+def check_share(share: float) -> None:
+    """Raise a RequestError unless the share is in [0, 1)."""
+    if not 0.0 <= share < 1.0:
+        raise RequestError(f"the validation share must be in [0, 1), got {share}")
+
+
+def check_numpy_seed(seed: int) -> None:
+    """Raise a RequestError unless numpy's ``RandomState`` takes the seed."""
+    if not 0 <= seed < 2**32:
+        raise RequestError(f"the seed of a released choice must be in 0..{2**32 - 1}, got {seed}")
 
 
 def balanced_subset(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -20,15 +20,16 @@ class VggConfig:
 
     width: int = 64
     """Channels of the first stage; the last ones have eight times as many."""
-    final_pooling: bool = True
-    """Whether the last of the five stages halves the image too, which checkpoints do not record."""
+    final_pooling: bool = False
+    """Whether the last of the five stages halves the image too. The networks of the original repositories do not pool
+    there; a checkpoint does not record it."""
 
     def __post_init__(self) -> None:
         checks.at_least(1, width=self.width)
 
 
 class VGG(nn.Module):
-    """``features``: stages of 3x3 convolutions that halve the image; an average over a grid; ``classifier``."""
+    """``features``: stages of 3x3 convolutions, between them half the image; an average over a grid; ``classifier``."""
 
     def __init__(
         self, width: int, shape: Shape, *, bias: bool, final_pooling: bool, grid: int, head: tuple[int, ...]

@@ -10,7 +10,10 @@ from expunge.core.checkpoints import Checkpoint
 from expunge.core.config import Choice, read_texts
 from expunge.core.errors import RequestError
 from expunge.data.dataset import Dataset
+from expunge.data.published_order import in_published_order
 from expunge.data.split_data import DataConfig
+from expunge.evaluation import sanity
+from expunge.evaluation.predictions import stored_predictions
 from expunge.runs._data import load_data
 from expunge.runs._model import build, save
 from expunge.runs.train import data_and_model
@@ -49,7 +52,8 @@ def work(config: ImportConfig, parents: Mapping[str, RunDirectory], draft: Draft
     """Import a checkpoint, which the session finds by its digest.
 
     Input statistics (mean and deviation) are those of the checkpoint; if they differ from those of the data source,
-    the run notes both.
+    the run notes both. It also notes the accuracy on each split, and warnings where this is near chance or shows that
+    the model was trained on another split.
 
     Raises:
         RequestError: The session does not have the file, or it is no checkpoint of this architecture; the message
@@ -67,7 +71,20 @@ def work(config: ImportConfig, parents: Mapping[str, RunDirectory], draft: Draft
     context.notes |= {"checkpoint": path.name, "ignored": list(checkpoint.ignored)}
     context.notes |= _differences(checkpoint, data.dataset)
     model.to(session.device).eval()
-    return save(model, data, draft, context)
+    record = save(model, data, draft, context)
+    return {**record, "notes": {**context.notes, **_checked(config.data, data.dataset, RunDirectory(draft.path))}}
+
+
+def _checked(wanted: DataConfig, dataset: Dataset, written: RunDirectory) -> dict[str, object]:
+    """The accuracy on each split and what is suspicious about model, data and split."""
+    predictions, _ = stored_predictions(written)
+    found = sanity.warnings(predictions)
+    if wanted.split == "released" and not in_published_order(dataset.train.labels, dataset.num_classes):
+        found.append(
+            "the training images are not in the order of the published files, by which the released split counts: "
+            "read the original files (cifar_batches:FOLDER), or give the ids by --validation-ids"
+        )
+    return {"accuracy": sanity.accuracies(predictions), "warnings": found}
 
 
 def _differences(checkpoint: Checkpoint, dataset: Dataset) -> dict[str, object]:
