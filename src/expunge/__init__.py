@@ -1,4 +1,4 @@
-"""expunge makes a trained image classifier forget chosen training examples, and proves how well it did."""
+"""Machine unlearning of image classifiers: remove chosen training examples from a model, and measure the result."""
 
 import importlib
 from typing import TYPE_CHECKING

@@ -161,11 +161,11 @@ def test_hyperparameters_reach_the_rule_the_roles_and_the_mask() -> None:
         ({"method": "scrub", "epoch": 3}, "did you mean epochs"),
         (
             {"forget": (torch.zeros(2, 3, 4, 4), torch.zeros(2).long())},
-            r"forget images have shape \(3, 4, 4\), those of retain",
+            r"forget images have shape \(3, 4, 4\), other images",
         ),
-        ({"retain": (torch.zeros(2, 3, 4, 4), torch.zeros(2).long())}, "does not take images of shape"),
+        ({"retain": (torch.zeros(2, 3, 4, 4), torch.zeros(2).long())}, "does not accept images of shape"),
         ({"forget": (torch.zeros(2, 1, 4, 4), torch.tensor([0, 3]))}, r"forget labels must be in 0\.\.2"),
-        ({"forget": (torch.zeros(0, 1, 4, 4), torch.zeros(0).long())}, "no example"),
+        ({"forget": (torch.zeros(0, 1, 4, 4), torch.zeros(0).long())}, "no examples"),
         ({"forget": (torch.zeros(2, 1, 4, 4), torch.zeros(3).long())}, "as many labels"),
     ],
 )

@@ -490,7 +490,7 @@ def test_a_rule_and_options_of_it_are_refused() -> None:
     [
         (dataclasses.replace(pictures(), labels=torch.full((12,), 3)), r"labels must be in 0\.\.2"),
         (dataclasses.replace(pictures(), labels=torch.full((12,), -1)), r"labels must be in 0\.\.2"),
-        (pictures(side=15), "does not take images of shape"),
+        (pictures(side=15), "does not accept images of shape"),
         (pictures().select(torch.arange(0)), "at least one example"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Recorded trainings of a user's own model: training such that any example can later be deleted in milliseconds."""
+"""Recorded training of a user's own model, from which examples can later be deleted in milliseconds."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,20 +30,20 @@ from expunge.trajectory.vectors import StoreType, VectorStore, begin
 
 @dataclass(frozen=True)
 class Recorded:
-    """A trained model with what is needed to replay its training."""
+    """A trained model with its recorded training."""
 
     model: nn.Module
     """The trained model, in evaluation mode."""
     trajectory: Trajectory
-    """For ``expunge.unlearn(..., method="hessian_free", trajectory=...)``."""
+    """The recorded training, for ``expunge.unlearn(..., method="hessian_free", trajectory=...)``."""
     images: ImageSet
-    """The training images, each with the id by which it is deleted."""
+    """The training images, with the ids by which they are deleted."""
 
     def partition(self, ids: Sequence[int] | Tensor) -> tuple[ImageSet, ImageSet]:
-        """The forget set of these ids, and the retain set.
+        """Return the forget set with these ids, and the retain set.
 
         Raises:
-            RequestError: An id is unknown, no integer, or twice there.
+            RequestError: An id is unknown, not an integer, or given twice.
         """
         wanted = integers(ids, "ids")
         self.trajectory.plan.positions(wanted)
@@ -58,19 +58,20 @@ class Recorded:
         memory: float = 0.25,
         on_step: Report | None = None,
     ) -> VectorStore:
-        """The change of the weights for every example left out, kept in ``folder``; resumes after an interruption.
+        """Compute, for every example, the change of the weights when it is left out, and store it in ``folder``.
 
-        Cost: T products for each of n examples, n p numbers on disk.
+        The same call continues an interrupted computation. Cost: T products for each of n examples, n p numbers on
+        disk, for T steps and p weights.
 
         Args:
-            folder: Where the vectors are kept.
+            folder: The folder of the vectors.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
-            groups: A number for each image that names its group, -1 for none: one vector for each group.
-            memory: Gigabytes that the work may take.
+            groups: The number of the group of each image, -1 for none: one vector per group instead of per image.
+            memory: Memory limit in gigabytes.
             on_step: Called with the progress.
 
         Raises:
-            RequestError: The folder holds other vectors, the disk has no room, or the groups are not of these images.
+            RequestError: The folder contains other vectors, the disk is too small, or the groups do not fit the images.
             RunError: A vector is not finite.
         """
         checks.above(0, memory=memory)
@@ -82,22 +83,20 @@ class Recorded:
 
     @contextmanager
     def deletions(self, store: VectorStore, rebase_every: int | None = None) -> Iterator[Deletions]:
-        """Within the block, deletions one after the other, each a sum of stored vectors; see :class:`Deletions`."""
+        """Delete examples consecutively within the block, each by a sum of stored vectors; see :class:`Deletions`."""
         with self._flat_loss(0.25) as loss:
             yield Deletions(loss, self.trajectory, store, rebase_every)
 
     def with_weights(self, weights: Tensor) -> nn.Module:
-        """A copy of the model with these trainable weights (p,), in the order of their names.
+        """Return a copy of the model with these trainable weights (p,), in the order of their names.
 
         Raises:
-            RequestError: They are not as many as the model has.
+            RequestError: Their number is not that of the model's trainable weights.
         """
         model = model_weights.clone(self.model)
         count = model_weights.count(model)
         if weights.shape != (count,):
-            raise RequestError(
-                f"the model has {count} trainable weights, and these are of shape {tuple(weights.shape)}"
-            )
+            raise RequestError(f"the model has {count} trainable weights, got weights of shape {tuple(weights.shape)}")
         model_weights.assign(model, shaped(weights, model_weights.trainable(model)))
         return model
 
@@ -107,7 +106,7 @@ class Recorded:
         if len(given) != len(self.images):
             raise RequestError(f"there are {len(given)} groups for {len(self.images)} images: give one for each")
         if not bool((given >= 0).any()):
-            raise RequestError(f"all {len(given)} groups are -1, which is none: number those to be deleted from 0")
+            raise RequestError(f"all {len(given)} groups are -1, which means no group: number groups from 0")
         return given[self.images.ids.cpu().argsort()]
 
     @contextmanager
@@ -129,24 +128,24 @@ def train_recorded(
     on_step: Report | None = None,
     **options: object,
 ) -> Recorded:
-    """Train a copy of ``model`` by plain steps of SGD in evaluation mode, and keep what is needed to repeat them.
+    """Train a copy of ``model`` by SGD in evaluation mode, and record the training.
 
     Args:
-        model: Any module that returns logits, with the weights to begin with; those with ``requires_grad`` are trained.
+        model: Any module that returns logits, with its initial weights; those with ``requires_grad`` are trained.
         images: An ImageSet, a pair (images, labels), or a map-style dataset of (image, label).
         epochs: Passes over the images.
         batch_size: Examples per step.
-        rule: SGD, perhaps with momentum, a schedule and clipping; ``weight_decay`` is an L2 term in the loss.
-        fixed_order: The same order of examples in every epoch.
+        rule: SGD, optionally with momentum, a schedule and clipping; ``weight_decay`` is an L2 term in the loss.
+        fixed_order: Use the same order of examples in every epoch.
         seed: Seed of the order.
-        device: Where to compute; where the model is, by default.
+        device: The device to compute on; by default that of the model.
         on_step: Called with the progress.
-        **options: What is different from the default rule, if none is given: ``lr=0.05``.
+        **options: Options of the update rule, if ``rule`` is not given: ``lr=0.05``.
 
     Raises:
-        RequestError: The rule cannot be differentiated, the model not be taken example by example, or the images or
-            their labels do not fit it.
-        RunError: A gradient was not finite.
+        RequestError: The rule is not differentiable, the model mixes the examples of a batch, or images or labels do
+            not fit the model.
+        RunError: A gradient is not finite.
     """
     if rule is not None and options:
         raise RequestError(f"give the rule, or options of it ({', '.join(options)}), not both")

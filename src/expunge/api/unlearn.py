@@ -29,7 +29,7 @@ from expunge.unlearning.unlearn import unlearn as run_unlearning
 
 @runtime_checkable
 class MapDataset(Protocol):
-    """Any map-style dataset of ``(image, label)``, such as those of torch.utils.data."""
+    """A map-style dataset of ``(image, label)``, such as those of torch.utils.data."""
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -46,18 +46,18 @@ Images: TypeAlias = ImageSet | tuple[Tensor | Array, Tensor | Array] | MapDatase
 
 @dataclass(frozen=True)
 class Result:
-    """An unlearned model, with what it took."""
+    """An unlearned model, with times and history."""
 
     model: nn.Module
-    """The unlearned model, in evaluation mode, on the device of the one given."""
+    """The unlearned model, in evaluation mode, on the device of the computation."""
     seconds: Mapping[str, float]
     """Wall-clock seconds by phase: ``precompute`` (if any) and ``unlearn``."""
     history: SequenceOf[Mapping[str, object]]
     """One record per step: ``step``, ``lr`` and ``loss`` by role."""
     steps: Mapping[str, int]
-    """How many steps were taken for each role."""
+    """The number of steps for each role."""
     notes: Mapping[str, object]
-    """What the method found out on the way: the checkpoint that SCRUB rewinds to, for example."""
+    """Further results of the method, such as the checkpoint that SCRUB rewinds to."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Audit(Mapping[str, float]):
         """One metric.
 
         Raises:
-            KeyError: There is none of that name; the message gives the nearest.
+            KeyError: There is none of that name; the message suggests similar names.
         """
         if name not in self.values_by_name:
             raise KeyError(registry.unknown("metric", name, self.values_by_name))
@@ -106,21 +106,21 @@ def unlearn(
     trajectory: Trajectory | None = None,
     **options: object,
 ) -> Result:
-    """Make ``model`` forget.
+    """Unlearn the forget set from ``model``.
 
     Args:
         model: Any module that maps (batch, channels, height, width) to (batch, classes) logits.
-        forget: What to forget: an ImageSet, a pair (images, labels), or a map-style dataset of (image, label).
-            uint8 images reach the model as float in [0, 1], float images as they are.
-        retain: What to keep, likewise.
+        forget: The forget set: an ImageSet, a pair (images, labels), or a map-style dataset of (image, label).
+            uint8 images are converted to float in [0, 1]; float images are passed to the model unchanged.
+        retain: The retain set, likewise.
         method: A method or preset by name (``expunge list methods``), or its configuration.
-        validation: Held-out images, for methods that want them.
-        seed: Seed of everything random.
-        device: Where to compute; where the model is, by default.
+        validation: Validation images, for methods that use them.
+        seed: Seed of all random choices.
+        device: The device to compute on; by default that of the model.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         augmentation: Random crop and flip for training batches; none by default.
-        in_place: Change ``model`` itself instead of a copy.
-        trajectory: The recorded training of the model, for the methods that need it (``expunge.train_recorded``);
+        in_place: Modify ``model`` itself instead of a copy.
+        trajectory: The recorded training of the model, for methods that need it (``expunge.train_recorded``);
             ``forget`` and ``retain`` are then ImageSets with the ids of that training.
         **options: Hyperparameters of the method (``epochs=5``), of its update rule (``lr=0.1``), or of its
             update mask (``**{"mask.fraction": 0.3}``).
@@ -129,8 +129,8 @@ def unlearn(
         The unlearned model, seconds by phase, and the losses of every step.
 
     Raises:
-        RequestError: Something asked for cannot be done; the message says what to change.
-        RunError: A loss became NaN or infinite.
+        RequestError: The request is wrong; the message says what to change.
+        RunError: A loss or a weight is NaN or infinite.
     """
     wanted = _unlearning(method, options)
     place = torch.device(device) if device is not None else device_of(model)
@@ -161,28 +161,28 @@ def unlearn_sequence(
     augmentation: Augmentation | None = None,
     trajectory: Trajectory | None = None,
 ) -> list[Result]:
-    """Make a copy of ``model`` forget in several steps: ``Sequence(("class:3", "scrub"), ("random:9", "finetune"))``.
+    """Unlearn from a copy of ``model`` in several steps: ``Sequence(("class:3", "scrub"), ("random:9", "finetune"))``.
 
-    A step chooses among the examples that are left, and neither forgets nor retains what was forgotten before or what
-    it withholds. The reference of the last model is retraining without all that was forgotten.
+    A step chooses among the remaining examples; it neither forgets nor retains those forgotten before and those that it
+    withholds. The reference of the last model is retraining without the union of the forget sets.
 
     Args:
         model: Any module that maps images to logits.
-        train: What it was trained on.
+        train: Its training set.
         sequence: The steps.
-        validation: Held-out images, for methods that want them.
-        seed: Seed of each unlearning; forget sets have seeds of their own.
-        device: Where to compute; where the model is, by default.
+        validation: Validation images, for methods that use them.
+        seed: Seed of each unlearning; forget sets have their own seeds.
+        device: The device to compute on; by default that of the model.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         augmentation: Random crop and flip for training batches; none by default.
-        trajectory: The recorded training of the model, for the methods that need it.
+        trajectory: The recorded training of the model, for methods that need it.
 
     Returns:
         The result of each step, with the ids that it forgot in its notes: ``result.notes["forgotten"]``.
 
     Raises:
-        RequestError: Something asked for cannot be done; the message says what to change.
-        RunError: A loss became NaN or infinite.
+        RequestError: The request is wrong; the message says what to change.
+        RunError: A loss or a weight is NaN or infinite.
     """
     place = torch.device(device) if device is not None else device_of(model)
     student, images = weights.clone(model).to(place), as_image_set(train, augmentation=augmentation).to(place)
@@ -214,18 +214,18 @@ def evaluate(
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> Audit:
-    """Measure how well ``model`` has forgotten and what it has kept.
+    """Compute the metrics of an unlearned model.
 
     Args:
         model: The unlearned model.
-        forget: What it was to forget.
-        retain: What it was to keep.
-        test: Images that it never saw.
-        reference: A model retrained without the forget set; gaps and distances are measured to it.
-        original: The model before unlearning: how far weights and losses moved is measured from it.
+        forget: The forget set.
+        retain: The retain set.
+        test: The test set.
+        reference: A model retrained without the forget set, for gaps and distances to it.
+        original: The model before unlearning, for changes of weights and losses.
         metrics: Names or configurations; all by default (``expunge list metrics``).
         seed: Seed of random choices within metrics.
-        device: Where to compute; where the model is, by default.
+        device: The device to compute on; by default that of the model.
 
     Returns:
         The metrics by full name; a Mapping, with ``.table()``.
@@ -248,37 +248,37 @@ def evaluate(
 
 
 def as_image_set(images: Images, *, first_id: int = 0, augmentation: Augmentation | None = None) -> ImageSet:
-    """An ImageSet from whatever holds images and labels; an ImageSet is returned as it is.
+    """Convert images and labels to an ImageSet; an ImageSet is returned unchanged.
 
     Raises:
-        RequestError: It holds nothing, or images of different shapes.
+        RequestError: The set is empty, or images differ in shape.
     """
     if isinstance(images, ImageSet):
         return images
     if isinstance(images, tuple):
         if len(images) != 2:
-            raise RequestError(f"a pair (images, labels) is wanted, got {len(images)} things")
+            raise RequestError(f"expected a pair (images, labels), got a tuple of {len(images)}")
         inputs, labels = (torch.as_tensor(part) for part in images)
     else:
         inputs, labels = _collect(images)
     if not len(labels):
-        raise RequestError("the set holds no example")
+        raise RequestError("the set contains no examples")
     return make(inputs, labels, augmentation, first_id)
 
 
 def _collect(dataset: MapDataset) -> tuple[Tensor, Tensor]:
-    """Every item of a dataset once: its images become one tensor."""
+    """Read every item of a dataset once, into one tensor of images and one of labels."""
     items = [dataset[index] for index in range(len(dataset))]
     images = [_image(image) for image, _ in items]
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
-        raise RequestError(f"all images must have one shape, found {' and '.join(map(str, sorted(shapes)))}")
+        raise RequestError(f"all images must have the same shape, found {' and '.join(map(str, sorted(shapes)))}")
     labels = torch.tensor([int(label) for _, label in items], dtype=torch.int64)  # pyright: ignore
     return (torch.stack(images) if images else torch.empty(0)), labels
 
 
 def _image(image: object) -> Tensor:
-    """One image as a tensor: PIL images and arrays of (height, width, channels) become channels first."""
+    """Convert one image to a tensor; PIL images and arrays (height, width, channels) become channels first."""
     if isinstance(image, Tensor):
         return image
     array = torch.as_tensor(np.array(image))
@@ -292,30 +292,30 @@ def _next_id(images: ImageSet) -> int:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model is: the CPU if it has no weights."""
+    """Return the device of a model; the CPU if it has no weights."""
     weight = next(model.parameters(), None)
     return torch.device("cpu") if weight is None else weight.device
 
 
 def num_classes(model: nn.Module, images: ImageSet, device: torch.device) -> int:
-    """The width of the model's output, which also shows whether the images fit it."""
+    """Return the number of outputs of a model; raise a RequestError if it does not accept the images."""
     one = images.select(torch.arange(1))
     try:
         logits = predict(model, one, device).logits
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise RequestError(f"the model does not take images of shape {images.shape}: {reason}") from error
+        raise RequestError(f"the model does not accept images of shape {images.shape}: {reason}") from error
     if logits.ndim != 2:
         raise RequestError(f"the model must return logits (batch, classes), got shape {tuple(logits.shape)}")
     return logits.shape[1]
 
 
 def check_images(name: str, images: ImageSet | None, shape: tuple[int, ...], classes: int) -> None:
-    """Raise a RequestError unless the images are of this shape, and their labels those of the model."""
+    """Raise a RequestError unless images have this shape and labels are in 0..classes - 1."""
     if images is None or not len(images):
         return
     if images.shape != shape:
-        raise RequestError(f"{name} images have shape {images.shape}, those of retain {shape}")
+        raise RequestError(f"{name} images have shape {images.shape}, other images {shape}")
     low, high = int(images.labels.min()), int(images.labels.max())
     if low < 0 or high >= classes:
         raise RequestError(
@@ -337,10 +337,6 @@ def _metrics(metrics: SequenceOf[str | object] | None) -> list[object]:
     return [config.parse("metrics", metric) if isinstance(metric, str) else metric for metric in metrics]
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: weight.detach().cpu() for name, weight in model.named_parameters()}
-
-
 def _subject(
     model: nn.Module,
     splits: Mapping[str, ImageSet],
@@ -350,4 +346,5 @@ def _subject(
 ) -> Subject:
     model.to(device)
     predictions = {name: predict(model, images, device) for name, images in splits.items()}
-    return Subject(predictions, _weights(model), original, reference=reference)
+    parameters = {name: weight.detach().cpu() for name, weight in model.named_parameters()}
+    return Subject(predictions, parameters, original, reference=reference)

@@ -1,4 +1,4 @@
-"""All methods on a fifth of CIFAR-10 with a narrow ResNet-18, with tuned hyperparameters, on a CPU."""
+"""Tuned methods on a fifth of CIFAR-10 with a narrow ResNet-18, on a CPU."""
 
 import json
 from pathlib import Path
