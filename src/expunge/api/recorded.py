@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from expunge.api.unlearn import Images, as_image_set, check_images, device_of, num_classes
+from expunge.api.inputs import Images, as_image_set, check_images, device_of, num_classes
 from expunge.core import checks, config, randomness
 from expunge.core import weights as model_weights
 from expunge.core.checks import integers

@@ -1,19 +1,28 @@
 """The Python interface: ``expunge.unlearn`` and ``expunge.evaluate`` on a user's own model and data."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from expunge.api.inputs import (
+    Images,
+    as_image_set,
+    check_disjoint,
+    check_images,
+    check_precision,
+    check_seed,
+    device_for,
+    num_classes,
+    restored_on_error,
+    standard_torch,
+)
 from expunge.core import config, randomness, registry, weights
 from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
-from expunge.data.image_set import ImageSet, make
+from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import Subject, predict
 from expunge.evaluation.predictions import evaluate as run_metrics
@@ -25,23 +34,6 @@ from expunge.unlearning.sequence import Sequence
 from expunge.unlearning.sequence import run as run_sequence
 from expunge.unlearning.unlearn import Unlearning
 from expunge.unlearning.unlearn import unlearn as run_unlearning
-
-
-@runtime_checkable
-class MapDataset(Protocol):
-    """A map-style dataset of ``(image, label)``, such as those of torch.utils.data."""
-
-    def __len__(self) -> int:
-        """The number of examples."""
-        ...
-
-    def __getitem__(self, index: int, /) -> tuple[object, object]:
-        """One image (tensor, array or PIL image) and its label."""
-        ...
-
-
-Array: TypeAlias = npt.NDArray[np.generic]
-Images: TypeAlias = ImageSet | tuple[Tensor | Array, Tensor | Array] | MapDataset
 
 
 @dataclass(frozen=True)
@@ -65,6 +57,10 @@ class Audit(Mapping[str, float]):
     """The metrics of a model by full name: ``audit["membership_svc.confidence"]``."""
 
     values_by_name: Mapping[str, float]
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Metrics that could not be computed, with the reason."""
+    reference: Subject | None = field(default=None, repr=False)
+    """The retrained model as it was scored: give it to further calls as ``reference=``."""
 
     def __getitem__(self, name: str) -> float:
         """One metric.
@@ -132,20 +128,25 @@ def unlearn(
         RequestError: The request is wrong; the message says what to change.
         RunError: A loss or a weight is NaN or infinite.
     """
+    check_seed(seed)
+    check_precision(precision)
     wanted = _unlearning(method, options)
-    place = torch.device(device) if device is not None else device_of(model)
-    kept = as_image_set(retain, augmentation=augmentation)
-    forgotten = as_image_set(forget, first_id=_next_id(kept), augmentation=augmentation)
-    held = None if validation is None else as_image_set(validation)
-    student = model if in_place else weights.clone(model)
-    student.to(place)
-    classes = num_classes(student, kept, place)
-    for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
-        check_images(name, images, kept.shape, classes)
-    l2 = None if trajectory is None else trajectory.plan.l2
-    context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2)
-    data = UnlearningData(forgotten.to(place), kept.to(place), None if held is None else held.to(place), classes)
-    unlearned = run_unlearning(student, data, wanted, context, {"trajectory": trajectory})
+    place = device_for(device, model)
+    with standard_torch():
+        kept = as_image_set(retain, augmentation=augmentation)
+        forgotten = as_image_set(forget, first_id=_next_id(kept), augmentation=augmentation)
+        held = None if validation is None else as_image_set(validation)
+        check_disjoint(forgotten, kept)
+        student = (model if in_place else weights.clone(model)).to(place)
+        with restored_on_error(student):
+            classes = num_classes(student, kept, place)
+            for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
+                check_images(name, images, kept.shape, classes)
+            l2 = None if trajectory is None else trajectory.plan.l2
+            context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2)
+            sets = (forgotten.to(place), kept.to(place), None if held is None else held.to(place))
+            data = UnlearningData(*sets, classes)
+            unlearned = run_unlearning(student, data, wanted, context, {"trajectory": trajectory})
     return Result(unlearned, dict(context.seconds), context.history(), context.steps(), dict(context.notes))
 
 
@@ -184,19 +185,38 @@ def unlearn_sequence(
         RequestError: The request is wrong; the message says what to change.
         RunError: A loss or a weight is NaN or infinite.
     """
-    place = torch.device(device) if device is not None else device_of(model)
-    student, images = weights.clone(model).to(place), as_image_set(train, augmentation=augmentation).to(place)
-    held = None if validation is None else as_image_set(validation).to(place)
+    check_seed(seed)
+    check_precision(precision)
+    place = device_for(device, model)
+    with standard_torch():
+        return _in_sequence(
+            weights.clone(model).to(place),
+            as_image_set(train, augmentation=augmentation).to(place),
+            None if validation is None else as_image_set(validation).to(place),
+            sequence,
+            lambda l2: Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2),
+            trajectory,
+        )
+
+
+def _in_sequence(
+    student: nn.Module,
+    images: ImageSet,
+    held: ImageSet | None,
+    sequence: Sequence,
+    circumstances: Callable[[float | None], Context],
+    trajectory: Trajectory | None,
+) -> list[Result]:
+    """The result of each step of a sequence on ``student``, which is changed."""
+    place = images.device
     classes = num_classes(student, images, place)
     for name, given in (("train", images), ("validation", held)):
         check_images(name, given, images.shape, classes)
     l2 = None if trajectory is None else trajectory.plan.l2
 
-    def context() -> Context:
-        return Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2)
-
     found: list[Result] = []
-    for unlearned, ids, now in run_sequence(student, images, held, classes, sequence, context, trajectory):
+    steps = run_sequence(student, images, held, classes, sequence, lambda: circumstances(l2), trajectory)
+    for unlearned, ids, now in steps:
         notes = {**now.notes, "forgotten": ids.tolist()}
         found.append(Result(weights.clone(unlearned), dict(now.seconds), now.history(), now.steps(), notes))
     return found
@@ -208,7 +228,7 @@ def evaluate(
     forget: Images,
     retain: Images,
     test: Images,
-    reference: nn.Module | None = None,
+    reference: nn.Module | Subject | None = None,
     original: nn.Module | None = None,
     metrics: SequenceOf[str | object] | None = None,
     seed: int = 0,
@@ -221,106 +241,37 @@ def evaluate(
         forget: The forget set.
         retain: The retain set.
         test: The test set.
-        reference: A model retrained without the forget set, for gaps and distances to it.
+        reference: A model retrained without the forget set, for gaps and distances to it; or ``audit.reference`` of an
+            earlier call on the same sets, which is not scored again.
         original: The model before unlearning, for changes of weights and losses.
         metrics: Names or configurations; all by default (``expunge list metrics``).
         seed: Seed of random choices within metrics.
         device: The device to compute on; by default that of the model.
 
     Returns:
-        The metrics by full name; a Mapping, with ``.table()``.
+        The metrics by full name; a Mapping, with ``.table()``. Those that cannot be computed are in ``left_out``.
     """
-    place = torch.device(device) if device is not None else device_of(model)
-    kept = as_image_set(retain)
-    splits = {
-        "forget": as_image_set(forget, first_id=_next_id(kept)),
-        "retain": kept,
-        "test": as_image_set(test),
-    }
-    chosen = _metrics(metrics)
-    before = None if original is None else _subject(original, splits, place)
-    judged: Subject | None = None
-    if reference is not None:
-        judged = _subject(reference, splits, place, before)
-        run_metrics(judged, chosen, Context(randomness.generator(seed, "evaluation"), place))
-    subject = _subject(model, splits, place, before, judged)
-    return Audit(run_metrics(subject, chosen, Context(randomness.generator(seed, "evaluation"), place)))
+    check_seed(seed)
+    place = device_for(device, model)
+    chosen, left_out = _metrics(metrics), dict[str, str]()
 
+    def score(subject: Subject) -> dict[str, float]:
+        return run_metrics(subject, chosen, Context(randomness.generator(seed, "evaluation"), place), left_out)
 
-def as_image_set(images: Images, *, first_id: int = 0, augmentation: Augmentation | None = None) -> ImageSet:
-    """Convert images and labels to an ImageSet; an ImageSet is returned unchanged.
-
-    Raises:
-        RequestError: The set is empty, or images differ in shape.
-    """
-    if isinstance(images, ImageSet):
-        return images
-    if isinstance(images, tuple):
-        if len(images) != 2:
-            raise RequestError(f"expected a pair (images, labels), got a tuple of {len(images)}")
-        inputs, labels = (torch.as_tensor(part) for part in images)
-    else:
-        inputs, labels = _collect(images)
-    if not len(labels):
-        raise RequestError("the set contains no examples")
-    return make(inputs, labels, augmentation, first_id)
-
-
-def _collect(dataset: MapDataset) -> tuple[Tensor, Tensor]:
-    """Read every item of a dataset once, into one tensor of images and one of labels."""
-    items = [dataset[index] for index in range(len(dataset))]
-    images = [_image(image) for image, _ in items]
-    shapes = {tuple(image.shape) for image in images}
-    if len(shapes) > 1:
-        raise RequestError(f"all images must have the same shape, found {' and '.join(map(str, sorted(shapes)))}")
-    labels = torch.tensor([int(label) for _, label in items], dtype=torch.int64)  # pyright: ignore
-    return (torch.stack(images) if images else torch.empty(0)), labels
-
-
-def _image(image: object) -> Tensor:
-    """Convert one image to a tensor; PIL images and arrays (height, width, channels) become channels first."""
-    if isinstance(image, Tensor):
-        return image
-    array = torch.as_tensor(np.array(image))
-    if array.ndim == 2:
-        return array[None]
-    return array.permute(2, 0, 1) if array.shape[-1] in (1, 3, 4) and array.shape[0] not in (1, 3) else array
+    with standard_torch():
+        kept = as_image_set(retain)
+        splits = {"forget": as_image_set(forget, first_id=_next_id(kept)), "retain": kept, "test": as_image_set(test)}
+        check_disjoint(splits["forget"], kept)
+        before = None if original is None else _subject(original, splits, place)
+        judged = _subject(reference, splits, place, before) if isinstance(reference, nn.Module) else reference
+        if isinstance(reference, nn.Module) and judged is not None:
+            score(judged)
+        values = score(_subject(model, splits, place, before, judged))
+    return Audit(values, left_out, judged)
 
 
 def _next_id(images: ImageSet) -> int:
     return int(images.ids.max()) + 1 if len(images) else 0
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of a model; the CPU if it has no weights."""
-    weight = next(model.parameters(), None)
-    return torch.device("cpu") if weight is None else weight.device
-
-
-def num_classes(model: nn.Module, images: ImageSet, device: torch.device) -> int:
-    """Return the number of outputs of a model; raise a RequestError if it does not accept the images."""
-    one = images.select(torch.arange(1))
-    try:
-        logits = predict(model, one, device).logits
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise RequestError(f"the model does not accept images of shape {images.shape}: {reason}") from error
-    if logits.ndim != 2:
-        raise RequestError(f"the model must return logits (batch, classes), got shape {tuple(logits.shape)}")
-    return logits.shape[1]
-
-
-def check_images(name: str, images: ImageSet | None, shape: tuple[int, ...], classes: int) -> None:
-    """Raise a RequestError unless images have this shape and labels are in 0..classes - 1."""
-    if images is None or not len(images):
-        return
-    if images.shape != shape:
-        raise RequestError(f"{name} images have shape {images.shape}, other images {shape}")
-    low, high = int(images.labels.min()), int(images.labels.max())
-    if low < 0 or high >= classes:
-        raise RequestError(
-            f"{name} labels must be in 0..{classes - 1}, as the model has {classes} outputs; found {low}..{high}"
-        )
 
 
 def _unlearning(method: object, options: Mapping[str, object]) -> Unlearning:

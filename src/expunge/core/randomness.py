@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,11 @@ def draw_seed(parent: torch.Generator) -> int:
 
 
 _GLOBAL_GENERATORS = threading.RLock()
+
+
+def exclusive() -> AbstractContextManager[object]:
+    """A context that one thread at a time enters: for work that changes the global state of torch."""
+    return _GLOBAL_GENERATORS
 
 
 @contextmanager

@@ -261,7 +261,9 @@ class TensorImages:
         inputs = self.inputs[taken] if isinstance(taken, slice) else self.inputs.index_select(0, taken)
         if generator is not None and self.augmentation is not None:
             inputs = self.augmentation(inputs, generator)
-        return inputs / 255 if inputs.dtype == torch.uint8 else inputs
+        if inputs.dtype == torch.uint8:
+            return inputs / 255
+        return inputs.clone() if isinstance(taken, slice) else inputs  # a model may write to its input
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of images, labels and ids. O(bytes)."""

@@ -144,8 +144,16 @@ def _check(split: str, found: Predictions) -> None:
 @torch.no_grad()
 def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size: int = 512) -> Predictions:
     """The predictions of ``model`` in evaluation mode and float32 on all images, in their order; one forward pass."""
+    logits: list[Tensor] = []
     with weights.evaluating(model):
-        logits = [model(batch.inputs.to(device)).float() for batch in images.batches(batch_size)]
+        for batch in images.batches(batch_size):
+            output = model(batch.inputs.to(device))
+            if not isinstance(output, Tensor):
+                raise RequestError(
+                    f"the model returns a {type(output).__name__}, not a tensor of logits: wrap it in a module whose "
+                    "forward returns the logits, such as model(x).logits, model(x)['logits'] or model(x)[0]"
+                )
+            logits.append(output.float())
     joined = torch.cat(logits).cpu() if logits else torch.empty(0, 0)
     return Predictions(joined, images.labels.cpu(), images.ids.cpu())
 
@@ -176,11 +184,14 @@ def parted(splits: Mapping[str, Predictions], ids: Tensor, withheld: Tensor | No
     return {"forget": train.select(forgotten), "retain": train.select(retained), **rest}
 
 
-def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> dict[str, float]:
+def evaluate(
+    subject: Subject, metrics: Sequence[object], context: Context, left_out: dict[str, str] | None = None
+) -> dict[str, float]:
     """The values of these metrics (given by their configurations), by full name; they are stored in the subject.
 
     Each metric draws from a generator of its own, so that no value depends on which others are computed. Metrics that
-    need others (``needs``) come after them; needed ones without a value are computed too, with their defaults.
+    need others (``needs``) come after them; needed ones without a value are computed too, with their defaults. With
+    ``left_out``, a metric that cannot be computed from this subject is left out, and its name mapped to the reason.
 
     Raises:
         RequestError: A metric is given twice, or cannot be computed from this subject.
@@ -189,7 +200,13 @@ def evaluate(subject: Subject, metrics: Sequence[object], context: Context) -> d
     for config in _ordered(_completed(metrics, subject)):
         plugin = registry.of_config("metrics", config)
         alone = replace(context, generator=randomness.child(context.generator, plugin.name))
-        found = cast("dict[str, float]", plugin.call(subject, config, alone))
+        try:
+            found = cast("dict[str, float]", plugin.call(subject, config, alone))
+        except RequestError as error:
+            if left_out is None:
+                raise
+            left_out[plugin.name] = str(error)
+            continue
         for key, value in found.items():
             subject.values[registry.full_name(plugin.name, key)] = float(value)
     return dict(subject.values)
