@@ -38,33 +38,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Audit": "api.unlearn",
-    "Augmentation": "data.augment",
-    "ImageSet": "data.image_set",
-    "LowRank": "unlearning.adapters",
-    "PerRole": "training.rules",
-    "Recorded": "api.recorded",
-    "RequestError": "core.errors",
-    "Result": "api.unlearn",
-    "Rule": "training.rules",
-    "RunError": "core.errors",
-    "Sequence": "unlearning.sequence",
-    "Step": "unlearning.sequence",
-    "TensorImages": "data.image_set",
-    "Unlearning": "unlearning.unlearn",
-    "UpdateMask": "unlearning.update_masks",
-    "evaluate": "api.unlearn",
-    "train_recorded": "api.recorded",
-    "unlearn": "api.unlearn",
-    "unlearn_sequence": "api.unlearn",
+    "api.recorded": ("Recorded", "train_recorded"),
+    "api.unlearn": ("Audit", "Result", "evaluate", "unlearn", "unlearn_sequence"),
+    "core.errors": ("RequestError", "RunError"),
+    "data.augment": ("Augmentation",),
+    "data.image_set": ("ImageSet", "TensorImages"),
+    "training.rules": ("PerRole", "Rule"),
+    "unlearning.adapters": ("LowRank",),
+    "unlearning.sequence": ("Sequence", "Step"),
+    "unlearning.unlearn": ("Unlearning",),
+    "unlearning.update_masks": ("UpdateMask",),
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used, so that ``expunge --help`` does not wait for torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'expunge' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"expunge.{_HOMES[name]}"), name)
+    """Import a public name on first use, so that ``expunge --help`` does not import torch."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"expunge.{home}"), name)
+    raise AttributeError(f"module 'expunge' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

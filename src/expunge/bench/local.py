@@ -109,29 +109,23 @@ def _manifest(wanted: Comparison, cells: list[Entry], board: Board) -> dict[str,
     return {"name": wanted.name, "comparison": config.to_data(wanted), "entries": listed}
 
 
+@dataclass
 class _Sweep:
     """The state of one :func:`make` call: waiting, running and ended runs."""
 
-    def __init__(
-        self,
-        runs: Mapping[str, object],
-        board: Board,
-        store: Store,
-        jobs: int,
-        device: str,
-        retry: bool,
-        watch: Watcher,
-    ) -> None:
-        self.runs = runs
-        self.board = board
-        self.store = store
-        self.jobs = jobs
-        self.device = device
-        self.retry = retry
-        self.watch = watch
-        self.waiting = deque(runs)
-        self.parents = {name: [run_id(parent) for parent in parents(run).values()] for name, run in runs.items()}
-        self.broken: set[str] = set()
+    runs: Mapping[str, object]
+    board: Board
+    store: Store
+    jobs: int
+    device: str
+    retry: bool
+    watch: Watcher
+    broken: set[str] = field(default_factory=set[str], init=False)
+    """Runs that were running when a process was lost, to be repeated alone."""
+
+    def __post_init__(self) -> None:
+        self.waiting = deque(self.runs)
+        self.parents = {name: [run_id(parent) for parent in parents(run).values()] for name, run in self.runs.items()}
         self.processes = multiprocessing.get_context("spawn")
         self.messages: Queue[tuple[str, int, int]]
         """The queue of the current pool: a process killed while writing may leave its queue locked."""
