@@ -1,6 +1,7 @@
 """Machine unlearning of image classifiers: remove chosen training examples from a model, and measure the result."""
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use, so that ``expunge --help`` does not import torch."""
+    if name == "__version__":
+        return importlib.metadata.version("expunge")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"expunge.{home}"), name)

@@ -1,14 +1,20 @@
 """The Python interface on a user's own model and data."""
 
+import contextlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import expunge
+from expunge.api import unlearn as unlearn_module
 from expunge.core.errors import RequestError, RunError
 from tests import problems
 from tests.runs import gap
@@ -129,7 +135,7 @@ def test_pictures_and_bytes_become_unit_floats() -> None:
 
     grey = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
     pictures = [(Image.fromarray(array), label) for label, array in enumerate(grey)]
-    from expunge.api.unlearn import as_image_set
+    from expunge.api.inputs import as_image_set
 
     images = as_image_set(pictures)
     assert images.shape == (1, 4, 4)
@@ -166,7 +172,7 @@ def test_hyperparameters_reach_the_rule_the_roles_and_the_mask() -> None:
         ({"retain": (torch.zeros(2, 3, 4, 4), torch.zeros(2).long())}, "does not accept images of shape"),
         ({"forget": (torch.zeros(2, 1, 4, 4), torch.tensor([0, 3]))}, r"forget labels must be in 0\.\.2"),
         ({"forget": (torch.zeros(0, 1, 4, 4), torch.zeros(0).long())}, "no examples"),
-        ({"forget": (torch.zeros(2, 1, 4, 4), torch.zeros(3).long())}, "as many labels"),
+        ({"forget": (torch.zeros(2, 1, 4, 4), torch.zeros(3).long())}, "2 images and labels of shape"),
     ],
 )
 def test_bad_requests_say_the_cure(change: dict[str, object], message: str) -> None:
@@ -210,3 +216,162 @@ def test_threads_give_what_one_after_the_other_gives_and_leave_the_global_genera
     assert not problems.same(one_by_one[0], one_by_one[1])
     assert torch.equal(torch.get_rng_state(), before)
     assert (np.random.get_state()[1] == numpy_before).all()
+
+
+DATA = {"forget": OwnDataset(12, 2), "retain": OwnDataset(36, 1)}
+QUICK = {"method": "finetune", "epochs": 1, "batch_size": 12}
+
+
+@contextlib.contextmanager
+def double_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("around", [double_by_default, torch.no_grad, torch.inference_mode])
+def test_the_state_of_torch_makes_no_difference_and_is_kept(around: Callable[[], AbstractContextManager[None]]) -> None:
+    model, test = trained(), OwnDataset(12, 3)
+    expected = expunge.unlearn(model, **DATA, **QUICK).model
+    audit = expunge.evaluate(expected, **DATA, test=test)
+    with around():
+        state = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        found = expunge.unlearn(model, **DATA, **QUICK).model
+        again = expunge.evaluate(found, **DATA, test=test)
+        assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == state
+    assert problems.same(found, expected)
+    assert dict(again) == pytest.approx(dict(audit), nan_ok=True)
+    with torch.inference_mode():
+        made = OwnNetwork()
+        images = torch.rand(12, 1, 4, 4), torch.arange(12) % 3
+        assert expunge.unlearn(made, forget=images, retain=DATA["retain"], **QUICK).model is not None
+
+
+def test_a_double_model_stays_double() -> None:
+    found = expunge.unlearn(trained(), **DATA, **QUICK).model
+    assert next(found.parameters()).dtype == torch.float32
+    images = [(part.images.double(), part.labels) for part in DATA.values()]
+    found = expunge.unlearn(trained().double(), forget=images[0], retain=images[1], **QUICK).model
+    assert next(found.parameters()).dtype == torch.float64
+
+
+class Wrapped(nn.Module):
+    """A model whose output is not a tensor."""
+
+    def __init__(self, wrap: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.network, self.wrap = OwnNetwork(), wrap
+
+    def forward(self, images: torch.Tensor) -> object:
+        return self.wrap(self.network(images))
+
+
+@pytest.mark.parametrize("wrap", [lambda x: (x, x), lambda x: {"logits": x}, lambda x: SimpleNamespace(logits=x)])
+def test_outputs_that_are_no_tensor_are_refused_with_the_cure(wrap: Callable[[torch.Tensor], object]) -> None:
+    for call in (
+        lambda: expunge.unlearn(Wrapped(wrap), **DATA, **QUICK),
+        lambda: expunge.evaluate(Wrapped(wrap), **DATA, test=OwnDataset(6, 3)),
+    ):
+        with pytest.raises(RequestError, match="not a tensor of logits: wrap it in a module"):
+            call()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_scripted_model() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
+    with pytest.raises(RequestError, match="give the module that it was made from"):
+        expunge.unlearn(scripted, **DATA, **QUICK)
+    assert expunge.evaluate(scripted, **DATA, test=OwnDataset(6, 3))["test_accuracy"] >= 0
+
+
+class Writes(OwnNetwork):
+    """A model that changes the tensor it is given."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.mul_(0.5).add_(0.1))
+
+
+def test_a_model_that_changes_its_input_does_not_change_the_images() -> None:
+    before = {name: part.images.clone() for name, part in DATA.items()}
+    pairs = {name: (part.images, part.labels) for name, part in DATA.items()}
+    model = expunge.unlearn(Writes(), **pairs, **QUICK).model
+    expunge.evaluate(model, **pairs, test=pairs["forget"])
+    assert all(torch.equal(part.images, before[name]) for name, part in DATA.items())
+
+
+def test_in_place_restores_the_weights_after_an_error() -> None:
+    model = trained()
+    before = problems.state(model)
+    with pytest.raises(RunError, match=r"became (nan|inf)"):
+        expunge.unlearn(model, **DATA, method="gradient_ascent", lr=1e20, epochs=20, in_place=True)
+    assert problems.same(model, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": None}, "seed must be an integer, got None"),
+        ({"precision": "foo"}, "precision must be one of auto, float32, bfloat16"),
+        ({"device": "cuda:99"}, "there is no device 'cuda:99'"),
+        ({"forget": (torch.zeros(2, 1, 4, 4), torch.tensor([0.0, 3.7]))}, "labels must be class numbers, got 3.7"),
+        ({"forget": DataLoader(DATA["forget"])}, "give its data set, loader.dataset"),
+        ({"forget": [1, 2]}, r"must be \(image, label\), got a int"),
+        ({"forget": 3}, "got a int"),
+    ],
+)
+def test_what_was_accepted_silently_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        expunge.unlearn(trained(), **(DATA | QUICK | change))
+
+
+def test_forget_and_retain_set_must_not_overlap() -> None:
+    images = problems.images(20)
+    parts = {"forget": images.select(torch.arange(5)), "retain": images.select(torch.arange(4, 20))}
+    for call in (
+        lambda: expunge.unlearn(problems.model(), **parts, **QUICK),
+        lambda: expunge.evaluate(problems.model(), **parts, test=images),
+    ):
+        with pytest.raises(RequestError, match="1 examples are in the forget and in the retain set, the id 4 among"):
+            call()
+
+
+def test_items_may_have_more_than_image_and_label() -> None:
+    class Indexed(OwnDataset):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:  # type: ignore[override]
+            return *super().__getitem__(index), index
+
+    found = expunge.unlearn(trained(), forget=Indexed(12, 2), retain=Indexed(36, 1), **QUICK).model
+    assert problems.same(found, expunge.unlearn(trained(), **DATA, **QUICK).model)
+
+
+def test_a_metric_that_cannot_apply_is_left_out_with_its_reason_and_the_reference_is_scored_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, test = trained(), OwnDataset(12, 3)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    audit = expunge.evaluate(model, **DATA, test=test, reference=other)
+    assert "weight_distance" in audit.left_out
+    assert audit["unlearning_accuracy"] >= 0
+    assert "average_gap" in audit
+    scored: list[nn.Module] = []
+    real = unlearn_module._subject
+
+    def spy(network: nn.Module, *rest: object) -> object:
+        scored.append(network)
+        return real(network, *rest)
+
+    monkeypatch.setattr(unlearn_module, "_subject", spy)
+    again = expunge.evaluate(model, **DATA, test=test, reference=audit.reference)
+    assert scored == [model]
+    assert dict(again) == pytest.approx(dict(audit), nan_ok=True)
+
+
+def test_a_model_that_was_left_as_it_is_is_noted() -> None:
+    assert expunge.unlearn(trained(), **DATA, method="finetune", epochs=0).notes["unchanged"] is True
+    assert "unchanged" not in expunge.unlearn(trained(), **DATA, **QUICK).notes
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert expunge.__version__ == importlib.metadata.version("expunge")

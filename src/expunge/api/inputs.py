@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from expunge.core import checks, randomness
+from expunge.core import checks, randomness, weights
 from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import ImageSet, make
@@ -52,6 +52,17 @@ def standard_torch() -> Iterator[None]:
             np.random.set_state(numbers)
 
 
+def student_of(model: nn.Module, device: torch.device, *, in_place: bool = False) -> nn.Module:
+    """Return the model to change, on this device: a copy, or the model itself.
+
+    Raises:
+        RequestError: It is a TorchScript module, whose copies cannot be trained.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise RequestError("a TorchScript model cannot be unlearned from: give the module that it was made from")
+    return (model if in_place else weights.clone(model)).to(device)
+
+
 @contextmanager
 def restored_on_error(model: nn.Module) -> Iterator[None]:
     """Give the model its weights and buffers back if the block ends with an error."""
@@ -63,14 +74,10 @@ def restored_on_error(model: nn.Module) -> Iterator[None]:
         raise
 
 
-def check_seed(seed: object) -> None:
-    """Raise a RequestError unless the seed is an integer."""
+def check_settings(seed: object, precision: str = "auto") -> None:
+    """Raise a RequestError unless the seed is an integer and there is such a precision."""
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
         raise RequestError(f"seed must be an integer, got {seed!r}: results are repeatable for a given seed")
-
-
-def check_precision(precision: str) -> None:
-    """Raise a RequestError unless there is such a precision."""
     checks.one_of(get_args(Precision), precision=precision)
 
 
@@ -171,6 +178,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 def num_classes(model: nn.Module, images: ImageSet, device: torch.device) -> int:
     """Return the number of outputs of a model; raise a RequestError if it does not accept the images."""
+    if not len(images):
+        raise RequestError("the retain set contains no examples")
     one = images.select(torch.arange(1))
     try:
         logits = predict(model, one, device).logits

@@ -12,12 +12,13 @@ from expunge.api.inputs import (
     as_image_set,
     check_disjoint,
     check_images,
-    check_precision,
-    check_seed,
+    check_settings,
     device_for,
+    device_of,
     num_classes,
     restored_on_error,
     standard_torch,
+    student_of,
 )
 from expunge.core import config, randomness, registry, weights
 from expunge.core.errors import RequestError
@@ -128,8 +129,7 @@ def unlearn(
         RequestError: The request is wrong; the message says what to change.
         RunError: A loss or a weight is NaN or infinite.
     """
-    check_seed(seed)
-    check_precision(precision)
+    check_settings(seed, precision)
     wanted = _unlearning(method, options)
     place = device_for(device, model)
     with standard_torch():
@@ -137,15 +137,15 @@ def unlearn(
         forgotten = as_image_set(forget, first_id=_next_id(kept), augmentation=augmentation)
         held = None if validation is None else as_image_set(validation)
         check_disjoint(forgotten, kept)
-        student = (model if in_place else weights.clone(model)).to(place)
+        student = student_of(model, place, in_place=in_place)
         with restored_on_error(student):
             classes = num_classes(student, kept, place)
             for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
                 check_images(name, images, kept.shape, classes)
             l2 = None if trajectory is None else trajectory.plan.l2
             context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2)
-            sets = (forgotten.to(place), kept.to(place), None if held is None else held.to(place))
-            data = UnlearningData(*sets, classes)
+            parts = (forgotten.to(place), kept.to(place), None if held is None else held.to(place))
+            data = UnlearningData(*parts, classes)
             unlearned = run_unlearning(student, data, wanted, context, {"trajectory": trajectory})
     return Result(unlearned, dict(context.seconds), context.history(), context.steps(), dict(context.notes))
 
@@ -185,12 +185,11 @@ def unlearn_sequence(
         RequestError: The request is wrong; the message says what to change.
         RunError: A loss or a weight is NaN or infinite.
     """
-    check_seed(seed)
-    check_precision(precision)
+    check_settings(seed, precision)
     place = device_for(device, model)
     with standard_torch():
         return _in_sequence(
-            weights.clone(model).to(place),
+            student_of(model, place),
             as_image_set(train, augmentation=augmentation).to(place),
             None if validation is None else as_image_set(validation).to(place),
             sequence,
@@ -251,7 +250,7 @@ def evaluate(
     Returns:
         The metrics by full name; a Mapping, with ``.table()``. Those that cannot be computed are in ``left_out``.
     """
-    check_seed(seed)
+    check_settings(seed)
     place = device_for(device, model)
     chosen, left_out = _metrics(metrics), dict[str, str]()
 
@@ -295,7 +294,7 @@ def _subject(
     original: Subject | None = None,
     reference: Subject | None = None,
 ) -> Subject:
-    model.to(device)
+    model = model if device_of(model) == device else weights.clone(model).to(device)
     predictions = {name: predict(model, images, device) for name, images in splits.items()}
     parameters = {name: weight.detach().cpu() for name, weight in model.named_parameters()}
     return Subject(predictions, parameters, original, reference=reference)

@@ -40,6 +40,7 @@ def unlearn(
     """Run one unlearning on ``model``, which is modified; return the unlearned model in evaluation mode.
 
     ``extras`` are the keyword-only arguments that a method may take; stages that it lacks are computed here.
+    If no bit of the model changes, the context notes ``unchanged``.
     Time is recorded in the phases ``precompute`` (update mask, stages, and what the method declares) and ``unlearn``.
 
     Raises:
@@ -54,6 +55,7 @@ def unlearn(
         raise RequestError(f"{plugin.name} takes no forget steps: an update mask for forget steps has no effect")
     given = dict(extras or {})
     plugin.check(dict.fromkeys(plugin.mark.stages, True) | given)
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     with context.phase("unlearn"), context.seeded(), _enough_for_statistics():
         for name in plugin.mark.stages.keys() - given.keys():
             with context.phase("precompute"):
@@ -70,6 +72,8 @@ def unlearn(
                 stepper.check()
     _keep_sparse(unlearned, context.sparsity)
     _check_finite(unlearned, plugin)
+    if all(torch.equal(value, before[name]) for name, value in unlearned.state_dict().items() if name in before):
+        context.notes["unchanged"] = True
     return unlearned.eval()
 
 
