@@ -218,6 +218,7 @@ def test_a_lost_process_fails_its_run_and_no_other(tmp_path: Path) -> None:
     ("field", "value", "message"),
     [
         ("seeds", 0, "seeds"),
+        ("seeds", 10**9, "in 1..1000"),
         ("methods", (), "at least one method"),
         ("methods", ("nope",), "no method"),
         ("forget", "x", "forget set"),

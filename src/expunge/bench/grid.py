@@ -21,6 +21,10 @@ from expunge.unlearning import presets
 from expunge.unlearning.unlearn import Unlearning
 
 
+MOST_SEEDS = 1000
+"""More are a mistake: a comparison lists all its runs before it begins."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A comparison of methods with retraining, on the same models and forget sets, over several seeds."""
@@ -54,8 +58,8 @@ class Comparison:
     def __post_init__(self) -> None:
         """Check ranges and names."""
         config.read_texts(self)
-        if self.seeds < 1:
-            raise RequestError(f"seeds must be at least 1, got {self.seeds}")
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise RequestError(f"seeds is the number of repetitions, in 1..{MOST_SEEDS}, got {self.seeds}")
         if not self.methods:
             raise RequestError("a comparison needs at least one method")
         for method in self.methods:
