@@ -214,7 +214,7 @@ def test_a_full_disk_loses_no_finished_run(trained: Path, terminal: Terminal, mo
     monkeypatch.setattr(Draft, "tensors", full)
     status, _ = terminal.status("unlearn", "--run", trained, "--forget", "random:7", "finetune", "--epochs", 1)
     assert status == 1
-    assert "No space left on device (model.safetensors): what had finished is kept" in terminal.error
+    assert "No space left on device (model.safetensors): finished runs are kept" in terminal.error
     assert sorted(path.name for path in trained.parent.iterdir()) == before
 
 
@@ -228,7 +228,7 @@ def test_an_interruption_keeps_what_had_finished(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "interrupted; what had finished is kept" in error
+    assert "interrupted; finished runs are kept" in error
     assert "Traceback" not in error
     assert list(tmp_path.glob("demo/*/run.json"))
 

@@ -45,11 +45,11 @@ def _guarded(command: str, rest: list[str]) -> int:
         return DONE
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
-        cure = "what had finished is kept; make room or choose another folder, and run the same command again"
+        cure = "finished runs are kept; make room or choose another folder, and run the same command again"
         return _complain(f"{error.strerror or error}{place}: {cure}", rest, FAILED)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return _complain("interrupted; what had finished is kept: run the same command to go on", rest, INTERRUPTED)
+        return _complain("interrupted; finished runs are kept: run the same command to continue", rest, INTERRUPTED)
 
 
 def _complain(message: str, rest: Sequence[str], status: int) -> int:

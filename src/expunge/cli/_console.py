@@ -182,7 +182,7 @@ def _lines(bars: Progress, ended: threading.Event) -> None:
 
 @contextmanager
 def session(options: Common, memory: float = 0.25, files: Mapping[str, Path] | None = None) -> Iterator[Session]:
-    """A session whose runs show their progress, and may take so many gigabytes for a piece of their work."""
+    """Return a session with progress bars; ``memory`` in gigabytes limits work that can be done in pieces."""
     with progress(options.quiet or options.json) as bars:
         tasks: dict[str, TaskID] = {}
 

@@ -20,8 +20,8 @@ class Arguments(_console.Common):
     run: _console.RunPath
     """The run whose model is to be pruned: of `expunge train`, `prune`, `import` or `unlearn`."""
     rewind: int | None = None
-    """Give the weights that are left their values after this epoch of the original training (0: before it), and train
-    on from there; by default they keep their trained values, and training begins anew."""
+    """Rewind the remaining weights to this epoch of the original training (0: initialisation) and continue its schedule;
+    by default they keep their trained values, and the schedule restarts."""
     epochs: int | None = None
     """Epochs of training under the mask; by default as many as the original's."""
     lr: float | None = None

@@ -22,7 +22,7 @@ class Arguments(_console.Common):
     """Options of `expunge unlearn`."""
 
     run: _console.RunPath
-    """The run whose model is to forget: of `expunge train`, `prune`, `import`, or `unlearn`."""
+    """The run with the model to unlearn from: of `expunge train`, `prune`, `import`, or `unlearn`."""
     forget: str
     """What to forget: random:4500, random:10%, class:3, class:3+5,count=50, ids:FILE (one id a line),
     poisoned; see `expunge list forget-sets`."""
@@ -108,7 +108,7 @@ def _is_retraining(name: str) -> bool:
 
 
 def _with_runs(name: str, options: Mapping[str, object], store: Store) -> dict[str, object]:
-    """The options with the runs whose folders, or whose names in this store, were given."""
+    """Replace folders of runs, or their names in this store, by the runs."""
     fields = config.run_fields(type(presets.named(name).method))
     found = dict(options)
     for field in fields.keys() & found.keys():

@@ -169,7 +169,7 @@ def _unseen(data: UnlearningData, config: AdversarialConfig) -> ImageSet:
 
 
 def _validation(data: UnlearningData) -> ImageSet:
-    """The validation set under the augmentation of the training set, lest the attacker learn to tell augmentation."""
+    """The validation set with the augmentation of the training set, so that the attacker cannot learn augmentation."""
     if data.validation is None or not len(data.validation):
         raise RequestError("adversarial unlearning needs a validation set: images that the model was not trained on")
     return data.validation.with_augmentation(data.retain.augmentation)
