@@ -445,6 +445,17 @@ def test_after_recorded_trainings_methods_are_ranked_by_the_distance_of_weights(
     assert "0.013" in tables.markdown(found)
 
 
+@pytest.mark.parametrize(("recorded", "ranking"), [(True, tables.RELATIVE), (False, tables.GAP)])
+def test_a_reference_of_another_initialisation_leaves_distances_out_of_the_main_table(recorded, ranking):
+    """The original was recorded, but one reference was trained anew, from weights of its own."""
+    again = {"reference": {"unlearning": {"method": {"name": "retrain", "recorded": recorded}}}}
+    rows = [dataclasses.replace(found, config=RECORDED | again) for found in AFTER_RECORDED_TRAININGS[-1:]]
+    summary = tables.summarise(folder(*AFTER_RECORDED_TRAININGS[:-1], *rows))
+    assert summary.ranking.name == ranking
+    assert any(measure.name.startswith("weight_distance") for measure in summary.headline) == recorded
+    assert any(measure.name.startswith("weight_distance") for measure in summary.measures)
+
+
 def test_after_recorded_trainings_the_terminal_has_room_for_distances():
     values = {"test_accuracy": 90.0, "weight_distance.to_reference": 0.05}
     rows = [dataclasses.replace(found, metrics={**found.metrics, **values}) for found in AFTER_RECORDED_TRAININGS]

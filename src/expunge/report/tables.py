@@ -240,7 +240,7 @@ def _finished(rows: Sequence[Row]) -> dict[tuple[str, str], list[list[float]]]:
 
 def _measures(names: set[str], recorded: bool) -> tuple[Measure, ...]:
     """How to show these metrics: those of the main table in its order, then others, then those not described."""
-    hidden = {TOW} if recorded else {DISTANCE, RELATIVE}
+    hidden = {TOW} if recorded else {DISTANCE, RELATIVE}  # to weights of another initialisation: the same for all
     described = [found for name, found in _described().items() if name in names]
     described.sort(key=lambda found: math.inf if found.column is None else found.column)
     known = [replace(found, column=None) if found.name in hidden else found for found in described]
