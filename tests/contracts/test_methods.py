@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import re
 from functools import cache
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from expunge.core import config, registry, weights
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask, largest
+from expunge.data.image_set import make
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.rules import PerRole, Rule
 from expunge.unlearning import presets
@@ -349,3 +352,44 @@ def test_only_methods_that_say_so_read_validation_images(name: str) -> None:
             unlearned(wanted, on=data)
     else:
         unlearned(wanted, on=data)
+
+
+def resting(name: str) -> Unlearning:
+    """A method whose steps move no weight."""
+    wanted = short(name)
+    rule = getattr(wanted.method, "rule", None)
+    if rule is None:
+        return wanted
+    rules = [dataclasses.replace(each, lr=0.0) for each in presets.rules(wanted).values()]
+    still = rules[0] if isinstance(rule, Rule) else PerRole(*rules, rule.share)
+    return dataclasses.replace(wanted, method=dataclasses.replace(wanted.method, rule=still))
+
+
+def statistics(wanted: Unlearning, shade: int = 1) -> dict[str, Tensor]:
+    """The running statistics after an unlearning of forget images that are so much darker."""
+    data = problems.data()
+    darker = dataclasses.replace(data, forget=make(data.forget.inputs // shade, data.forget.labels, first_id=0))
+    state = unlearned(wanted, problems.model(), darker).state_dict()
+    return {key: value for key, value in state.items() if "running" in key}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docs_say_whose_images_move_the_statistics_of_batch_normalisation(name: str) -> None:
+    text = (Path(__file__).parents[2] / "docs/fidelity.md").read_text()
+    groups = re.findall(r"^- They are (not moved|moved by \w+)[^:]*:([^.]*)\.", text, re.M)
+    (said,) = [group for group, names in groups if f"`{name}`" in names]
+    wanted, before = resting(name), {k: v for k, v in problems.model().state_dict().items() if "running" in k}
+    found = statistics(wanted)
+    by_forget = not problems.same(found, statistics(wanted, shade=3))
+    assert said == (
+        "moved by forget" if by_forget else "not moved" if problems.same(found, before) else "moved by retain"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_statistics_of_batch_normalisation_can_be_kept_by_every_method(name: str) -> None:
+    mask = short(name).update_mask or UpdateMask(fraction=1.0)
+    kept = dataclasses.replace(short(name), update_mask=dataclasses.replace(mask, freeze_statistics=True))
+    found, refusal = attempt(lambda: statistics(kept))
+    before = {k: v for k, v in problems.model().state_dict().items() if "running" in k}
+    assert problems.same(found, before) if found is not None else "do without an update mask" in refusal

@@ -177,12 +177,75 @@ def attacked(forgotten: int, retained: int, shift: float, noise: float = 0.0, se
 @pytest.mark.parametrize("attacker", ["logistic", "mlp"])
 def test_what_moved_is_found(feature: str, attacker: str) -> None:
     found = measure(attacked(60, 300, 3.0), f"unlearning_attack:feature={feature},attacker={attacker}")
-    assert found["auc"] > 0.65
-    assert set(found) == {"auc", "tpr_at_1_percent"}
+    assert found["auc"] == found[f"{attacker}_{feature}"] > 0.65
+
+
+SEPARATE = {"direct_diff", "sorted_diff", "l2_distance"}
 
 
 def test_where_nothing_moved_nothing_is_found() -> None:
-    assert measure(attacked(30, 90, 0.0), "unlearning_attack") == {"auc": 0.5, "tpr_at_1_percent": 0.0}
+    found = measure(attacked(30, 90, 0.0), "unlearning_attack")
+    assert (found["auc"], found["tpr_at_1_percent"]) == (0.5, 0.0)
+    assert {name for name, value in found.items() if value == 0.5} >= {
+        f"{attacker}_{feature}" for attacker in ("logistic", "mlp") for feature in SEPARATE
+    }
+
+
+def test_the_strongest_attack_sees_what_the_one_that_is_asked_for_does_not() -> None:
+    text = "unlearning_attack:feature=direct_diff,attacker=logistic"
+    found = [measure(attacked_both_ways(seed), text) for seed in range(5)]
+    assert np.mean([each["auc"] for each in found]) < 0.6, "no better than chance"
+    for each in found:
+        assert each["logistic_l2_distance"] == each["strongest_auc"] == 1.0
+        assert each["strongest_tpr_at_1_percent"] == 100.0
+        names = [f"{attacker}_{feature}" for feature, attacker in unlearning_attack.ATTACKS]
+        assert each["strongest_auc"] == max(each[name] for name in names)
+
+
+def attacked_both_ways(seed: int) -> Subject:
+    """Probability goes from class 1 to class 0 or back: much of it in forgotten posteriors, little in retained ones.
+
+    A little noise everywhere, lest rounding tell the two apart.
+    """
+    draw = generator(seed)
+
+    def split(amounts: Tensor) -> Predictions:
+        p = torch.stack([0.4 + amounts, 0.4 - amounts, torch.full((60,), 0.2)], dim=1)
+        noise = 0.02 * torch.randn(60, 3, generator=draw)
+        return Predictions(p.log() + noise, torch.arange(60) % 3, torch.arange(60))
+
+    sides = 1.0 - 2.0 * (torch.randperm(60, generator=draw) % 2)
+    after = {"forget": split(0.3 * sides), "retain": split(0.01 * torch.rand(60, generator=draw) - 0.005)}
+    return Subject(after, {}, Subject(dict.fromkeys(after, split(torch.zeros(60))), {}))
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3])
+def test_constant_features_give_exactly_chance(value: float) -> None:
+    """Whatever the rounding of a matrix product does with equal rows."""
+    rows, answers = np.full((46, 3), value), np.repeat([True, False], 23)
+    rows[::2] += 1e-16
+    for _, attacker in unlearning_attack.ATTACKS[::5]:
+        config = UnlearningAttackConfig(attacker=attacker)
+        parts = unlearning_attack._parts(answers, config, 0)
+        found = unlearning_attack._strength(rows, answers, parts, config, 0)
+        assert found == {"auc": 0.5, "tpr_at_1_percent": 0.0}
+
+
+def test_each_attack_stands_beside_the_retrained_model() -> None:
+    retrained = attacked_both_ways(1)
+    retrained = replace(retrained, splits=retrained.splits | {"forget": retrained.original.splits["forget"]})
+    before = measure(retrained, "unlearning_attack")
+    assert "strongest_auc_retrained" not in before, "nothing to compare with"
+    found = measure(replace(attacked_both_ways(1), reference=retrained), "unlearning_attack")
+    names = [f"{attacker}_{feature}" for feature, attacker in unlearning_attack.ATTACKS]
+    strongest = max(names, key=lambda name: found[name])
+    assert found["strongest_auc_retrained"] == before[strongest]
+    assert found["excess_auc"] == max(found[name] - before[name] for name in names)
+    itself = measure(replace(retrained, reference=retrained, values={}), "unlearning_attack")
+    assert itself["excess_auc"] == 0.0
+    assert itself["strongest_auc"] == itself["strongest_auc_retrained"] == before["strongest_auc"]
+    other = measure(replace(attacked_both_ways(1), reference=retrained), "unlearning_attack:as_released=true")
+    assert set(other) == {"auc", "tpr_at_1_percent"}
 
 
 def test_the_attacker_is_tested_on_what_he_has_not_seen() -> None:

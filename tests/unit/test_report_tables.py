@@ -10,7 +10,7 @@ import pytest
 
 from expunge.core import registry
 from expunge.core.registry import Measure
-from expunge.report import tables
+from expunge.report import tables, words
 from expunge.report.results import Results, Row
 from tests.unit._report_fixture import RECORDED
 
@@ -218,6 +218,56 @@ def test_a_metric_must_describe_itself():
         Measure("x", "up")
 
 
+def four(label, seed, *values):
+    names = ("unlearning_accuracy", "remaining_accuracy", "test_accuracy", "membership_svc__confidence")
+    return row(label, seed, **dict(zip(names, values, strict=True)), average_gap=5.0)
+
+
+GAPS = folder(
+    four("retrain", 0, 6.0, 100.0, 90.0, 20.0),
+    four("retrain", 1, 4.0, 100.0, 92.0, 24.0),
+    four("m", 0, 9.0, 98.0, 91.0, 22.0),
+    four("m", 1, 1.0, 96.0, 91.0, 30.0),
+    four("m", 2, 2.0, 97.0, 91.0, 23.0),
+    row("m", 3, "failed", "boom"),
+)
+
+
+def test_the_gap_of_means_by_hand_beside_ours():
+    """Means of m: 4, 97, 91, 25; of retraining: 5, 100, 91, 22. Deviations of m by n: of 9, 1, 2, of 98, 96, 97, ..."""
+    found = cell(GAPS, "m", "gap_of_means")
+    assert (found.n, found.gap) == (3, None)
+    assert found.mean == pytest.approx((1 + 3 + 0 + 3) / 4)
+    columns = ((9, 1, 2), (98, 96, 97), (91, 91, 91), (22, 30, 23))
+    assert found.std == pytest.approx(sum(map(statistics.pstdev, columns)) / 4)
+    retrained = cell(GAPS, "retrain", "gap_of_means")
+    assert (retrained.mean, retrained.std) == (0.0, (1 + 0 + 1 + 2) / 4)
+    assert cell(GAPS, "m", "average_gap").mean == 5.0, "ours is another"
+
+
+def test_the_gap_of_means_is_named_apart_in_every_table_but_the_narrow_one():
+    summary = tables.summarise(GAPS)
+    heads = tables.markdown(summary).splitlines()[0]
+    assert "| Avg. gap (points) | Gap of means (points) |" in heads
+    assert "1.75 ± 1.98" in tables.markdown(summary)
+    assert "population" in tables.legend(summary)
+    assert "Gap of means" in tables.latex(summary)
+    assert "gap_of_means.mean" in tables.csv(summary)
+    assert not any("means" in head for head in tables.terminal(summary)[1])
+    (meaning,) = (text for term, text in words.glossary(summary).items() if term.startswith("Gap of means"))
+    assert "cancel" in meaning
+
+
+def test_there_is_no_gap_of_means_of_one_seed_or_of_missing_parts():
+    one = folder(four("retrain", 0, 6.0, 100.0, 90.0, 20.0), four("m", 0, 9.0, 98.0, 91.0, 22.0))
+    alone = folder(*(found for found in GAPS.rows if found.label == "m"))
+    parts = folder(*(dataclasses.replace(f, metrics={"test_accuracy": 1.0, "average_gap": 1.0}) for f in GAPS.rows))
+    for results in (one, alone, parts):
+        summary = tables.summarise(results)
+        assert not any("gap_of_means" in line.cells for line in summary.lines)
+        assert "population" not in tables.legend(summary)
+
+
 def among(scenario, *rows):
     return [dataclasses.replace(row, scenario=scenario) for row in rows]
 
@@ -393,6 +443,17 @@ def test_after_recorded_trainings_methods_are_ranked_by_the_distance_of_weights(
     assert [line.label for line in found.lines] == ["retrain", "original", "b", "a"]
     assert [measure.short for measure in found.headline] == ["Avg. gap", "Relative distance"]
     assert "0.013" in tables.markdown(found)
+
+
+@pytest.mark.parametrize(("recorded", "ranking"), [(True, tables.RELATIVE), (False, tables.GAP)])
+def test_a_reference_of_another_initialisation_leaves_distances_out_of_the_main_table(recorded, ranking):
+    """The original was recorded, but one reference was trained anew, from weights of its own."""
+    again = {"reference": {"unlearning": {"method": {"name": "retrain", "recorded": recorded}}}}
+    rows = [dataclasses.replace(found, config=RECORDED | again) for found in AFTER_RECORDED_TRAININGS[-1:]]
+    summary = tables.summarise(folder(*AFTER_RECORDED_TRAININGS[:-1], *rows))
+    assert summary.ranking.name == ranking
+    assert any(measure.name.startswith("weight_distance") for measure in summary.headline) == recorded
+    assert any(measure.name.startswith("weight_distance") for measure in summary.measures)
 
 
 def test_after_recorded_trainings_the_terminal_has_room_for_distances():

@@ -20,7 +20,6 @@ from expunge.training.stepper import Precision
 from expunge.unlearning import presets
 from expunge.unlearning.unlearn import Unlearning
 
-
 MOST_SEEDS = 1000
 """More are a mistake: a comparison lists all its runs before it begins."""
 

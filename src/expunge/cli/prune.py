@@ -20,7 +20,7 @@ class Arguments(_console.Common):
     run: _console.RunPath
     """The run whose model is to be pruned: of `expunge train`, `prune`, `import` or `unlearn`."""
     rewind: int | None = None
-    """Rewind the remaining weights to this epoch of the original training (0: initialisation) and continue its schedule;
+    """Rewind the remaining weights to this epoch of the original training (0: initialisation) and go on from there;
     by default they keep their trained values, and the schedule restarts."""
     epochs: int | None = None
     """Epochs of training under the mask; by default as many as the original's."""

@@ -260,7 +260,7 @@ def pretrained(
 
 
 def draws(images: ImageSet, size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Batches of exactly ``size`` without end: each pass is shuffled and augmented, and a smaller last batch is dropped.
+    """Batches of exactly ``size`` without end: each pass is shuffled and augmented; a smaller last batch is dropped.
 
     A rest of two or three examples would give correlations and statistics of noise alone.
     """

@@ -1,7 +1,7 @@
 """The average gap to the retrained model."""
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, pstdev
 
 from expunge.core.registry import Measure, metric
 from expunge.evaluation.predictions import Subject
@@ -38,3 +38,13 @@ def measure(subject: Subject, context: Context) -> dict[str, float]:
 def average_gap(values: Sequence[float], reference: Sequence[float]) -> float:
     """The mean of ``|value - reference|`` (Fan et al. 2024, section 5)."""
     return fmean(abs(value - wanted) for value, wanted in zip(values, reference, strict=True))
+
+
+def gap_of_means(values: Sequence[Sequence[float]], reference: Sequence[float]) -> tuple[float, float]:
+    """The mean over metrics of ``|mean over seeds - reference|``, and of the standard deviation over seeds (by n).
+
+    ``values`` are (seeds, metrics), ``reference`` is the mean of the retrained models. The average gap as DualOptim's
+    code computes it (Zhong et al. 2025): gaps of single seeds to either side cancel.
+    """
+    columns = list(zip(*values, strict=True))
+    return average_gap([fmean(column) for column in columns], reference), fmean(map(pstdev, columns))

@@ -14,7 +14,8 @@ from expunge.training.context import Context
         short="Distance",
         range=(0, None),
         retrained=0,
-        meaning="Euclidean distance of the weights to those of the retrained model.",
+        meaning="Euclidean distance of the weights to those of the retrained model. It says something only where both "
+        "began at the same weights, as after a recorded training: else it is about the same for every method.",
         column=70,
     ),
     Measure(
@@ -25,7 +26,7 @@ from expunge.training.context import Context
         range=(0, None),
         retrained=0,
         meaning="Distance of the weights to those of the retrained model as a share of the distance at which the "
-        "original model lies.",
+        "original model lies. It says something only after a recorded training, and is else near 1 for every method.",
         column=80,
         decimals=3,
     ),
@@ -68,6 +69,8 @@ def measure(subject: Subject, context: Context) -> dict[str, float]:
     ``to_reference`` is ``|w - w_r|``, and ``relative_to_reference`` is ``|w - w_r| / |w_r|``. For the original,
     ``nothing_to_reference`` is ``|w_o - w_r|``, and ``nothing_relative_to_reference`` ``|w_o - w_r| / |w_r|``;
     ``relative_to_nothing`` is ``|w - w_r| / |w_o - w_r|``: 0 for the retrained model and 1 for the original.
+    Two trainings that begin at different weights end far apart whatever they learn: what is measured to a retrained
+    model says something only after a recorded training, and is in the main table of a report only there.
     """
     found: dict[str, float] = {}
     original, reference = subject.original, subject.reference

@@ -89,9 +89,15 @@ class Results:
 
     @property
     def recorded(self) -> bool:
-        """Whether the trainings were recorded, so that retraining repeats them without the forget set."""
+        """Whether the trainings were recorded, and every reference repeats its own without the forget set.
+
+        Only then do the weights of a model and of its reference begin at the same place, so that their distance
+        means something.
+        """
         trainings = [part(row.config, "subject", "original", "training") for row in self.rows]
         found = [training["record"] for training in trainings if "record" in training]
+        retrained = [part(row.config, "reference", "unlearning", "method") for row in self.rows]
+        found += [method.get("recorded", False) for method in retrained if method]
         return bool(found) and all(record is True for record in found)
 
     def first(self, label: str, scenario: str | None = None) -> Row | None:

@@ -16,6 +16,7 @@ import polars as pl
 
 from expunge.core import registry
 from expunge.core.registry import Measure
+from expunge.metrics.average_gap import PARTS, gap_of_means
 from expunge.report.results import BASELINE, PLAIN, REFERENCE, Results, Row, sees_validation
 
 GAP = "average_gap"
@@ -26,6 +27,21 @@ DISTANCE = "weight_distance.to_reference"
 TIME = "run_time.total"
 SPARSITY = "sparsity"
 TOW = "tow"
+OF_MEANS = Measure(
+    "gap between the means over seeds",
+    "lower",
+    name="gap_of_means",
+    short="Gap of means",
+    unit="points",
+    range=(0, 100),
+    retrained=0,
+    meaning="Gaps in UA, RA, TA and MIA between the means over seeds of the method and of retraining, averaged; beside "
+    "it, the mean of the four population standard deviations over seeds. So DualOptim's code defines its average gap. "
+    "Gaps of single seeds to either side cancel in it, and in the average gap they do not.",
+    column=61,
+    decimals=2,
+)
+"""The average gap of other code, which only a whole table has."""
 SEEN = "\N{DAGGER}"
 """The sign at the name of a method that sees validation images."""
 
@@ -204,13 +220,28 @@ def _cells(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Cell]]:
     for scenario, label, name, n, mean, std, gap in statistics.rows():
         cell = Cell(n, mean, std, gap if measure(name).compared else None)
         cells.setdefault((scenario, label), {})[name] = cell
+    for (scenario, label), values in _finished(rows).items():
+        reference = _finished(rows).get((scenario, REFERENCE))
+        if reference and len(values) > 1:
+            wanted = [fmean(column) for column in zip(*reference, strict=True)]
+            cells[scenario, label][OF_MEANS.name] = Cell(len(values), *gap_of_means(values, wanted), None)
     return cells
+
+
+def _finished(rows: Sequence[Row]) -> dict[tuple[str, str], list[list[float]]]:
+    """The parts of the average gap of the finished seeds that have all of them, by scenario and label."""
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    for row in rows:
+        values = [value for part in PARTS if (value := row.metrics.get(part)) is not None]
+        if row.status == "finished" and len(values) == len(PARTS):
+            found.setdefault((row.scenario, row.label), []).append(values)
+    return found
 
 
 def _measures(names: set[str], recorded: bool) -> tuple[Measure, ...]:
     """How to show these metrics: those of the main table in its order, then others, then those not described."""
-    hidden = {TOW} if recorded else {DISTANCE, RELATIVE}
-    described = [found for name, found in registry.measures().items() if name in names]
+    hidden = {TOW} if recorded else {DISTANCE, RELATIVE}  # to weights of another initialisation: the same for all
+    described = [found for name, found in _described().items() if name in names]
     described.sort(key=lambda found: math.inf if found.column is None else found.column)
     known = [replace(found, column=None) if found.name in hidden else found for found in described]
     return (*known, *map(measure, sorted(names - {found.name for found in known})))
@@ -218,7 +249,11 @@ def _measures(names: set[str], recorded: bool) -> tuple[Measure, ...]:
 
 def measure(name: str) -> Measure:
     """How to show the metric of that name, by the decorator of its plug-in; by its name where none describes it."""
-    return registry.measures().get(name) or Measure(name.replace("_", " ").replace(".", ": "), name=name)
+    return _described().get(name) or Measure(name.replace("_", " ").replace(".", ": "), name=name)
+
+
+def _described() -> dict[str, Measure]:
+    return registry.measures() | {OF_MEANS.name: OF_MEANS}
 
 
 MISSING = "\N{EN DASH}"
@@ -298,7 +333,9 @@ def legend(summary: Summary, where: str = "in parentheses") -> str:
     compared = any(cell.gap is not None for line in summary.lines for cell in line.cells.values())
     same = " of the same scenario" if summary.several else ""
     gaps = f"{where} the mean absolute gap to the retrained model{same}" if compared else ""
-    return "; ".join(filter(None, (seeds, gaps, footnote(summary))))
+    means = f"{OF_MEANS.short}: gap ± mean population standard deviation of four metrics"
+    means = means if any(OF_MEANS.name in line.cells for line in summary.lines) else ""
+    return "; ".join(filter(None, (seeds, gaps, means, footnote(summary))))
 
 
 def footnote(summary: Summary) -> str:
@@ -366,7 +403,7 @@ def terminal(summary: Summary) -> tuple[str, list[str], list[list[str]]]:
 
     With several scenarios, each begins with rows that hold its name only. With attacks, it may be wider.
     """
-    left_out = {TOW, *(LEFT_OUT if summary.ranking.name == RELATIVE else ())}
+    left_out = {TOW, OF_MEANS.name, *(LEFT_OUT if summary.ranking.name == RELATIVE else ())}
     shown = [measure for measure in summary.headline if measure.name not in left_out]
     heads = ["method", *(f"{m.short} {m.unit if m.unit != 'points' else ''}".strip() for m in shown)]
     heads += ["note"] if summary.noted else []
