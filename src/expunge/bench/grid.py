@@ -1,6 +1,7 @@
 """A comparison of methods as a value, and the runs that it consists of."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -54,6 +55,11 @@ class Comparison:
     def __post_init__(self) -> None:
         """Check the ranges and every name, before any work."""
         config.read_texts(self)
+        if not re.fullmatch(r"[\w(][\w .()+-]{0,99}", self.name):
+            raise RequestError(
+                f"the name of a comparison is that of a folder: at most 100 letters, digits, spaces and -_.+(), got "
+                f"{self.name[:120]!r}"
+            )
         if self.seeds < 1:
             raise RequestError(f"seeds must be at least 1, got {self.seeds}")
         if not self.methods:

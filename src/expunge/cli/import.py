@@ -1,6 +1,5 @@
 """Read a checkpoint of the original repositories as a run, which every other command takes."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Annotated
 import tyro
 
 from expunge.cli import _console
-from expunge.core import config
-from expunge.core.errors import RequestError
+from expunge.core import config, files
 from expunge.runs.imported import ImportConfig
 from expunge.store import execute
 from expunge.training.fit import Training
@@ -37,24 +35,10 @@ def run(arguments: Sequence[str]) -> int:
     """Import, or find the run that exists already."""
     given = _console.parse(Arguments, "import", __doc__, arguments)
     model = config.parse("models", given.model)
-    wanted = ImportConfig(given.images(), model, _digest(given.checkpoint), given.training, given.precision, given.seed)
+    wanted = ImportConfig(
+        given.images(), model, files.digest(given.checkpoint), given.training, given.precision, given.seed
+    )
     with _console.session(given, files={wanted.sha256: given.checkpoint}) as session:
         directory = execute.run(wanted, _console.store(given.runs), session)
     _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
     return 0
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file's bytes.
-
-    Raises:
-        RequestError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -1,6 +1,5 @@
 """A forget set given by the ids of its examples."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expunge.core import registry
+from expunge.core import files, registry
 from expunge.core.config import ReadBy
 from expunge.core.errors import RequestError
+from expunge.data import _npy
 from expunge.data.image_set import ImageSet
 from expunge.data.subsets import some
+
+CURE = "give a file of whole numbers, one a line, a JSON list, or .npy"
 
 
 def read_ids(text: str) -> list[int]:
@@ -23,25 +25,24 @@ def read_ids(text: str) -> list[int]:
     Raises:
         RequestError: The file is missing or holds something else; the message tells the line.
     """
-    if re.fullmatch(r"\d+(\+\d+)*", text):
+    if re.fullmatch(r"\d{1,19}(\+\d{1,19})*", text):
         return [int(part) for part in text.split("+")]
     path = Path(text)
-    try:
-        if path.suffix == ".npy":
-            return _integers(np.load(path, allow_pickle=False).ravel().tolist(), path)
-        if path.suffix == ".json":
-            return _integers(json.loads(path.read_text()), path)
-        lines = path.read_text().splitlines()
-    except (OSError, ValueError, EOFError) as error:
-        raise RequestError(f"cannot read ids from {path}: {error}") from error
+    if path.suffix == ".npy":
+        with files.reading(path, _npy.CURE), files.opened(path) as file:
+            return _integers(_npy.read(file, files.size(file), path).ravel().tolist(), path)
+    if path.suffix == ".json":
+        return _integers(files.read_json(path, CURE), path)
+    lines = files.text(path, CURE).splitlines()
     found: list[int] = []
     for number, line in enumerate(lines, 1):
         written = line.partition("#")[0].strip().rstrip(",")
         try:
             found += [int(written)] if written else []
         except ValueError:
-            cure = "write one whole number a line"
-            raise RequestError(f"{path}, line {number}: {written[:40]!r} is no id; {cure}") from None
+            raise RequestError(
+                f"{path}, line {number}: {written[:40]!r} is no id; write one whole number a line"
+            ) from None
     return found
 
 
