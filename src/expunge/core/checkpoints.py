@@ -5,6 +5,7 @@ Unlearn-Sparse, SalUn, discriminative adversarial unlearning, sharp-unlearn, RUM
 ``X.weight_orig`` and ``X.weight_mask``, and the normalisation of the inputs is called ``normalize``.
 """
 
+import mmap
 import pickle
 import re
 import threading
@@ -122,9 +123,10 @@ def _check_cost(file: BinaryIO, path: str) -> None:
     """Refuse what would take much more memory or time than its file: the pickles in it say how large things are."""
     size, refused = files.size(file), ("builtins bytearray", "__builtin__ bytearray")
     if file.read(4) != b"PK\x03\x04":
-        file.seek(0)
-        for _ in range(5):  # of the format before torch 1.6: mark, version, system, content, names of storages
-            pickles.check(file, size, path, refused=refused)
+        # Mapped, as reading a file of that format in small steps would allocate whatever a length in it says.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for _ in range(5):  # before torch 1.6: mark, version, system, content, names of storages
+                pickles.check(content, size, path, refused=refused)
         return
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()

@@ -41,6 +41,17 @@ def reading(path: object, cure: str) -> Iterator[None]:
         raise RequestError(f"{path} cannot be read ({first}): {cure}") from error
 
 
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """A RequestError that is raised within the block begins with the file, if it does not name it already."""
+    try:
+        yield
+    except RequestError as error:
+        if str(path) in str(error):
+            raise
+        raise RequestError(f"{path}: {error}") from error
+
+
 def check_regular(path: Path, cure: str = ANOTHER) -> None:
     """Raise a RequestError unless this is a file; pipes and devices, which may never end, are none."""
     try:

@@ -190,8 +190,8 @@ class Store:
         Raises:
             RequestError: It is no name, but a path to some other place.
         """
-        if not run_id or Path(run_id).name != run_id or "\\" in run_id or "\0" in run_id:
-            raise RequestError(f"{run_id!r} is no name of a run: name a folder within {self.root}")
+        if run_id in ("", "..") or len(run_id) > 200 or Path(run_id).name != run_id or "\\" in run_id or "\0" in run_id:
+            raise RequestError(f"{run_id[:200]!r} is no name of a run: name a folder within {self.root}")
         return RunDirectory(self.root / run_id)
 
     def all(self) -> list[RunDirectory]:

@@ -50,7 +50,8 @@ class Layout:
     def __post_init__(self) -> None:
         checks.one_of(get_args(StoreType), dtype=self.dtype)
         checks.at_least(1, size=self.size, chunk=self.chunk)
-        whole = len(self.ids) == len(self.rows) > 0 and set(self.rows) == set(range(max(self.rows) + 1))
+        few = len(self.ids) == len(self.rows) > 0 and max(self.rows) < len(self.rows)
+        whole = few and set(self.rows) == set(range(max(self.rows) + 1))
         if not whole or list(self.ids) != sorted(set(self.ids)):
             raise RequestError("a store needs ascending ids, each with a row, and no row without an example")
 

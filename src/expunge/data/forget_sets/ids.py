@@ -1,6 +1,7 @@
 """A forget set given by the ids of its examples."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -43,13 +44,26 @@ def read_ids(text: str) -> list[int]:
             raise RequestError(
                 f"{path}, line {number}: {written[:40]!r} is no id; write one whole number a line"
             ) from None
-    return found
+    return _integers(found, path)
 
 
 def _integers(values: object, path: Path) -> list[int]:
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise RequestError(f"{path} must hold a plain list of whole numbers")
+    with files.naming(path):
+        _check(values)
     return values
+
+
+def _check(ids: Sequence[int]) -> None:
+    """Raise a RequestError unless there is at least one id, each fits 64 bits, and none comes twice."""
+    if not ids:
+        raise RequestError("the list of ids to forget is empty: nothing would be forgotten")
+    if not -(2**63) <= min(ids) <= max(ids) < 2**63:
+        raise RequestError(f"ids must fit 64 bits, got {min(ids)} to {max(ids)}: no example has these")
+    values, counts = np.unique(np.asarray(ids, dtype=np.int64), return_counts=True)
+    if (counts > 1).any():
+        raise RequestError(f"ids repeat in the forget set: {some(values[counts > 1].tolist())}; give each once")
 
 
 @dataclass(frozen=True)
@@ -61,13 +75,7 @@ class ListedForget:
 
     def __post_init__(self) -> None:
         """At least one id, none twice."""
-        if not self.ids:
-            raise RequestError("the list of ids to forget is empty: nothing would be forgotten")
-        if not -(2**63) <= min(self.ids) <= max(self.ids) < 2**63:
-            raise RequestError(f"ids must fit 64 bits, got {min(self.ids)} to {max(self.ids)}: no example has these")
-        values, counts = np.unique(np.asarray(self.ids, dtype=np.int64), return_counts=True)
-        if (counts > 1).any():
-            raise RequestError(f"ids repeat in the forget set: {some(values[counts > 1].tolist())}; give each once")
+        _check(self.ids)
 
 
 @registry.forget_set(words=lambda _: "a list of ids", fixed=lambda _: True)
