@@ -126,7 +126,7 @@ def _check_cost(file: BinaryIO, path: str) -> None:
         # Mapped, as reading a file of that format in small steps would allocate whatever a length in it says.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             for _ in range(5):  # before torch 1.6: mark, version, system, content, names of storages
-                pickles.check(content, size, path, refused=refused)
+                pickles.check(cast("BinaryIO", content), size, path, refused=refused)
         return
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()

@@ -1,8 +1,8 @@
 """What reading a pickle would cost, found from its opcodes without building anything."""
 
-import mmap
 import pickletools
 from collections.abc import Collection
+from typing import BinaryIO
 
 from expunge.core.errors import RequestError
 
@@ -12,7 +12,7 @@ _SHARE = 64
 
 
 def check(
-    stream: mmap.mmap | bytes, size: int, where: str, *, opcodes: Collection[str] = (), refused: Collection[str] = ()
+    stream: BinaryIO | bytes, size: int, where: str, *, opcodes: Collection[str] = (), refused: Collection[str] = ()
 ) -> None:
     """Refuse a pickle that takes much more time or memory than its ``size``, or uses what is not expected.
 
