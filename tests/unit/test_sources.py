@@ -479,7 +479,7 @@ def test_npz_with_damaged_contents_is_named(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[120:160] = bytes(40)
     path.write_bytes(content)
-    with pytest.raises(RequestError, match=r"own.npz cannot be read"):
+    with pytest.raises(RequestError, match=r"own.npz, array train_images, cannot be read"):
         dataset(f"npz:{path}")
 
 

@@ -1,6 +1,7 @@
 """A comparison of methods as a value, and the runs that it consists of."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -59,6 +60,11 @@ class Comparison:
         config.read_texts(self)
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise RequestError(f"seeds is the number of repetitions, in 1..{MOST_SEEDS}, got {self.seeds}")
+        if not re.fullmatch(r"[\w(][\w .()+-]{0,99}", self.name):
+            raise RequestError(
+                f"the name of a comparison is that of a folder: at most 100 letters, digits, spaces and -_.+(), got "
+                f"{self.name[:120]!r}"
+            )
         if not self.methods:
             raise RequestError("a comparison needs at least one method")
         for method in self.methods:

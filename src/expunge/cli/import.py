@@ -1,6 +1,5 @@
 """Read a checkpoint of the original repositories as a run, which every other command takes."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,7 @@ import tyro
 from rich.markup import escape
 
 from expunge.cli import _console
-from expunge.core import checkpoints, config
-from expunge.core.errors import RequestError
+from expunge.core import checkpoints, config, files
 from expunge.data.split_data import DataConfig, Split
 from expunge.runs.imported import ImportConfig
 from expunge.store import execute
@@ -43,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     """Import, or find the run that exists already."""
     given = _console.parse(Arguments, "import", __doc__, arguments)
     model = config.parse("models", given.model)
-    digest, images = _digest(given.checkpoint), given.images(split=_split(given))
+    digest, images = files.digest(given.checkpoint), given.images(split=_split(given))
     wanted = ImportConfig(images, model, digest, given.training, given.precision, given.seed)
     with _console.session(given, files={wanted.sha256: given.checkpoint}) as session:
         directory = execute.run(wanted, _console.store(given.runs), session)
@@ -71,19 +69,3 @@ def _say_what_was_found(record: Record, images: DataConfig, given: Arguments) ->
         _console.say("accuracy: " + ", ".join(f"{name} {value:.1f}%" for name, value in accuracy.items()))
     for warning in cast("list[str]", notes.get("warnings", [])):
         _console.say(f"warning: {escape(warning)}")
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file's bytes.
-
-    Raises:
-        RequestError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -1,6 +1,7 @@
 """Precompute the effect of leaving out each training example on a recorded model, for deletions in milliseconds."""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from expunge.cli import _console
+from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.runs.precompute import PrecomputeConfig, estimate
 from expunge.runs.train import TrainConfig
@@ -67,22 +69,24 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+_ID = r"\d{1,18}"
+
+
 def read_groups(path: Path) -> tuple[tuple[int, ...], ...]:
     """The ids of each group of a CSV file of lines ``ID,GROUP``, groups in the order of their names.
 
     Raises:
         RequestError: It cannot be read, or a line is not an id and a group.
     """
-    try:
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RequestError(f"{path} cannot be read: {error}") from error
-    if rows and not rows[0][0].strip().isdecimal():
+    cure = "give a CSV file of lines ID,GROUP"
+    with files.reading(path, cure):
+        rows = [row for row in csv.reader(files.text(path, cure).splitlines()) if row]
+    if rows and not re.fullmatch(_ID, rows[0][0].strip()):
         rows = rows[1:]  # a line of titles
     found: dict[str, list[int]] = {}
     for number, row in enumerate(rows, start=1):
-        if len(row) != 2 or not row[0].strip().isdecimal() or not row[1].strip():
-            raise RequestError(f"{path}: entry {number} should be ID,GROUP, as 17,alice; it is {','.join(row)!r}")
+        if len(row) != 2 or not re.fullmatch(_ID, row[0].strip()) or not row[1].strip():
+            raise RequestError(f"{path}: entry {number} should be ID,GROUP, as 17,alice; it is {','.join(row)[:80]!r}")
         found.setdefault(row[1].strip(), []).append(int(row[0]))
     if not found:
         raise RequestError(f"{path} names no group: write a line ID,GROUP for each example")

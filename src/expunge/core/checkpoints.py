@@ -5,20 +5,22 @@ Unlearn-Sparse, SalUn, discriminative adversarial unlearning, sharp-unlearn, RUM
 ``X.weight_orig`` and ``X.weight_mask``, and the normalisation of the inputs is called ``normalize``.
 """
 
+import mmap
 import pickle
 import re
 import threading
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor, nn
 
-from expunge.core import weights
+from expunge.core import files, pickles, weights
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 
@@ -109,11 +111,56 @@ def _load(path: Path) -> object:
     if not path.is_file():
         raise RequestError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: name a checkpoint file")
     try:
-        with _only(_NUMPY), warnings.catch_warnings():
+        with _only(_NUMPY), warnings.catch_warnings(), files.opened(path) as file:
             warnings.simplefilter("ignore")  # about formats, which are refused or read
-            return torch.load(path, map_location="cpu", weights_only=True)
+            _check_cost(file, str(path))
+            file.seek(0)
+            found = torch.load(file, map_location="cpu", weights_only=True)
+            _check_storages(found, files.size(file))
+            return found
+    except (RequestError, MemoryError):
+        raise
     except Exception as error:  # pickle, torch and the file system each raise their own
         raise RequestError(f"{path} {_refusal(error)}") from error
+
+
+def _check_cost(file: BinaryIO, path: str) -> None:
+    """Refuse what would take much more memory or time than its file: the pickles in it say how large things are."""
+    size, refused = files.size(file), ("builtins bytearray", "__builtin__ bytearray")
+    if file.read(4) != b"PK\x03\x04":
+        # Mapped, as reading a file of that format in small steps would allocate whatever a length in it says.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for _ in range(5):  # before torch 1.6: mark, version, system, content, names of storages
+                pickles.check(cast("BinaryIO", content), size, path, refused=refused)
+        return
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if any(each.compress_type for each in members) or sum(each.file_size for each in members) > size:
+            raise RequestError(f"{path} is refused: it would be larger in memory than in the file; save it with torch")
+        for name in (each.filename for each in members if each.filename.endswith(".pkl")):
+            pickles.check(archive.read(name), size, path, refused=refused)
+
+
+def _check_storages(content: object, size: int) -> None:
+    """Raise a ValueError if the tensors take more bytes than the file has."""
+    waiting: list[object] = [content]
+    found: dict[int, int] = {}
+    seen = set[int]()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if value.layout == torch.strided and value.device.type == "cpu":
+                storage = value.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, Mapping):
+            waiting += cast("Mapping[object, object]", value).values()
+        elif isinstance(value, list | tuple):
+            waiting += cast("list[object]", value)
+    if sum(found.values()) > size:
+        raise ValueError("its tensors are larger than the file")
 
 
 def _refusal(error: Exception) -> str:

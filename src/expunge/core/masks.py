@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.core.packing import from_bits, to_bits
 from expunge.core.weights import check_same, trainable
@@ -114,10 +115,9 @@ def load(path: Path) -> Mask:
     Raises:
         RequestError: The file is missing or is no mask.
     """
-    try:
+    with files.reading(path, "it is no mask file; give one that expunge or SalUn wrote"):
+        files.check_regular(path)
         stored = load_file(str(path))
         names = [key.removeprefix("bits.") for key in stored if key.startswith("bits.")]
-        shapes = {name: tuple(int(size) for size in stored[f"shape.{name}"]) for name in names}
+        shapes = {name: tuple(stored[f"shape.{name}"].tolist()) for name in names}
         return Mask({name: from_bits(stored[f"bits.{name}"], shapes[name]) for name in names})
-    except Exception as error:  # safetensors, numpy and the file system each raise their own
-        raise RequestError(f"{path} is not a mask file: {error}") from error

@@ -1,5 +1,6 @@
 """Packing of bool tensors as bits, and of sparse tensors as their nonzeros."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,7 +19,9 @@ def from_bits(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
     Raises:
         ValueError: The number of bits is not that of the shape.
     """
-    count = int(np.prod(shape))
+    count = math.prod(shape)
+    if any(type(each) is not int or each < 0 for each in shape):
+        raise ValueError(f"{shape} is no shape")
     if bits.dtype != torch.uint8 or bits.ndim != 1 or len(bits) != (count + 7) // 8:
         raise ValueError(f"{len(bits)} bytes cannot hold {count} bits")
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).astype(bool).reshape(shape))

@@ -20,6 +20,9 @@ Read = Callable[[Path], tuple[Arrays, Arrays, tuple[str, ...]]]
 """Reads a folder: training set, test set and class names, which may be empty."""
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
+MOST_CLASSES = 2**16
+"""The largest number of classes: one wrong label would else make a network and predictions of any size."""
+
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet, commonly used to normalise photographs."""
 
@@ -53,6 +56,7 @@ def dataset(
     """
     try:
         training, unseen = _images(*train, Augmentation() if augment else None), _images(*test, None)
+        _check_classes(training.labels, class_names)
         names = tuple(class_names) or tuple(str(label) for label in range(int(training.labels.max()) + 1))
         mean, std = statistics or channel_statistics(training.inputs)
         if len(mean) != training.shape[0]:
@@ -68,6 +72,15 @@ def from_folder(folder: Path, read: Read, *, augment: bool, statistics: Statisti
     return dataset(train, test, folder, class_names=names, augment=augment, statistics=statistics)
 
 
+def _check_classes(labels: torch.Tensor, names: Sequence[str]) -> None:
+    count = len(names) or int(labels.max()) + 1
+    if count > MOST_CLASSES:
+        raise RequestError(
+            f"there would be {count} classes, more than the {MOST_CLASSES} that are supported: number the classes "
+            "from 0, without gaps"
+        )
+
+
 def _images(images: Array, labels: Array, augmentation: Augmentation | None) -> TensorImages:
     if labels.ndim != 1 or len(images) != len(labels):
         raise RequestError(f"images of shape {images.shape} need one label each, got labels of shape {labels.shape}")
@@ -75,6 +88,8 @@ def _images(images: Array, labels: Array, augmentation: Augmentation | None) -> 
         raise RequestError("there are no images")
     if not np.issubdtype(labels.dtype, np.integer):
         raise RequestError(f"labels must be whole numbers, got {labels.dtype}")
+    if labels.dtype == np.uint64 and labels.max() >= 2**63:
+        raise RequestError(f"labels must be class numbers, found {labels.max()}")
     pixels = torch.from_numpy(np.require(_channels_first(images), requirements=("C", "W")))
     return make(pixels, torch.from_numpy(labels.astype(np.int64)), augmentation)
 

@@ -1,14 +1,18 @@
 """The IDX format of MNIST (LeCun), plain or gzip."""
 
 import gzip
+import math
 import struct
-import zlib
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
+from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.data._assemble import Array, Arrays
+
+CURE = "it may be cut short; fetch it again"
 
 
 def present(folder: Path) -> bool:
@@ -39,14 +43,20 @@ def read(path: Path, dimensions: int) -> Array:
     Raises:
         RequestError: The file is no IDX file of that many dimensions, or is truncated.
     """
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise RequestError(f"{path} cannot be read ({error}): it may be cut short; fetch it again") from error
-    if len(content) < 4 + 4 * dimensions or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise RequestError(f"{path} is no IDX file of unsigned bytes with {dimensions} dimensions")
-    shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    wanted = 4 + 4 * dimensions + int(np.prod(shape, dtype=np.int64))
-    if len(content) != wanted:
-        raise RequestError(f"{path} holds {len(content)} bytes where its header says {wanted}: fetch it again")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    start = 4 + 4 * dimensions
+    with files.reading(path, CURE), files.opened(path, CURE) as file, _plain(file, path) as source:
+        head = source.read(start)
+        if len(head) < start or head[:4] != bytes((0, 0, 8, dimensions)):
+            raise RequestError(f"{path} is no IDX file of unsigned bytes with {dimensions} dimensions")
+        shape = struct.unpack_from(f">{dimensions}I", head, 4)
+        wanted, most = start + math.prod(shape), files.size(file) * (files.DEFLATE if source is not file else 1)
+        if wanted <= most:
+            files.check_room(wanted, path)
+            found = np.empty(shape, np.uint8)
+            if files.fill(source, found) == found.nbytes and not source.read(1):
+                return found
+        raise RequestError(f"{path} holds another number of bytes than {wanted}, where its header says: {CURE}")
+
+
+def _plain(file: BinaryIO, path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file

@@ -1,20 +1,46 @@
-"""Parquet files in the Hugging Face schema: an image column of encoded bytes and a label column."""
+"""Parquet files in the Hugging Face schema: an image column of encoded bytes and a label column.
+
+They are read in another process (``_parquet_child.py``): some damaged files end the process that reads them.
+"""
 
 import io
 import json
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
-import polars as pl
+import numpy.typing as npt
 
+from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.data import _pictures
-from expunge.data._assemble import Arrays
+from expunge.data._assemble import Array, Arrays
 
-IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "labels", "fine_label")
+CURE = "it may be cut short; fetch it again"
+SECONDS, BYTES_A_SECOND = 60.0, 2e6
+"""How long reading may take: so many seconds, and more by the size of the files."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The encoded images and labels of one file."""
+
+    path: Path
+    labels: Array
+    content: npt.NDArray[np.uint8]
+    """The bytes of all images, one after the other."""
+    ends: Array
+    """Where each image ends."""
+    names: tuple[str, ...]
+    """The class names in the file's metadata, empty if it has none in the Hugging Face schema."""
 
 
 def present(folder: Path) -> bool:
@@ -25,69 +51,87 @@ def present(folder: Path) -> bool:
 def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """Read images and labels for training and test, and class names, which are empty if the files lack them."""
     train, test = _files(folder, "train"), _files(folder, "test")
-    for split, files in (("train", train), ("test", test)):
-        if not files:
+    for split, found in (("train", train), ("test", test)):
+        if not found:
             raise RequestError(f"{folder} holds no {split}*.parquet")
-    return read(train), read(test), class_names(train[0])
+    for path in (*train, *test):
+        files.check_regular(path)
+    tables = _tables(train)
+    return _images(tables), _images(_tables(test)), tables[0].names
 
 
 def _files(folder: Path, split: str) -> list[Path]:
     return sorted([*folder.glob(f"{split}*.parquet"), *folder.glob(f"data/{split}*.parquet")])
 
 
-def read(paths: Sequence[Path]) -> Arrays:
-    """Read images uint8 (n, height, width[, 3]) and labels of these files, in order.
+def _images(tables: Sequence[Table]) -> Arrays:
+    """Images (n, height, width[, 3]) uint8 and labels of these files, in order."""
+    pictures = [
+        (f"{table.path}, image {index}", partial(_opened, table, start, end))
+        for table in tables
+        for index, (start, end) in enumerate(zip([0, *table.ends.tolist()], table.ends.tolist(), strict=False))
+    ]
+    return _pictures.read(pictures, str(tables[0].path.parent)), np.concatenate([table.labels for table in tables])
+
+
+def _opened(table: Table, start: int, end: int) -> BinaryIO:
+    return io.BytesIO(table.content[start:end].tobytes())
+
+
+def _tables(paths: Sequence[Path]) -> list[Table]:
+    """The content of these files.
 
     Raises:
-        RequestError: A file is damaged or lacks a column, or an image is damaged or differs in size.
+        RequestError: A file is damaged, or lacks a column.
     """
-    tables = [_table(path) for path in paths]
-    pictures = [
-        (f"{path}, image {index}", partial(io.BytesIO, content))
-        for path, table in zip(paths, tables, strict=True)
-        for index, content in enumerate(table["image"].to_list())
-    ]
-    labels = np.concatenate([table["label"].to_numpy() for table in tables])
-    return _pictures.read(pictures, str(paths[0].parent)), labels
+    with _child(paths) as pipe:
+        found: list[Table] = []
+        for path in paths:
+            _line(pipe, path)
+            said = _line(pipe, path)
+            if "error" in said:
+                reason = str(said["error"])
+                raise RequestError(f"{path}{'' if reason.startswith(':') else ' '}{reason}")
+            rows = cast("int", said["rows"])
+            labels, sizes = _array(pipe, rows, np.int64, path), _array(pipe, rows, np.int64, path)
+            content = _array(pipe, int(sizes.sum()), np.uint8, path)
+            names = tuple(cast("list[str]", said["names"]))
+            found.append(Table(path, labels, content.view(np.uint8), np.cumsum(sizes), names))
+        return found
 
 
-def _table(path: Path) -> pl.DataFrame:
-    try:
-        columns = pl.read_parquet_schema(path)
-        image, label = _column(path, columns, IMAGE_COLUMNS), _column(path, columns, LABEL_COLUMNS)
-        content = _content(path, image, columns[image])
-        table = pl.read_parquet(path, columns=[image, label]).select(
-            content.alias("image"), pl.col(label).alias("label")
-        )
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).partition("\n")[0]
-        raise RequestError(f"{path} cannot be read ({reason}): it may be cut short; fetch it again") from error
-    if table["image"].null_count() or table["label"].null_count():
-        raise RequestError(f"{path} has rows without image bytes or label")
-    return table
+@contextmanager
+def _child(paths: Sequence[Path]) -> Iterator[BinaryIO]:
+    """The output of the process that reads these files; it is ended when it takes too long, or with the block."""
+    program = str(Path(__file__).with_name("_parquet_child.py"))
+    command = [sys.executable, "-I", program, json.dumps(sys.path), *(str(path.absolute()) for path in paths)]
+    few = {**os.environ, "POLARS_MAX_THREADS": str(min(4, os.cpu_count() or 1))}
+    limit = SECONDS + sum(path.stat().st_size for path in paths) / BYTES_A_SECOND
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=few
+    ) as child:
+        clock = threading.Timer(limit, child.kill)
+        clock.start()
+        try:
+            yield cast("BinaryIO", child.stdout)
+        finally:
+            clock.cancel()
+            child.kill()
 
 
-def _content(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
-    """The encoded images of a column: its field ``bytes``, or the column itself."""
-    if isinstance(kind, pl.Struct) and pl.Field("bytes", pl.Binary) in kind.fields:
-        return pl.col(name).struct.field("bytes")
-    if isinstance(kind, pl.Binary):
-        return pl.col(name)
-    raise RequestError(f"{path}: the column {name} should hold encoded images as struct {{bytes, path}}, not {kind}")
+def _line(pipe: BinaryIO, path: Path) -> dict[str, object]:
+    line = pipe.readline()
+    if not line.endswith(b"\n"):
+        raise _ended(path)
+    return cast("dict[str, object]", json.loads(line))
 
 
-def _column(path: Path, columns: Sequence[str] | dict[str, pl.DataType], wanted: Sequence[str]) -> str:
-    for name in wanted:
-        if name in columns:
-            return name
-    raise RequestError(f"{path} has no column {' or '.join(wanted)}, only {', '.join(columns)}")
+def _array(pipe: BinaryIO, count: int, kind: npt.DTypeLike, path: Path) -> Array:
+    found = np.empty(count, kind)
+    if files.fill(pipe, found) != found.nbytes:
+        raise _ended(path)
+    return found
 
 
-def class_names(path: Path) -> tuple[str, ...]:
-    """Read the class names in the Hugging Face metadata of a file; empty if there are none."""
-    try:
-        features = json.loads(pl.read_parquet_metadata(path)["huggingface"])["info"]["features"]
-        names = next(features[label]["names"] for label in LABEL_COLUMNS if label in features)
-        return tuple(str(name) for name in names) if isinstance(names, list) else ()
-    except (KeyError, TypeError, StopIteration, json.JSONDecodeError):
-        return ()
+def _ended(path: Path) -> RequestError:
+    return RequestError(f"{path} cannot be read (it ended the process that read it, or took too long): {CURE}")

@@ -6,17 +6,20 @@ file, which build arrays of numbers; any other name is refused.
 
 import io
 import pickle
-import pickletools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from expunge.core import files, pickles
 from expunge.core.errors import RequestError
 
-_MEMO = {"PUT", "BINPUT", "LONG_BINPUT"}
-_OPCODES = _MEMO | {
+CURE = "it is damaged, or no batch of images; fetch it again"
+MOST = 2**32
+_OPCODES = {
+    *("PUT", "BINPUT", "LONG_BINPUT"),
     *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
     *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
     *("FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
@@ -38,11 +41,10 @@ class _Type:
             self.text = f"{order}{self.text}"
 
     def dtype(self) -> np.dtype[np.generic]:
-        """Return the numpy type, which must be numeric."""
-        found = np.dtype(self.text.lstrip("=|"))
-        if found.kind not in "biuf":
-            raise ValueError(f"arrays must hold plain numbers, not {self.text}")
-        return found
+        """The numpy type, if it is one of plain numbers."""
+        if not re.fullmatch(r"[<>=|]?[biuf]\d{1,2}", self.text):
+            raise ValueError(f"arrays must hold plain numbers, not {self.text[:40]}")
+        return np.dtype(self.text.lstrip("=|"))
 
 
 class _Array:
@@ -97,28 +99,15 @@ def read(path: Path) -> dict[str, object]:
     Raises:
         RequestError: The file is missing, damaged, or contains anything but plain data and arrays.
     """
-    try:
-        content = path.read_bytes()
-        _check(content, str(path))
+    with files.reading(path, CURE):
+        content = files.content(path, CURE, most=MOST)
+        pickles.check(content, len(content), str(path), opcodes=_OPCODES)
         found = _Unpickler(content, str(path)).load()
         if not isinstance(found, dict):
             raise RequestError(f"{path} should hold a dictionary")
         # Nested values are not converted, so cyclic references are harmless.
         items = cast("dict[object, object]", found).items()
         return {_text(key): value.value if isinstance(value, _Array) else value for key, value in items}
-    except RequestError:
-        raise
-    except Exception as error:  # a damaged pickle makes classes raise almost anything
-        raise RequestError(f"{path} cannot be read as a batch of images ({error}): fetch it again") from error
-
-
-def _check(content: bytes, where: str) -> None:
-    """Refuse opcodes that plain arrays do not need, and memo positions that would allocate gigabytes."""
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name not in _OPCODES:
-            raise RequestError(f"{where} is refused: it uses {opcode.name}, which plain arrays do not need")
-        if opcode.name in _MEMO and int(cast("int", argument)) > len(content):
-            raise RequestError(f"{where} is refused: it would be larger in memory than in the file")
 
 
 def _text(value: object) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.data._assemble import Array
 
@@ -38,6 +39,7 @@ def read(pictures: Sequence[Picture], where: str, prepare: Prepare | None = None
     if not pictures:
         raise RequestError(f"{where}: there are no images")
     model = _pixels(pictures[0], prepare)
+    files.check_room(len(pictures) * model.nbytes, where)
     memory = np.empty((len(pictures), *model.shape[2:], *model.shape[:2]), np.uint8)
     images = memory.transpose(0, 2, 3, 1) if model.ndim == 3 else memory
 
@@ -58,11 +60,11 @@ def read(pictures: Sequence[Picture], where: str, prepare: Prepare | None = None
 
 
 def read_files(
-    files: Sequence[tuple[Path, int]], where: Path, prepare: Prepare | None = None
+    labelled: Sequence[tuple[Path, int]], where: Path, prepare: Prepare | None = None
 ) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Decode the images of files (see :func:`read`), and return them with their labels."""
-    images = read([(str(path), partial(Path, path)) for path, _ in files], str(where), prepare)
-    return images, np.array([label for _, label in files], np.int64)
+    """The images of files (see :func:`read`), and the labels given with them."""
+    images = read([(str(path), partial(Path, path)) for path, _ in labelled], str(where), prepare)
+    return images, np.array([label for _, label in labelled], np.int64)
 
 
 def resized(image: Image.Image, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
@@ -72,18 +74,22 @@ def resized(image: Image.Image, size: int, resampling: Image.Resampling = Image.
 
 def _pixels(picture: Picture, prepare: Prepare | None) -> Array:
     name, content = picture
-    try:
-        with Image.open(content(), formats=FORMATS) as image:
-            plain = _plain(image)
-            return np.asarray(plain if prepare is None else prepare(plain))
-    except RequestError as error:
-        raise RequestError(f"{name} {error}") from error
-    except Image.UnidentifiedImageError:
-        raise RequestError(f"{name} is damaged, or not an image of a known format") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise RequestError(f"{name} {_TOO_LARGE}") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise RequestError(f"{name} is damaged: {error}") from error
+    source = content()
+    with files.opened(source) if isinstance(source, Path) else source as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                plain = _plain(image)
+                return np.asarray(plain if prepare is None else prepare(plain))
+        except RequestError as error:
+            raise RequestError(f"{name} {error}") from error
+        except MemoryError:
+            raise
+        except Image.UnidentifiedImageError:
+            raise RequestError(f"{name} is damaged, or no image of a known format") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise RequestError(f"{name} {_TOO_LARGE}") from None
+        except Exception as error:  # a damaged image makes Pillow raise almost anything
+            raise RequestError(f"{name} is damaged: {error}") from error
 
 
 def _plain(image: Image.Image) -> Image.Image:

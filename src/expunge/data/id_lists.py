@@ -1,41 +1,41 @@
 """Lists of ids in text or in a file."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from expunge.core import files
 from expunge.core.errors import RequestError
+from expunge.data import _npy
 from expunge.data.subsets import some
+
+CURE = "give a file of whole numbers, one per line, a JSON list, or .npy"
 
 
 def read_ids(text: str) -> list[int]:
-    """Ids written ``3+17``, or from a file: ``.npy``, a JSON list, or text with one id a line (``#`` begins a comment).
+    """Parse ids (``3+17``), or read them from a file: ``.npy``, a JSON list, or one id per line (``#``: comment).
 
     Raises:
-        RequestError: The file is missing or holds something else; the message tells the line.
+        RequestError: The file is missing or contains something else; the message names the line.
     """
-    if re.fullmatch(r"[0-9]+(\+[0-9]+)*", text):
+    if re.fullmatch(r"[0-9]{1,19}(\+[0-9]{1,19})*", text):
         return [int(part) for part in text.split("+")]
     path = Path(text)
-    try:
-        if path.suffix == ".npy":
-            return _integers(np.load(path, allow_pickle=False).ravel().tolist(), path)
-        if path.suffix == ".json":
-            return _integers(json.loads(path.read_text()), path)
-        lines = path.read_text().splitlines()
-    except (OSError, ValueError, EOFError) as error:
-        raise RequestError(f"cannot read ids from {path}: {error}") from error
+    if path.suffix == ".npy":
+        with files.reading(path, _npy.CURE), files.opened(path) as file:
+            return _integers(_npy.read(file, files.size(file), path).ravel().tolist(), path)
+    if path.suffix == ".json":
+        return _integers(files.read_json(path, CURE), path)
     found: list[int] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(files.text(path, CURE).splitlines(), 1):
         written = line.partition("#")[0].strip().rstrip(",")
-        if written and not re.fullmatch(r"-?[0-9]+", written):
+        if written and not re.fullmatch(r"-?[0-9]{1,19}", written):
             cure = "write one whole number per line"
             raise RequestError(f"{path}, line {number}: {written[:40]!r} is not an id; {cure}")
         found += [int(written)] if written else []
-    return found
+    return _integers(found, path)
 
 
 def check_ids(ids: Sequence[int], where: str) -> None:
@@ -50,4 +50,7 @@ def check_ids(ids: Sequence[int], where: str) -> None:
 def _integers(values: object, path: Path) -> list[int]:
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise RequestError(f"{path} must hold a plain list of whole numbers")
+    with files.naming(path):
+        if values:
+            check_ids(values, "the list")
     return values

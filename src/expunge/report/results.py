@@ -17,7 +17,7 @@ from typing import Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
-from expunge.core import registry
+from expunge.core import files, registry
 from expunge.core.config import from_data, plugin_from_data
 from expunge.core.errors import RequestError
 from expunge.evaluation.predictions import FORGOTTEN, WITHHELD, Predictions, parted, stored_predictions
@@ -31,6 +31,8 @@ REFERENCE = "retrain"
 
 BASELINE = "original"
 """The label of the original: the model before unlearning."""
+
+_CURE = "delete its folder and run it again"
 
 PLAIN = "dense"
 """The displayed name of the scenario whose name is empty."""
@@ -177,18 +179,18 @@ def load(folder: Path) -> Results:
 
 def _listed(folder: Path, entry: Entry) -> Row:
     """The row of an entry of ``bench.json``."""
-    directory = RunDirectory(folder / entry.run) if entry.run else None
+    directory = Store(folder).directory(entry.run) if entry.run else None
     if directory is not None and (directory.exists or entry.status == "finished"):
         return replace(_found(directory), label=entry.label, seed=entry.seed, scenario=entry.scenario)
     failed = entry.status == "failed"
-    subject = RunDirectory(folder / (entry.subject or ""))
-    known = entry.subject and (subject.path / "config.json").is_file()
+    subject = Store(folder).directory(entry.subject) if entry.subject else None
+    known = subject is not None and (subject.path / "config.json").is_file()
     return Row(
         label=entry.label,
         seed=entry.seed,
         status="failed" if failed else "pending",
         reason=(entry.reason or "for no stated reason") if failed else None,
-        config={"subject": expanded(subject)} if known else {},
+        config={"subject": expanded(subject)} if subject is not None and known else {},
         run=entry.run,
         subject=entry.subject,
         scenario=entry.scenario,
@@ -198,6 +200,7 @@ def _listed(folder: Path, entry: Entry) -> Row:
 def _found(directory: RunDirectory) -> Row:
     """The row of a finished or failed evaluation."""
     path = directory.path / "run.json"
+    directory.record()
     data, config = _read(path), expanded(directory)
     record = _structured(Record, data, path)
     return Row(
@@ -248,8 +251,8 @@ def history(results: Results, row: Row) -> dict[str, Tensor]:
     Raises:
         RequestError: The file is missing or damaged; the message names it and the line.
     """
-    path = results.folder / (row.subject or "") / "history.jsonl"
-    lines = enumerate(_text(path).splitlines(), start=1)
+    path = Store(results.folder).directory(row.subject or "").path / "history.jsonl"
+    lines = enumerate(files.text(path, _CURE).splitlines(), start=1)
     texts = {f"{path}, line {number},": line for number, line in lines if line.strip()}
     steps = [_structured(Step, _json(line, where), where).loss for where, line in texts.items()]
     roles = dict.fromkeys(role for step in steps for role in step)
@@ -266,7 +269,7 @@ def predictions(results: Results, row: Row) -> dict[str, Predictions]:
     Raises:
         RequestError: The file is missing, damaged or incomplete.
     """
-    directory = RunDirectory(results.folder / (row.subject or ""))
+    directory = Store(results.folder).directory(row.subject or "")
     try:
         splits, stored = stored_predictions(directory)
         for name in ("train", "validation", "test"):
@@ -318,23 +321,13 @@ def flatten(value: object, prefix: str = "", most: int = 12) -> dict[str, str]:
     return {prefix: ", ".join([*words, *more]) or ("none" if not values else "")}
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path} cannot be read ({error}): delete its folder and run it again") from error
-
-
 def _json(text: str, where: object) -> object:
     """Parsed JSON, with None in place of NaN and infinities."""
-    try:
-        return json.loads(text, parse_constant=lambda _: None)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{where} is not JSON ({error}): delete it and run it again") from error
+    return files.parse_json(text, where, _CURE, constants=False)
 
 
 def _read(path: Path) -> object:
-    return _json(_text(path), path)
+    return files.read_json(path, _CURE, constants=False)
 
 
 def _structured(kind: type[T], data: object, where: object) -> T:

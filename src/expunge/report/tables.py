@@ -293,6 +293,11 @@ def _decimals(value: float, measure: Measure) -> int:
     return min(3 if measure.unit == "s" else 4, max(0, 2 - size))
 
 
+def _cell(value: object) -> object:
+    """A value of a CSV file: text that a spreadsheet would take as a formula begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 def csv(summary: Summary) -> str:
     """One line per method with unrounded numbers: ``<metric>.mean``, ``.std`` and ``.gap`` for every metric.
 
@@ -309,7 +314,7 @@ def csv(summary: Summary) -> str:
             record[f"{measure.name}.std"] = cell.std if cell else None
             if measure.compared:
                 record[f"{measure.name}.gap"] = cell.gap if cell else None
-        records.append(record)
+        records.append({key: _cell(value) for key, value in record.items()})
     return pl.DataFrame(records, infer_schema_length=None).write_csv()
 
 

@@ -5,8 +5,10 @@ renamed, so that a folder is always a complete run, finished or failed, even if 
 system releases the locks of a killed process.
 """
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,17 +17,22 @@ from pathlib import Path
 from typing import cast
 
 from filelock import FileLock
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from expunge.core import packing
+from expunge.core import files, packing
+from expunge.core.config import FORMAT
 from expunge.core.errors import RequestError
 
 Record = dict[str, object]
 
 HEADER = "expunge"
 """The key of expunge's metadata in the header of a model file."""
+
+
+_RECORDED: Mapping[str, object] = {"kind": "", "finished": "", "metrics": {}}
+"""Keys of ``run.json`` that are read without asking, with values for those that are missing."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +74,42 @@ class RunDirectory:
         return self.exists and self.record()["status"] == "finished"
 
     def record(self) -> Record:
-        """Read ``run.json``: status, reason, metrics, seconds, versions and more."""
-        return read_json(self.path / "run.json")
+        """Read ``run.json``: status, reason, metrics, seconds, versions and more.
+
+        Raises:
+            RequestError: The file is missing or damaged, or of a newer version of expunge.
+        """
+        path = self.path / "run.json"
+        found = read_json(path)
+        made = found.get("format", 1)
+        if type(made) is not int or made > FORMAT:
+            raise RequestError(f"{path} has the format {made}, of a newer expunge: this one reads {FORMAT}; upgrade it")
+        again = f"delete {self.path} and run it again"
+        if found.get("status") not in ("finished", "failed"):
+            raise RequestError(f"{path} should say the status finished or failed: {again}")
+        for key, default in _RECORDED.items():
+            if not isinstance(found.setdefault(key, default), type(default)):
+                raise RequestError(f"{path} is damaged ({key} is {found[key]!r}): {again}")
+        if not isinstance(found.setdefault("reason", None), str | None):
+            raise RequestError(f"{path} is damaged (reason is {found['reason']!r}): {again}")
+        return found
 
     def seconds(self) -> dict[str, float]:
         """The seconds of the run by phase."""
-        return dict(cast("Mapping[str, float]", self.record()["seconds"]))
+        found = self.record().get("seconds")
+        values = cast("Mapping[str, object]", found) if isinstance(found, Mapping) else {"": found}
+        if not all(isinstance(value, int | float) for value in values.values()):
+            raise RequestError(f"{self.path / 'run.json'} holds no seconds: delete {self.path} and run it again")
+        return dict(cast("Mapping[str, float]", values))
 
     def config(self) -> Record:
-        """Read ``config.json``."""
+        """Read ``config.json``.
+
+        Raises:
+            RequestError: The file is missing or damaged, or the run is of a newer version of expunge.
+        """
+        if self.exists:
+            self.record()
         return read_json(self.path / "config.json")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -120,18 +154,25 @@ class RunDirectory:
     def _opened(self, name: str) -> Iterator[safe_open]:
         """Open a file; errors within the block mean that it is damaged."""
         path = self.path / f"{name}.safetensors"
-        try:
-            with safe_open(path, framework="pt") as file:
-                yield file
-        except Exception as error:  # safetensors and the file system raise errors of many types
-            raise RequestError(f"{path} cannot be read ({error}): delete {self.path} and run it again") from error
+        with self._reading(path), safe_open(path, framework="pt") as file:
+            yield file
+
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        cure = f"delete {self.path} and run it again"
+        with files.reading(path, cure):
+            files.check_regular(path, cure)
+            yield
 
 
 def _unpacked(file: safe_open) -> tuple[dict[str, Tensor], dict[str, Tensor], Record]:
     """The tensors of a file, the sparsity masks of the sparse ones, and the header."""
     stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    header: Record = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-    return *packing.unpack(stored, cast("dict[str, list[int]]", header.get("sparse", {}))), header
+    header = files.parse_json((file.metadata() or {}).get(HEADER, "{}"), "its header", "run it again")
+    if not isinstance(header, dict):
+        raise TypeError("its header is no JSON object")
+    known = cast("Record", header)
+    return *packing.unpack(stored, cast("dict[str, list[int]]", known.get("sparse", {}))), known
 
 
 class Store:
@@ -142,7 +183,13 @@ class Store:
         self.root = root
 
     def directory(self, run_id: str) -> RunDirectory:
-        """Return the directory of a run, which need not exist."""
+        """Return the directory of a run, which need not exist.
+
+        Raises:
+            RequestError: It is no name, but a path to some other place.
+        """
+        if run_id in ("", "..") or len(run_id) > 200 or Path(run_id).name != run_id or "\\" in run_id or "\0" in run_id:
+            raise RequestError(f"{run_id[:200]!r} is no name of a run: name a folder within {self.root}")
         return RunDirectory(self.root / run_id)
 
     def all(self) -> list[RunDirectory]:
@@ -200,7 +247,13 @@ class Draft:
 
     def _write(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
         whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        save_file(whole, self.path / f"{name}.safetensors", metadata=metadata)
+        path = self.path / f"{name}.safetensors"
+        try:
+            save_file(whole, path, metadata=metadata)
+        except SafetensorError as error:  # it raises its own where the disk is full
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code) if number else str(error), str(path)) from error
 
     def lines(self, name: str, records: list[Record]) -> None:
         """Write ``<name>.jsonl``, one record per line."""
@@ -238,10 +291,7 @@ def read_json(path: Path) -> Record:
     Raises:
         RequestError: The file is missing or does not contain a JSON object.
     """
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path} cannot be read as JSON: {error}") from error
+    value = files.read_json(path, "make it again, or give another file")
     if not isinstance(value, dict):
         raise RequestError(f"{path} must contain a JSON object")
     return cast("Record", value)

@@ -110,6 +110,7 @@ def _record(
     """Do the work and write ``run.json``."""
     memory, plugin = PeakMemory(session.device), registry.of_config("runs", wanted)
     record: Record = {
+        "format": config.FORMAT,
         "id": config.run_id(wanted),
         "kind": plugin.name,
         "label": plugin.mark.label(wanted),

@@ -5,6 +5,7 @@ from typing import Protocol, cast
 
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
+from expunge.core.files import naming
 from expunge.data.split_data import DataConfig
 from expunge.store.directory import RunDirectory, Store
 from expunge.training.fit import Training
@@ -64,7 +65,8 @@ def open_config(directory: RunDirectory) -> object:
     Raises:
         RequestError: A configuration is missing or damaged, or its digest is not that of the reference to it.
     """
-    return run_from_data(directory.config(), Store(directory.path.parent))
+    with naming(directory.path):
+        return run_from_data(directory.config(), Store(directory.path.parent))
 
 
 def run_from_data(data: Mapping[str, object], store: Store) -> object:

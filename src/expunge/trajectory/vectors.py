@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from expunge.core import checks
+from expunge.core import checks, files
 from expunge.core.checks import all_finite
 from expunge.core.errors import RequestError, RunError
 from expunge.trajectory.plan import located
@@ -50,7 +50,8 @@ class Layout:
     def __post_init__(self) -> None:
         checks.one_of(get_args(StoreType), dtype=self.dtype)
         checks.at_least(1, size=self.size, chunk=self.chunk)
-        whole = len(self.ids) == len(self.rows) > 0 and set(self.rows) == set(range(max(self.rows) + 1))
+        few = len(self.ids) == len(self.rows) > 0 and max(self.rows) < len(self.rows)
+        whole = few and set(self.rows) == set(range(max(self.rows) + 1))
         if not whole or list(self.ids) != sorted(set(self.ids)):
             raise RequestError("a store needs ascending ids, each with a row, and no row without an example")
 
@@ -224,8 +225,8 @@ def open_store(folder: Path) -> VectorStore:
         RequestError: There is none, or it is damaged.
     """
     path = folder / "vectors.json"
+    found: Any = files.read_json(path, "precompute again")
     try:
-        found = json.loads(path.read_text())
         done = frozenset(int(chunk) for chunk in found["done"])
         layout = Layout(
             int(found["size"]),
@@ -237,7 +238,7 @@ def open_store(folder: Path) -> VectorStore:
             bool(found["as_released"]),
         )
         seconds, size = float(found["seconds"]), (folder / "vectors.bin").stat().st_size
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise RequestError(f"{path} cannot be read ({error}): precompute again") from error
     if size != layout.nbytes:
         raise RequestError(

@@ -1,6 +1,5 @@
 """Update masks: which weights an unlearning may move, chosen by a score or by name."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from expunge.core import checkpoints, checks, masks
+from expunge.core import checkpoints, checks, files, masks
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.core.weights import evaluating, trainable
@@ -88,11 +87,8 @@ def _stored(file: str, model: nn.Module) -> Mask:
 
 
 def _digest(path: str) -> str:
-    """The first sixteen digits of the SHA-256 of a file."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
+    """Sixteen digits of the SHA-256 of a file."""
+    return files.digest(Path(path))[:16]
 
 
 def scores(model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator) -> Scores:

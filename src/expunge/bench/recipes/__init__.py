@@ -13,6 +13,7 @@ from expunge.bench import grid
 from expunge.bench.grid import Comparison
 from expunge.core import registry
 from expunge.core.errors import RequestError
+from expunge.core.files import naming
 from expunge.store.directory import read_json
 
 
@@ -40,7 +41,8 @@ def find(name: str) -> Comparison:
         RequestError: There is neither.
     """
     if name.endswith(".json"):
-        return grid.from_json(read_json(Path(name)))
+        with naming(name):
+            return grid.from_json(read_json(Path(name)))
     known = name.replace("_", "-")
     if known not in _found():
         raise RequestError(registry.unknown("recipe", name, names()) + "; or give a JSON file")

@@ -1,19 +1,20 @@
 """Arrays in one .npz file: npz:FILE with train_images, train_labels, test_images, test_labels."""
 
+import os
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
-import numpy as np
-
+from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.core.registry import source
-from expunge.data import _assemble
+from expunge.data import _assemble, _npy
 from expunge.data._assemble import Array
 from expunge.data.dataset import Dataset
 
 NAMES = (("train_images", "x_train"), ("train_labels", "y_train"), ("test_images", "x_test"), ("test_labels", "y_test"))
+CURE = "write it with numpy.savez, from plain arrays"
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,28 @@ class NpzConfig:
 def load(config: NpzConfig) -> Dataset:
     """Arrays in one .npz file: npz:FILE with train_images, train_labels, test_images, test_labels."""
     path = Path(config.path)
-    try:
-        with _open(path) as arrays:
-            images, labels, test_images, test_labels = (_find(arrays, names, path) for names in NAMES)
-    except RequestError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RequestError(f"{path} cannot be read as .npz of plain arrays: {error}") from error
+    with files.reading(path, CURE), files.opened(path, CURE) as file:
+        if file.read(len(_npy.MAGIC)) == _npy.MAGIC:
+            raise RequestError(f"{path} cannot be read as .npz: it is one bare array; write it with numpy.savez")
+        with zipfile.ZipFile(file) as archive:
+            images, labels, test_images, test_labels = (_find(archive, names, path) for names in NAMES)
     return _assemble.dataset((images, labels), (test_images, test_labels), path, augment=config.augment)
 
 
-def _open(path: Path) -> "np.lib.npyio.NpzFile":
-    opened = np.load(path, allow_pickle=False)
-    if not isinstance(opened, np.lib.npyio.NpzFile):
-        raise RequestError(f"{path} cannot be read as .npz: it is one bare array; write it with numpy.savez")
-    return opened
-
-
-def _find(arrays: "np.lib.npyio.NpzFile", names: tuple[str, ...], path: Path) -> Array:
+def _find(archive: zipfile.ZipFile, names: tuple[str, ...], path: Path) -> Array:
+    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
     for name in names:
-        if name in arrays:
-            return arrays[name]
-    raise RequestError(f"{path} holds no array {' or '.join(names)}, only {', '.join(arrays) or 'nothing'}")
+        if name in members:
+            return _read(archive, members[name], f"{path}, array {name},")
+    there = ", ".join([*members][:20]) or "nothing"
+    raise RequestError(f"{path} holds no array {' or '.join(names)}, only {there}")
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> Array:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise RequestError(f"{where} cannot be read: it is compressed in a way that numpy does not use; {CURE}")
+    most = files.DEFLATE * min(member.compress_size, os.fstat(cast("BinaryIO", archive.fp).fileno()).st_size)
+    if member.file_size > most:
+        raise RequestError(f"{where} cannot be read: it says that it is larger than it can be; {CURE}")
+    with archive.open(member) as file:
+        return _npy.read(cast("BinaryIO", file), member.file_size, where)

@@ -1,0 +1,101 @@
+"""Read Parquet files and write their content to standard output: a program, started by ``_parquet.py``.
+
+polars ends the process on some damaged files, or takes all memory, so that it reads them in a process of its own.
+Arguments: the paths of Python's modules as JSON, then the files. For each file comes a line of JSON with its number,
+then one with an error, or one with the number of rows and the class names, after which come the labels and the sizes of
+the images, int64, and their bytes.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from typing import Any
+
+IMAGE_COLUMNS = ("img", "image")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+class Refused(Exception):
+    """The file cannot be used, with the reason."""
+
+
+def main() -> None:
+    """Read the files that the arguments name."""
+    sys.path[:] = json.loads(sys.argv[1])
+    paths = sys.argv[2:]
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415 - not on every system
+
+        most = 2**32 + 16 * sum(os.path.getsize(path) for path in paths)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    for number, path in enumerate(paths):
+        _say({"file": number})
+        try:
+            _send(path)
+        except Refused as error:
+            _say({"error": str(error)})
+            break
+        except (Exception, MemoryError) as error:  # noqa: BLE001 - polars raises many kinds
+            _say({"error": f"cannot be read ({_first(error)}): it may be cut short; fetch it again"})
+            break
+
+
+def _send(path: str) -> None:
+    import polars as pl  # noqa: PLC0415 - once its place is known
+
+    columns = pl.read_parquet_schema(path)
+    image, label = _column(columns, IMAGE_COLUMNS), _column(columns, LABEL_COLUMNS)
+    kind = columns[image]
+    if isinstance(kind, pl.Struct) and pl.Field("bytes", pl.Binary) in kind.fields:
+        content = pl.col(image).struct.field("bytes")
+    elif isinstance(kind, pl.Binary):
+        content = pl.col(image)
+    else:
+        raise Refused(f": the column {image} should hold encoded images as struct {{bytes, path}}, not {kind}")
+    if not columns[label].is_integer():
+        raise Refused(f": labels must be whole numbers, got {columns[label]}")
+    table = pl.read_parquet(path, columns=[image, label]).select(
+        content.alias("image"), pl.col(label).cast(pl.Int64).alias("label")
+    )
+    if table["image"].null_count() or table["label"].null_count():
+        raise Refused("has rows without image bytes or label")
+    images = table["image"].to_list()
+    _say({"rows": len(images), "names": _names(pl.read_parquet_metadata(path).get("huggingface", ""))})
+    sys.stdout.buffer.write(table["label"].to_numpy().tobytes())
+    sys.stdout.buffer.write(pl.Series([len(each) for each in images], dtype=pl.Int64).to_numpy().tobytes())
+    for each in images:
+        sys.stdout.buffer.write(each)
+    sys.stdout.buffer.flush()
+
+
+def _column(columns: Any, wanted: tuple[str, ...]) -> str:
+    for name in wanted:
+        if name in columns:
+            return name
+    there = ", ".join([*columns][:20])[:400]
+    raise Refused(f"has no column {' or '.join(wanted)}, only {there}")
+
+
+def _names(text: str) -> list[str]:
+    """The class names in the metadata, none if they are not in the Hugging Face schema."""
+    try:
+        features = json.loads(text)["info"]["features"]
+        names = next(features[label]["names"] for label in LABEL_COLUMNS if label in features)
+        return [str(name) for name in names] if isinstance(names, list) else []
+    except (KeyError, TypeError, StopIteration, ValueError, RecursionError):
+        return []
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200]
+
+
+def _say(message: dict[str, object]) -> None:
+    sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
