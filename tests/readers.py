@@ -23,12 +23,13 @@ from expunge.cli import precompute
 from expunge.core import checkpoints, config, masks
 from expunge.core.masks import Mask
 from expunge.data import _celeba_lists, _parquet
-from expunge.data.forget_sets.ids import ListedForget, read_ids
+from expunge.data.forget_sets.ids import ListedForget
+from expunge.data.id_lists import read_ids
 from expunge.evaluation.predictions import stored_predictions
 from expunge.report import results
 from expunge.store.directory import Store
 from expunge.store.run import open_config
-from expunge.trajectory import store as vectors
+from expunge.trajectory import vectors
 from tests import runs
 from tests.problems import dataset
 
