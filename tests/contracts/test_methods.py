@@ -375,6 +375,8 @@ def statistics(wanted: Unlearning, shade: int = 1) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_docs_say_whose_images_move_the_statistics_of_batch_normalisation(name: str) -> None:
+    if not registry.of_config("methods", presets.named(name).method).function.__module__.startswith("expunge."):
+        pytest.skip("the documents are about our own methods")
     text = (Path(__file__).parents[2] / "docs/fidelity.md").read_text()
     groups = re.findall(r"^- They are (not moved|moved by \w+)[^:]*:([^.]*)\.", text, re.M)
     (said,) = [group for group, names in groups if f"`{name}`" in names]

@@ -184,7 +184,7 @@ SEPARATE = {"direct_diff", "sorted_diff", "l2_distance"}
 
 
 def test_where_nothing_moved_nothing_is_found() -> None:
-    found = measure(attacked(30, 90, 0.0), "unlearning_attack:networks=true")
+    found = measure(attacked(30, 90, 0.0), "unlearning_attack:thorough=true")
     assert (found["auc"], found["tpr_at_1_percent"]) == (0.5, 0.0)
     assert {name for name, value in found.items() if value == 0.5} >= {
         f"{attacker}_{feature}" for attacker in ("logistic", "mlp") for feature in SEPARATE
@@ -192,7 +192,7 @@ def test_where_nothing_moved_nothing_is_found() -> None:
 
 
 def test_the_strongest_attack_sees_what_the_one_that_is_asked_for_does_not() -> None:
-    text = "unlearning_attack:feature=direct_diff,attacker=logistic,networks=true"
+    text = "unlearning_attack:feature=direct_diff,attacker=logistic,thorough=true"
     found = [measure(attacked_both_ways(seed), text) for seed in range(5)]
     assert np.mean([each["auc"] for each in found]) < 0.6, "no better than chance"
     for each in found:
@@ -234,14 +234,14 @@ def test_constant_features_give_exactly_chance(value: float) -> None:
 def test_each_attack_stands_beside_the_retrained_model() -> None:
     retrained = attacked_both_ways(1)
     retrained = replace(retrained, splits=retrained.splits | {"forget": retrained.original.splits["forget"]})
-    before = measure(retrained, "unlearning_attack:networks=true")
+    before = measure(retrained, "unlearning_attack:thorough=true")
     assert "strongest_auc_retrained" not in before, "nothing to compare with"
-    found = measure(replace(attacked_both_ways(1), reference=retrained), "unlearning_attack:networks=true")
+    found = measure(replace(attacked_both_ways(1), reference=retrained), "unlearning_attack:thorough=true")
     names = [f"{attacker}_{feature}" for feature, attacker in unlearning_attack.ATTACKS]
     strongest = max(names, key=lambda name: found[name])
     assert found["strongest_auc_retrained"] == before[strongest]
     assert found["excess_auc"] == max(found[name] - before[name] for name in names)
-    itself = measure(replace(retrained, reference=retrained, values={}), "unlearning_attack:networks=true")
+    itself = measure(replace(retrained, reference=retrained, values={}), "unlearning_attack:thorough=true")
     assert itself["excess_auc"] == 0.0
     assert itself["strongest_auc"] == itself["strongest_auc_retrained"] == before["strongest_auc"]
     other = measure(replace(attacked_both_ways(1), reference=retrained), "unlearning_attack:as_released=true")
