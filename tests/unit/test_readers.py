@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import sys
 import time
@@ -45,6 +46,15 @@ PANIC = (
     "3w>rEUWxsMegRPg<(d"
 )
 """A Parquet file of 1.2 kB, compressed, on which polars ends with an exception that is no Exception."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Read a good file by every reader, so that no test measures an import."""
+    for name, reader in readers.READERS.items():
+        folder = tmp_path_factory.mktemp(re.sub(r"\W", "", name))
+        readers.write(folder, reader.good())
+        reader.read(folder)
 
 
 def refused(read: Callable[[], object], *words: str, most: float = 2.0, memory: int = 50_000_000) -> None:
@@ -354,7 +364,7 @@ def test_a_checkpoint_of_a_few_bytes_takes_no_gigabytes(zipped: bool, tmp_path: 
 def test_a_length_in_an_old_checkpoint_allocates_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
-    path.write_bytes(b"\x80\x02\x8d" + struct.pack("<Q", 2**33) + path.read_bytes())
+    path.write_bytes(b"\x80\x02\x8d" + struct.pack("<Q", 2**62) + path.read_bytes())
     refused(lambda: checkpoints.read(path), "a.pt is damaged", memory=10**7)
 
 
@@ -436,9 +446,18 @@ def test_ids_beyond_all_numbers_are_refused(tmp_path: Path) -> None:
     refused(lambda: read_groups(tmp_path / "a.csv"), "a.csv: entry 2 should be ID,GROUP")
 
 
-def test_a_row_beyond_all_examples_allocates_nothing(tmp_path: Path) -> None:
+def test_an_image_of_few_bytes_is_not_of_many_pixels(tmp_path: Path) -> None:
+    readers.write(tmp_path, readers.READERS["folder"].good())
+    (tmp_path / "train/a/0.bmp").write_bytes(
+        b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 9000, 9000, 1, 24, *[0] * 6)
+    )
+    refused(lambda: dataset(f"folder:{tmp_path}"), "0.bmp has too many pixels")
+
+
+@pytest.mark.parametrize("change", [{"rows": [0, 10**7]}, {"ids": [3, 2**64]}, {"chunk": 2**64}])
+def test_numbers_of_vectors_beyond_all_sizes_are_refused(change: dict[str, object], tmp_path: Path) -> None:
     good = readers.READERS["vectors"].good()
-    header = json.loads(good["vectors.json"]) | {"rows": [0, 10**7]}
+    header = json.loads(good["vectors.json"]) | change
     readers.write(tmp_path, good | {"vectors.json": json.dumps(header).encode()})
     refused(lambda: readers.READERS["vectors"].read(tmp_path), "vectors.json", "precompute again")
 
