@@ -1,6 +1,7 @@
 """Damaged and hostile files: one clear refusal that names the file, in bounded time and memory, for every reader."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from expunge.core import checkpoints, files, masks
 from expunge.core.errors import RequestError
 from expunge.data import _pickled_arrays
 from expunge.data.forget_sets.ids import read_ids
+from expunge.evaluation.predictions import stored_predictions
 from expunge.report import results
 from expunge.store.directory import RunDirectory, Store, read_json
 from expunge.store.run import open_config
@@ -464,6 +466,33 @@ def test_an_image_of_few_bytes_is_not_of_many_pixels(tmp_path: Path) -> None:
         b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 9000, 9000, 1, 24, *[0] * 6)
     )
     refused(lambda: dataset(f"folder:{tmp_path}"), "0.bmp has too many pixels")
+
+
+def test_a_length_in_an_image_allocates_nothing(tmp_path: Path) -> None:
+    good = readers.READERS["folder"].good()
+    picture = bytearray(good["test/a/0.png"])
+    at = picture.index(b"IDAT") - 4
+    picture[at : at + 4] = (2**31 - 1).to_bytes(4, "big")
+    readers.write(tmp_path, good | {"test/a/0.png": bytes(picture)})
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(RequestError):
+            dataset(f"folder:{tmp_path}")
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_predictions_without_their_labels_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"validation.logits": torch.ones(1, 2)}, tmp_path / "predictions.safetensors")
+    refused(lambda: stored_predictions(RunDirectory(tmp_path)), "predictions.safetensors lacks validation.labels")
+
+
+def test_odd_spaces_around_an_id_of_a_group(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("3\x1f,alice\n")
+    assert read_groups(tmp_path / "a.csv") == ((3,),)
 
 
 @pytest.mark.parametrize("change", [{"rows": [0, 10**7]}, {"ids": [3, 2**64]}, {"chunk": 2**64}])

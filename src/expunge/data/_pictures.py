@@ -1,5 +1,6 @@
 """Encoded images (PNG, JPEG, ...) as one array, decoded by many threads."""
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ GREY = ("L", "1", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded: no others, some of which start programs."""
+CURE = "replace it, or leave it out"
 SMALL, PIXELS_A_BYTE = 2**20, 10_000
 """So many pixels any file may say that it has; more only if it has bytes for them, however well it is compressed."""
 TOGETHER = 64
@@ -78,7 +80,8 @@ def resized(image: Image.Image, size: int, resampling: Image.Resampling = Image.
 def _pixels(picture: Picture, prepare: Prepare | None) -> Array:
     name, content = picture
     source = content()
-    with files.opened(source) if isinstance(source, Path) else source as file:
+    # In memory, as reading in steps from a file would allocate whatever a length in it says.
+    with io.BytesIO(files.content(source, CURE)) if isinstance(source, Path) else source as file:
         try:
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(image, file)
