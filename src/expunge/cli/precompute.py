@@ -87,7 +87,7 @@ def read_groups(path: Path) -> tuple[tuple[int, ...], ...]:
     for number, row in enumerate(rows, start=1):
         if len(row) != 2 or not re.fullmatch(_ID, row[0].strip()) or not row[1].strip():
             raise RequestError(f"{path}: entry {number} should be ID,GROUP, as 17,alice; it is {','.join(row)[:80]!r}")
-        found.setdefault(row[1].strip(), []).append(int(row[0]))
+        found.setdefault(row[1].strip(), []).append(int(row[0].strip()))
     if not found:
         raise RequestError(f"{path} names no group: write a line ID,GROUP for each example")
     return tuple(tuple(sorted(found[name])) for name in sorted(found))

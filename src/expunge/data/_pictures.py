@@ -1,5 +1,7 @@
 """Decoding of images (PNG, JPEG, ...) to one array, in parallel threads."""
 
+import io
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,7 +19,10 @@ from expunge.data._assemble import Array
 GREY = ("L", "1", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""The formats that are decoded; Pillow starts external programs for some others."""
+"""The formats that are decoded: no others, some of which start programs."""
+CURE = "replace it, or leave it out"
+SMALL, PIXELS_A_BYTE = 2**20, 10_000
+"""So many pixels any file may say that it has; more only if it has bytes for them, however well it is compressed."""
 TOGETHER = 64
 """Images per task of a thread."""
 
@@ -75,9 +80,11 @@ def resized(image: Image.Image, size: int, resampling: Image.Resampling = Image.
 def _pixels(picture: Picture, prepare: Prepare | None) -> Array:
     name, content = picture
     source = content()
-    with files.opened(source) if isinstance(source, Path) else source as file:
+    # In memory, as reading in steps from a file would allocate whatever a length in it says.
+    with io.BytesIO(files.content(source, CURE)) if isinstance(source, Path) else source as file:
         try:
             with Image.open(file, formats=FORMATS) as image:
+                _check_size(image, file)
                 plain = _plain(image)
                 return np.asarray(plain if prepare is None else prepare(plain))
         except RequestError as error:
@@ -92,10 +99,17 @@ def _pixels(picture: Picture, prepare: Prepare | None) -> Array:
             raise RequestError(f"{name} is damaged: {error}") from error
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit grey or RGB; modes with more bits are refused."""
-    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
+def _check_size(image: Image.Image, file: BinaryIO) -> None:
+    """Raise a RequestError if the file says that it has more pixels than are safe, or than so few bytes hold."""
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    if image.width * image.height > min(Image.MAX_IMAGE_PIXELS or np.inf, SMALL + PIXELS_A_BYTE * size):
         raise RequestError(_TOO_LARGE)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """As 8-bit grey or RGB; modes with more bits are refused."""
     if image.mode not in GREY + COLOUR:
         raise RequestError(f"has pixels of mode {image.mode}: convert it to 8-bit grey or RGB")
     return image.convert("L" if image.mode in GREY else "RGB")

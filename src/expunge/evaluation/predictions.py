@@ -165,12 +165,19 @@ WITHHELD = "withheld.ids"
 
 
 def stored_predictions(directory: RunDirectory) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
-    """The predictions of a run by split, and all tensors in their file."""
+    """The predictions of a run by split, and all tensors in their file.
+
+    Raises:
+        RequestError: The file is missing, damaged or incomplete.
+    """
     stored = directory.tensors("predictions")
+    names = [name for name in ("train", "validation", "test", "triggered") if f"{name}.logits" in stored]
+    lacks = [f"{name}.{part}" for name in names for part in ("labels", "ids") if f"{name}.{part}" not in stored]
+    if lacks:
+        path = directory.path / "predictions.safetensors"
+        raise RequestError(f"{path} lacks {lacks[0]}: delete {directory.path} and run it again")
     found = {
-        name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"])
-        for name in ("train", "validation", "test", "triggered")
-        if f"{name}.logits" in stored
+        name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"]) for name in names
     }
     return found, stored
 

@@ -148,7 +148,8 @@ def measure(subject: Subject, config: UnlearningAttackConfig, context: Context) 
     guessing, and exactly that where the feature is constant; ``tpr_at_1_percent`` is the percent of forgotten examples
     found at 1% false alarms. As many retained examples as forgotten are drawn, and both numbers are means over folds.
     A single attack may see nothing of a large change: three features are tried by logistic regression, with
-    ``thorough`` five by both attackers. Each AUC is named ``attacker_feature``; ``strongest_auc`` is the largest. The retrained model gives the reference values.
+    ``thorough`` five by both attackers. Each AUC is named ``attacker_feature``; ``strongest_auc`` is the largest.
+    The retrained model gives the reference values.
 
     Cost: 3 ``folds`` fits, or 10, on up to 2m rows for m forgotten examples.
     """

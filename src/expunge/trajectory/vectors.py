@@ -52,6 +52,8 @@ class Layout:
         checks.at_least(1, size=self.size, chunk=self.chunk)
         few = len(self.ids) == len(self.rows) > 0 and max(self.rows) < len(self.rows)
         whole = few and set(self.rows) == set(range(max(self.rows) + 1))
+        if not all(-(2**63) <= number < 2**63 for number in (*self.ids, self.size, self.chunk)):
+            raise RequestError("ids and sizes of a store must fit 64 bits")
         if not whole or list(self.ids) != sorted(set(self.ids)):
             raise RequestError("a store needs ascending ids, each with a row, and no row without an example")
 
