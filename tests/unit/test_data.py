@@ -200,7 +200,7 @@ def test_forget_ids() -> None:
         ("class:x", "expected int, got 'x'"),
         ("class:0,1", "classes is given twice.*joined by"),
         ("class:0+1+2", "nothing would be retained"),
-        ("ids:/nowhere/ids.txt", "cannot read ids"),
+        ("ids:/nowhere/ids.txt", "cannot be read"),
     ],
 )
 def test_bad_forget_sets_say_the_cure(text: str, message: str) -> None:
@@ -212,7 +212,7 @@ def test_bad_forget_sets_say_the_cure(text: str, message: str) -> None:
     ("content", "message"),
     [
         ("", "empty"),
-        ("1\n2\n1\n", "repeat in the forget set: 1"),
+        ("1\n2\n1\n", "repeat in the list: 1"),
         ("1\nx\n", "line 2: 'x' is not an id"),
         ("99\n", "not in the training set: 99"),
     ],
@@ -232,5 +232,5 @@ def test_a_list_of_all_ids_is_refused() -> None:
 def test_object_arrays_are_not_unpickled(tmp_path: Path) -> None:
     path = tmp_path / "ids.npy"
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(RequestError, match="cannot read ids"):
+    with pytest.raises(RequestError, match="cannot be read"):
         parse("forget_sets", f"ids:{path}")

@@ -204,9 +204,9 @@ def bomb(pixels: int) -> bytes:
         (bomb(60_000), "has too many pixels to be decoded safely"),
         (bomb(10_000), "has too many pixels to be decoded safely"),
         (bomb(50), "is damaged"),
-        (b"nonsense", "is damaged, or not an image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is damaged, or not an image of a known format"),
-        (b"", "is damaged, or not an image of a known format"),
+        (b"nonsense", "is damaged, or no image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is damaged, or no image of a known format"),
+        (b"", "is damaged, or no image of a known format"),
     ],
     ids=["bomb", "warning", "hollow", "nonsense", "program", "empty"],
 )

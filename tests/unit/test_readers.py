@@ -225,7 +225,7 @@ def test_deep_json_is_refused_by_every_reader_of_it(written: str, tmp_path: Path
     path.write_text(written)
     for name in ("run.json", "config.json", "bench.json", "vectors.json"):
         (tmp_path / name).write_text(written)
-    from expunge.trajectory.store import open_store
+    from expunge.trajectory.vectors import open_store
 
     for read in (
         lambda: recipes.find(str(path)),

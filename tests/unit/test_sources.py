@@ -154,7 +154,7 @@ def test_a_damaged_image_is_named_by_its_own_file(tmp_path: Path) -> None:
     write_parquet(tmp_path / "test.parquet", good, [0, 1])
     write_parquet(tmp_path / "train-0.parquet", good, [0, 1])
     write_parquet(tmp_path / "train-1.parquet", [b"no image"], [0])
-    with pytest.raises(RequestError, match=r"train-1.parquet, image 0 is damaged, or not an image of a known format$"):
+    with pytest.raises(RequestError, match=r"train-1.parquet, image 0 is damaged, or no image of a known format$"):
         dataset(f"parquet:{tmp_path}")
 
 

@@ -38,7 +38,7 @@ def test_doing_nothing_does_nothing() -> None:
         ("BadT", "bad_teacher"),
         ("NU", "newton_step"),
         ("IJ", "infinitesimal_jackknife"),
-        ("fisher", "fisher_forgetting"),
+        ("fisher", "fisher"),
         ("fisher_new", "fisher_forgetting"),
         ("FF", "fisher_forgetting"),
         ("IU", "influence"),

@@ -113,7 +113,7 @@ def test_masks_are_stored_as_bits(tmp_path: Path) -> None:
     assert problems.same(loaded, mask)
     assert path.stat().st_size < 300 * 101 / 8 + 1000
     path.write_bytes(b"nonsense")
-    with pytest.raises(RequestError, match="not a mask file"):
+    with pytest.raises(RequestError, match="no mask file"):
         masks.load(path)
 
 

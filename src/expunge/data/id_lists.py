@@ -51,6 +51,7 @@ def _integers(values: object, path: Path) -> list[int]:
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise RequestError(f"{path} must hold a plain list of whole numbers")
     with files.naming(path):
-        if values:
-            check_ids(values, "the list")
+        if not values:
+            raise RequestError("the list of ids to forget is empty: nothing would be forgotten")
+        check_ids(values, "the list")
     return values
