@@ -1,6 +1,7 @@
 """Every option of every method, preset and pruner on the command line: shown by --help, read, refused if wrong."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -113,3 +114,24 @@ def test_errors_of_the_command_line_are_one_line(tmp_path: Path, terminal: Termi
         assert terminal.status("unlearn", "--run", run, "--forget", "class:3", *wrong)[0] == 2
         assert len(terminal.error.strip().splitlines()) == 1
         assert re.search(cure, terminal.error)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["retrain"], {}),
+        (["retrain_ls"], {"label_smoothing": 0.1}),
+        (["retrain_sam"], {"rho": 2.0, "adaptive": True}),
+        (["retrain-ls", "--epochs", "1", "--lr", "0.5"], {"label_smoothing": 0.1, "epochs": 1, "lr": 0.5}),
+    ],
+)
+def test_retraining_repeats_the_training_but_for_what_its_name_and_options_say(
+    words: list[str], expected: dict[str, object], tmp_path: Path, terminal: Terminal
+) -> None:
+    plan = {"epochs": 2, "label_smoothing": 0.0, "lr": 0.03, "rho": 0.0, "adaptive": False}
+    options = ["--limit", 60, "--test-limit", 20, "--epochs", 2, "--lr", 0.03, "--model", "logistic"]
+    run = terminal.folder("train", *options, "--runs", tmp_path)
+    found = terminal.folder("unlearn", "--run", run, "--forget", "class:3", *words)
+    method = json.loads((found / "config.json").read_text())["unlearning"]["method"]
+    given = {**method["rule"], **method}
+    assert {name: given[name] for name in plan} == plan | expected

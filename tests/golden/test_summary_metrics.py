@@ -21,6 +21,16 @@ def test_tug_of_war() -> None:
     assert tow_mia == pytest.approx(float(case.tensors["tow_mia"]), rel=rounding, abs=case.atol)
 
 
+def test_tug_of_war_of_each_seed() -> None:
+    case = cases.load("tug_of_war")
+    names = ("forget", "retain", "test", "membership")
+    for row, gaps in enumerate((case.tensors["unlearned"] - case.tensors["retrained"]).abs().tolist()):
+        found = dict(zip(names, gaps, strict=True))
+        for key, parts in (("tow", ("forget", *names[1:3])), ("tow_mia", ("membership", *names[1:3]))):
+            expected = float(case.tensors[f"expected.{key}"][row])
+            assert tug_of_war(found, parts) == pytest.approx(expected, rel=case.rtol, abs=case.atol)
+
+
 def test_gap_of_means() -> None:
     """What the published code calls the average gap, and the spread beside it."""
     case = cases.load("summary_metrics")

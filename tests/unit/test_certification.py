@@ -279,7 +279,7 @@ def test_repeatable_noise_is_that_of_the_seed_and_voids_the_certificate() -> Non
     start = minimiser(kept(0), 0.1)
     (first, noted), (second, _) = (remove(CONFIG, linear(start)) for _ in range(2))
     assert torch.equal(matrix(first), matrix(second))
-    assert noted["noise"] == "from the seed: the certificate is void for whoever knows it"
+    assert noted["noise"] == "drawn from the seed: the certificate does not hold against an attacker who knows the seed"
     other, _ = remove(CONFIG, linear(start), context=problems.context(seed=1))
     assert not torch.equal(matrix(first), matrix(other))
 

@@ -64,13 +64,14 @@ def student_of(model: nn.Module, device: torch.device, *, in_place: bool = False
 
 
 @contextmanager
-def restored_on_error(model: nn.Module) -> Iterator[None]:
-    """Give the model its weights and buffers back if the block ends with an error."""
-    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+def restored_on_error(model: nn.Module, in_place: bool) -> Iterator[None]:
+    """Restore the weights and buffers of a model that is changed in place if the block ends with an error."""
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()} if in_place else {}
     try:
         yield
     except BaseException:
-        model.load_state_dict(before)
+        if in_place:
+            model.load_state_dict(before)
         raise
 
 
@@ -87,15 +88,7 @@ def device_for(device: torch.device | str | None, model: nn.Module) -> torch.dev
     Raises:
         RequestError: There is no such device.
     """
-    if device is None:
-        return device_of(model)
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise RequestError(f"there is no device {str(device)!r} here ({reason}): leave it out, or give cpu") from error
-    return found
+    return device_of(model) if device is None else checks.device(device)
 
 
 def check_disjoint(forget: ImageSet, retain: ImageSet) -> None:

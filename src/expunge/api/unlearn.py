@@ -138,7 +138,7 @@ def unlearn(
         held = None if validation is None else as_image_set(validation)
         check_disjoint(forgotten, kept)
         student = student_of(model, place, in_place=in_place)
-        with restored_on_error(student):
+        with restored_on_error(student, in_place):
             classes = num_classes(student, kept, place)
             for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
                 check_images(name, images, kept.shape, classes)

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from expunge.core import config, registry
+from expunge.core import checks, config, registry
 from expunge.core.errors import RequestError
 from expunge.data.id_lists import read_ids
 from expunge.data.poisoning import Poison
@@ -107,20 +107,12 @@ def parse(kind: type[T], command: str, help_text: str | None, arguments: Sequenc
 
 
 def device(name: str) -> torch.device:
-    """The device of that name.
+    """Return the device of that name; ``auto`` is a GPU if there is one.
 
     Raises:
         RequestError: There is no such device here.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(name)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).partition("\n")[0]
-        raise RequestError(f"there is no device {name!r} here ({first}); use --device cpu or auto") from error
-    return found
+    return checks.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def out() -> Console:

@@ -48,24 +48,19 @@ def named(words: Sequence[str], known: Iterable[str], what: str) -> tuple[str, d
     key = ""
     for word in (*words[:at], *words[at + 1 :]):
         if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
+            name, _, value = word[2:].partition("=")
             key = name.replace("-", "_")
             if key in options:
                 raise RequestError(f"--{name} is given twice")
-            options[key] = Text(value if equals else "")
+            options[key] = Text(value)
         elif not key:
             raise RequestError(f"{word!r} belongs to no option: write --NAME {word}")
         else:
             options[key] = Text("+".join(filter(None, (str(options[key]), word))))
-    return words[at], {_without_no(key, value): value or _switch(key) for key, value in options.items()}
-
-
-def _without_no(key: str, value: object) -> str:
-    return key.removeprefix("no_") if not value else key
-
-
-def _switch(key: str) -> Text:
-    return Text("false" if key.startswith("no_") else "true")
+    given = {key: value for key, value in options.items() if value}
+    switches = options.keys() - given.keys()
+    given |= {key: Text("true") for key in switches if not key.startswith("no_")}
+    return words[at], given | {key[3:]: Text("false") for key in switches if key.startswith("no_")}
 
 
 def print_options(title: str, summary: str, groups: Mapping[str, tuple[str, object]]) -> None:

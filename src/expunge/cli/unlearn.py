@@ -46,8 +46,10 @@ def run(arguments: Sequence[str]) -> int:
     if name not in (word, word.replace("-", "_")):
         _console.say(f"{word} is called {name} here")
     store, original = _console.open_original(given.run)
-    repeated = retraining(original.training) if _is_retraining(name) else None
-    unlearning = presets.named(name, _with_runs(name, options, store), repeated)
+    default, text = presets.named(name), name
+    if isinstance(default.method, RetrainConfig):  # it repeats the training of the original, but for what is said
+        default, text = retraining(original.training), presets.PRESETS[name].method if name in presets.PRESETS else name
+    unlearning = presets.named(text, _with_runs(default.method, options, store), default)
     withhold = None if given.withhold is None else config.parse("forget_sets", given.withhold)
     forget = config.parse("forget_sets", given.forget)
     wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, given.precision, given.seed, withhold)
@@ -102,14 +104,9 @@ def _help(words: Sequence[str]) -> int:
     return 0
 
 
-def _is_retraining(name: str) -> bool:
-    """Whether a method repeats the training of the original unless told otherwise."""
-    return isinstance(presets.named(name).method, RetrainConfig)
-
-
-def _with_runs(name: str, options: Mapping[str, object], store: Store) -> dict[str, object]:
+def _with_runs(method: object, options: Mapping[str, object], store: Store) -> dict[str, object]:
     """Replace folders of runs, or their names in this store, by the runs."""
-    fields = config.run_fields(type(presets.named(name).method))
+    fields = config.run_fields(type(method))
     found = dict(options)
     for field in fields.keys() & found.keys():
         folder = Path(str(found[field]))

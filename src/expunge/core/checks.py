@@ -37,6 +37,21 @@ def between(low: float, high: float, **values: float | None) -> None:
             raise RequestError(f"{name} must be in [{low:g}, {high:g}], got {value}")
 
 
+def device(name: str | torch.device) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        RequestError: There is no such device here.
+    """
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RequestError(f"there is no device {str(name)!r} here ({reason}): use cpu, or leave it out") from error
+    return found
+
+
 def integers(values: Sequence[int] | Tensor, what: str) -> Tensor:
     """Ids or other whole numbers that a user gives, as int64 (m,).
 

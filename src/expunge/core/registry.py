@@ -502,6 +502,8 @@ def is_run(value: object) -> bool:
 
 def kind_of(value: object) -> str:
     """Return the kind of plug-in whose configuration this value is, or an empty string."""
+    if not is_dataclass(value):
+        return ""
     known = (kind for kind in KINDS if any(type(value) is plugin.config for plugin in plugins(kind).values()))
     return next(known, "")
 

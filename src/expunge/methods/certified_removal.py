@@ -112,7 +112,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: CertifiedRemovalConf
         mask=mask,
     )
     if config.repeatable:
-        noise = "from the seed: the certificate is void for whoever knows it"
+        noise = "drawn from the seed: the certificate does not hold against an attacker who knows the seed"
         drawn = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=generator.device)
     else:
         noise, drawn = "secret", certification.secret_noise(weights.shape)

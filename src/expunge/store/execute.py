@@ -63,28 +63,15 @@ def run(wanted: object, store: Store, session: Session) -> RunDirectory:
 
 
 def make(wanted: object, store: Store, session: Session) -> RunDirectory:
-    """Find or make a run whose parents exist."""
-    plugin = registry.of_config("runs", wanted)
-    before = {role: store.directory(config.run_id(parent)) for role, parent in config.parents(wanted).items()}
-    work = lambda draft: cast("Record", plugin.call(wanted, before, draft, session))  # noqa: E731
-    return once(wanted, before, store, session, work)
-
-
-def once(
-    wanted: object,
-    before: Mapping[str, RunDirectory],
-    store: Store,
-    session: Session,
-    work: Callable[[Draft], Record],
-) -> RunDirectory:
-    """Find the run, or make it by ``work``; if several processes want it, one makes it and the others wait."""
+    """Find or make a run whose parents exist; if several processes want it, one makes it and the others wait."""
     directory = store.directory(config.run_id(wanted))
     if _settled(directory, session):
         return directory
+    before = {role: store.directory(config.run_id(parent)) for role, parent in config.parents(wanted).items()}
     with store.lock(directory.id):
         if not _settled(directory, session):  # another process may have made it in the meantime
             with store.draft(directory.id, config.run_to_data(wanted)) as draft:
-                _record(wanted, before, draft, session, work)
+                _record(wanted, before, draft, session)
     return directory
 
 
@@ -100,13 +87,7 @@ def _settled(directory: RunDirectory, session: Session) -> bool:
     raise RunError(f"{directory.id} failed before: {record['reason']}")
 
 
-def _record(
-    wanted: object,
-    before: Mapping[str, RunDirectory],
-    draft: Draft,
-    session: Session,
-    work: Callable[[Draft], Record],
-) -> None:
+def _record(wanted: object, before: Mapping[str, RunDirectory], draft: Draft, session: Session) -> None:
     """Do the work and write ``run.json``."""
     memory, plugin = PeakMemory(session.device), registry.of_config("runs", wanted)
     record: Record = {
@@ -120,7 +101,7 @@ def _record(
         **provenance(session.device),
     }
     try:
-        result = work(draft)
+        result = cast("Record", plugin.call(wanted, before, draft, session))
     except (RequestError, OSError, OutOfMemory):  # not a failure of the work: no run
         raise
     except Exception as error:

@@ -1,7 +1,7 @@
 """Hessian-free unlearning of ResNet-18: men and women of CelebA, from EXPUNGE_DATA/celeba, on a GPU."""
 
+from expunge.bench import hessian_free
 from expunge.bench.grid import Comparison
-from expunge.bench.recipes import _hessian_free
 from expunge.data.sources.celeba import CelebaConfig
 from expunge.data.split_data import DataConfig
 
@@ -13,7 +13,7 @@ def recipe() -> Comparison:
     the published size. The initial weights are random, not from ImageNet; batch normalisation with its initial
     statistics only scales and shifts.
     """
-    source = CelebaConfig(_hessian_free.folder("celeba"), size=32, first=50_000, first_test=4_000)
-    plan = _hessian_free.training(5, 64, lr=0.01, l2=1e-2, clip=10.0, decay=0.9995)
+    source = CelebaConfig(hessian_free.folder("celeba"), size=32, first=50_000, first_test=4_000)
+    plan = hessian_free.training(5, 64, lr=0.01, l2=1e-2, clip=10.0, decay=0.9995)
     data = DataConfig(source, limit=10_000, validation=0.0)
-    return _hessian_free.residual("hessian-free-celeba", data, plan)
+    return hessian_free.residual("hessian-free-celeba", data, plan)

@@ -1,7 +1,7 @@
 """Hessian-free unlearning of ResNet-18: all of CIFAR-10, on a GPU."""
 
+from expunge.bench import hessian_free
 from expunge.bench.grid import Comparison
-from expunge.bench.recipes import _hessian_free
 from expunge.data.split_data import DataConfig
 
 
@@ -12,5 +12,5 @@ def recipe() -> Comparison:
     weights, and its batch normalisation, with initial statistics, only scales and shifts.
     """
     data = DataConfig("cifar10:augment=false", validation=0.0)
-    plan = _hessian_free.training(40, 256, lr=0.001, l2=1e-2, clip=10.0, decay=0.99995)
-    return _hessian_free.residual("hessian-free-cifar", data, plan)
+    plan = hessian_free.training(40, 256, lr=0.001, l2=1e-2, clip=10.0, decay=0.99995)
+    return hessian_free.residual("hessian-free-cifar", data, plan)

@@ -1,9 +1,9 @@
 """Hessian-free unlearning of LeNet-5: 4,000 images of Fashion-MNIST."""
 
+from expunge.bench import hessian_free
 from expunge.bench.grid import Comparison
-from expunge.bench.recipes import _hessian_free
 
 
 def recipe() -> Comparison:
-    """200 of 4,000 images forgotten: see :func:`_hessian_free.fashion`."""
-    return _hessian_free.fashion("hessian-free-fashion-lenet", "lenet")
+    """200 of 4,000 images forgotten: see :func:`hessian_free.fashion`."""
+    return hessian_free.fashion("hessian-free-fashion-lenet", "lenet")

@@ -1,7 +1,7 @@
 """Hessian-free unlearning of ResNet-18: 29 people of Labeled Faces in the Wild, from EXPUNGE_DATA/lfw, on a GPU."""
 
+from expunge.bench import hessian_free
 from expunge.bench.grid import Comparison
-from expunge.bench.recipes import _hessian_free
 from expunge.data.sources.lfw import LfwConfig
 from expunge.data.split_data import DataConfig
 
@@ -14,6 +14,6 @@ def recipe() -> Comparison:
     ImageNet, and there is one final linear layer, not two; batch normalisation with its initial statistics only scales
     and shifts.
     """
-    source = LfwConfig(_hessian_free.folder("lfw"), size=56)
-    plan = _hessian_free.training(49, 41, lr=0.004, l2=1e-2, clip=5.5, decay=0.9995)
-    return _hessian_free.residual("hessian-free-lfw", DataConfig(source, validation=0.0), plan)
+    source = LfwConfig(hessian_free.folder("lfw"), size=56)
+    plan = hessian_free.training(49, 41, lr=0.004, l2=1e-2, clip=5.5, decay=0.9995)
+    return hessian_free.residual("hessian-free-lfw", DataConfig(source, validation=0.0), plan)

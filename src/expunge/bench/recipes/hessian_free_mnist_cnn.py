@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from expunge.bench import hessian_free
 from expunge.bench.grid import Comparison
-from expunge.bench.recipes import _hessian_free
 from expunge.data.split_data import DataConfig
 
 
@@ -13,6 +13,6 @@ def recipe() -> Comparison:
     As published, except that the subset of images is class-balanced and there are four seeds instead of seven.
     """
     data = DataConfig("mnist", limit=1_000, test_limit=400, validation=0.0)
-    plan = _hessian_free.training(20, 64, lr=0.05, l2=1e-6, clip=10.0)
-    found = _hessian_free.network("hessian-free-mnist-cnn", data, "cnn", plan, "random:50")
+    plan = hessian_free.training(20, 64, lr=0.05, l2=1e-6, clip=10.0)
+    found = hessian_free.network("hessian-free-mnist-cnn", data, "cnn", plan, "random:50")
     return dataclasses.replace(found, seeds=4)

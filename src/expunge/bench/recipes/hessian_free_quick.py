@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from expunge.bench import hessian_free
 from expunge.bench.grid import Comparison
-from expunge.bench.recipes import _hessian_free
 from expunge.data.split_data import DataConfig
 
 ABLATIONS: Mapping[str, tuple[str, str, tuple[float, ...]]] = {
@@ -27,14 +27,14 @@ def recipe() -> Comparison:
 
     As published, except that the subset of images is class-balanced and there are four seeds instead of seven.
     """
-    plan = _hessian_free.training(15, 32, lr=0.05, l2=0.5, clip=5.0)
+    plan = hessian_free.training(15, 32, lr=0.05, l2=0.5, clip=5.0)
     return Comparison(
         name="hessian-free-quick",
         data=DataConfig("mnist", limit=1_000, test_limit=400, validation=0.0),
         model="logistic",
         training=plan,
         forget="random:50",
-        methods=(*_hessian_free.VARIANTS, *_hessian_free.newton(l2=0.5, damping=1e-3), _hessian_free.finetune(plan)),
+        methods=(*hessian_free.VARIANTS, *hessian_free.newton(l2=0.5, damping=1e-3), hessian_free.finetune(plan)),
         seeds=4,
     )
 
@@ -60,7 +60,7 @@ def _ablation(name: str) -> Comparison:
     return dataclasses.replace(
         quick,
         name=f"hessian-free-ablation-{name}",
-        methods=_hessian_free.VARIANTS if name == "l2" else quick.methods[:-1],
+        methods=hessian_free.VARIANTS if name == "l2" else quick.methods[:-1],
         variations=tuple(f"{start}{value}" for value in values),
         seeds=1,
     )
