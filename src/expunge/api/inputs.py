@@ -42,7 +42,7 @@ def standard_torch() -> Iterator[None]:
     numpy's global generator is restored too. Threads enter one after the other.
     """
     numbers = np.random.get_state()  # scikit-learn draws from it when it is first imported
-    with randomness.exclusive(), torch.inference_mode(False), torch.enable_grad():
+    with randomness.exclusive(), torch.inference_mode(False):  # this turns gradients on, too
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
         try:
@@ -129,7 +129,6 @@ def as_image_set(images: Images, *, first_id: int = 0, augmentation: Augmentatio
     if labels.is_complex() or labels.dtype == torch.bool:
         raise RequestError(f"labels must be class numbers, got {str(labels.dtype).removeprefix('torch.')}")
     labels = labels.to(torch.int64)
-    inputs = inputs.clone() if inputs.is_inference() else inputs
     if not len(labels):
         raise RequestError("the set contains no examples")
     return make(inputs, labels, augmentation, first_id)
