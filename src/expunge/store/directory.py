@@ -22,13 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from expunge.core import files, packing
+from expunge.core.checkpoints import HEADER
 from expunge.core.config import FORMAT
 from expunge.core.errors import RequestError
 
 Record = dict[str, object]
-
-HEADER = "expunge"
-"""The key of expunge's metadata in the header of a model file."""
 
 
 _RECORDED: Mapping[str, object] = {"kind": "", "finished": "", "metrics": {}}
