@@ -82,7 +82,7 @@ def loaded(named: str, wanted: str) -> Iterator[Callable[..., object]]:
 
 def _executed(path: Path, content: bytes, wanted: str) -> ModuleType:
     """The module of these bytes, which are those of the digest."""
-    name = f"expunge_own_{wanted[:16]}"
+    name = f"expunge_own_{sha256(f'{path} {wanted}'.encode()).hexdigest()[:16]}"
     if name not in sys.modules:
         module = ModuleType(name)
         module.__file__ = str(path)

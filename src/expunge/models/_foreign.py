@@ -111,6 +111,6 @@ def start(model: nn.Module, path: Path, sha256: str) -> nn.Module:
     linear = [name for name, each in model.named_modules() if isinstance(each, nn.Linear)]
     last = {f"{linear[-1]}.{part}" for part in ("weight", "bias")} if linear else set[str]()
     if any(name in given and name in own and given[name].shape != own[name].shape for name in last):
-        given |= {name: own[name] for name in last & own.keys()}
+        given |= {name: own[name] for name in last & own.keys() & given.keys()}
     weights.load(model, given, str(path))
     return model
