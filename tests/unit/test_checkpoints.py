@@ -629,7 +629,7 @@ def test_the_networks_of_the_hessian_free_code_are_read_by_the_order_of_their_la
     load(model, checkpoints.translate(read, model, "it")[0], "it")
     assert problems.same(model, wanted)
     torch.save({**theirs, "more.weight": torch.zeros(1)}, tmp_path / "Original_model.pth")
-    with pytest.raises(RequestError, match="unknown|missing"):
+    with pytest.raises(RequestError, match=r"unknown|missing"):
         checkpoints.translate(checkpoints.read(tmp_path / "Original_model.pth"), model, "it")
 
 
