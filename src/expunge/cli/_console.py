@@ -187,10 +187,10 @@ def session(options: Common, memory: float = 0.25, files: Mapping[str, Path] | N
 
 
 def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, T]:
-    """The store and the configuration of a finished run of some kind.
+    """The store and the configuration of a finished run of some kind, whose files are compared with their digests.
 
     Raises:
-        RequestError: There is no such run, it failed, or it is of another kind.
+        RequestError: There is no such run, it failed, it is of another kind, or one of its files is damaged.
     """
     directory = RunDirectory(path.resolve())
     if not directory.exists:
@@ -198,6 +198,7 @@ def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, 
     record = directory.record()
     if record["status"] != "finished":
         raise RequestError(f"{path} is a failed run: {record['reason']}")
+    directory.verify()
     wanted = open_config(directory)
     if not isinstance(wanted, kinds):
         raise RequestError(f"{path} is a run of the kind {record['kind']}; this needs one of `expunge {what}`")

@@ -16,6 +16,7 @@ from expunge.core.masks import Mask
 from expunge.core.weights import evaluating, trainable
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
+from expunge.store.directory import RunDirectory
 from expunge.training.losses import cross_entropy
 
 Scores = dict[str, Tensor]
@@ -87,8 +88,11 @@ def _stored(file: str, model: nn.Module) -> Mask:
 
 
 def _digest(path: str) -> str:
-    """Sixteen digits of the SHA-256 of a file."""
-    return files.digest(Path(path))[:16]
+    """Sixteen digits of the SHA-256 of a file, which is compared with that in ``run.json`` if a run wrote it."""
+    place = Path(path)
+    run = RunDirectory(place.parent)
+    known = run.exists and place.name in run.digests()
+    return files.digest(run.file(place.name) if known else place)[:16]
 
 
 def scores(model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator) -> Scores:
