@@ -61,6 +61,10 @@ def _print(
         print(each["problem"])
     for name in unfinished:
         print(f"{given.folder / name} is unfinished, interrupted or being made: the command that began it goes on")
-    skipped = f", {len(left_out)} not computed again as runs that they read are damaged" if left_out else ""
-    wrong = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}" if problems else "no problems"
-    print(f"{wrong} in {len(found)} runs; metrics of {judged} evaluations computed again{skipped}")
+    skipped = f", of {len(left_out)} not, as they read damaged runs" if left_out else ""
+    wrong, checked, again = _count(len(problems), "problem"), _count(len(found), "run"), _count(judged, "evaluation")
+    print(f"{wrong} in {checked}; metrics of {again} computed again{skipped}")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"

@@ -61,23 +61,14 @@ def _files(directory: RunDirectory, record: Record) -> list[str]:
 
 
 def _configuration(directory: RunDirectory, _: Record) -> list[str]:
-    """Whether the configuration, and those it refers to, have the digests that they are named by."""
+    """Whether the configuration, in which parents are named by their digests, has the digest that names the run."""
     try:
-        data = read_json(directory.path / "config.json")
-        own = config.digest_data(data)
+        digest = config.digest_data(read_json(directory.path / "config.json"))
     except RequestError:
-        return []  # the file has another digest, too
-    found: list[str] = []
-    if not directory.id.endswith(f"-{own[:12]}"):
-        found.append(f"{directory.path} has the configuration of another run, {own[:12]}: {directory.cure}")
-    for digest, name in config.references(data).items():
-        try:
-            other = config.digest_data(read_json(Store(directory.path.parent).directory(name).path / "config.json"))
-        except RequestError:
-            continue  # it is missing or damaged, which is said elsewhere
-        if other != digest:
-            found.append(f"{directory.path} refers to another configuration than {name} has: {directory.cure}")
-    return found
+        return []  # the file is missing, or has another digest, too
+    if directory.id.endswith(f"-{digest[:12]}"):
+        return []
+    return [f"{directory.path} has the configuration of another run, {digest[:12]}: {directory.cure}"]
 
 
 def _parents(directory: RunDirectory, record: Record) -> list[str]:
