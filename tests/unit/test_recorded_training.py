@@ -103,7 +103,7 @@ def test_weight_decay_is_in_what_is_clipped_unlike_in_other_trainings() -> None:
     model, images = network("logistic"), pictures(5)
     wanted = plan(clip=0.1, weight_decay=1.0)
     other = copy.deepcopy(model)
-    fit(other, images, wanted.rule, problems.context(), epochs=1, batch_size=5)
+    fit(other, images, wanted.rule, problems.context(), Training(1, 5))
     found, trajectory = trained(model, images, dataclasses.replace(wanted, epochs=1))
     problems.assert_close(found, by_torch(model, images, trajectory), rtol=1e-5, atol=1e-7)
     assert float((problems.vector(found) - problems.vector(other)).norm()) > 1e-3
@@ -164,7 +164,7 @@ def test_positions_are_found_by_id() -> None:
 
 @pytest.mark.parametrize(("epochs", "count"), [(0, 3), (1, 0)])
 def test_a_training_of_nothing_is_refused(epochs: int, count: int) -> None:
-    with pytest.raises(RequestError, match="at least one example and one epoch"):
+    with pytest.raises(RequestError, match="at least one example, and one epoch or step"):
         draw(torch.arange(count), Rule(), epochs=epochs, batch_size=3, fixed_order=False, generator=torch.Generator())
 
 

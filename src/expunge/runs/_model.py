@@ -64,8 +64,7 @@ def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
 
 def fit_training(model: nn.Module, images: ImageSet, training: Training, context: Context, first: int = 0) -> None:
     """Train the model as configured, from epoch ``first``."""
-    epochs, size, last = training.epochs, training.batch_size, training.stop_after
-    fit.fit(model, images, training.rule, context, epochs=epochs, batch_size=size, first=first, last=last)
+    fit.fit(model, images, training.rule, context, training, first=first, last=training.stop_after)
     for stepper in context.steppers:
         stepper.check()
 

@@ -129,7 +129,8 @@ def chain(
 
 def retraining(training: Training) -> Unlearning:
     """Return the method ``retrain`` with the training of the original."""
-    return Unlearning(RetrainConfig(training.epochs, training.batch_size, training.rule, recorded=training.record))
+    same = training.epochs, training.batch_size, training.rule, training.steps
+    return Unlearning(RetrainConfig(*same, recorded=training.record))
 
 
 def _label(config: UnlearnConfig) -> str:

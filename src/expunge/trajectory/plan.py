@@ -71,9 +71,16 @@ def located(ids: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(
-    ids: Tensor, rule: Rule | PerRole, *, epochs: int, batch_size: int, fixed_order: bool, generator: torch.Generator
+    ids: Tensor,
+    rule: Rule | PerRole,
+    *,
+    epochs: int,
+    batch_size: int,
+    fixed_order: bool,
+    generator: torch.Generator,
+    steps: int | None = None,
 ) -> Plan:
-    """The plan of ``epochs`` passes over the examples, each in a new order, or all in one.
+    """The plan of ``epochs`` passes over the examples, or of ``steps`` steps, each pass in a new order, or all in one.
 
     The last batch of an epoch may be shorter. Cost: T b integers.
 
@@ -81,16 +88,18 @@ def draw(
         RequestError: The rule is not supported by recorded trainings.
     """
     rule = differentiable(rule)
-    if not len(ids) or not epochs:
-        raise RequestError("a recorded training needs at least one example and one epoch")
+    if not len(ids) or not (epochs if steps is None else steps):
+        raise RequestError("a recorded training needs at least one example, and one epoch or step")
+    width = min(batch_size, len(ids))
+    padding = -len(ids) % width
+    epochs = epochs if steps is None else -(-steps * width // (len(ids) + padding))
     orders = [
         torch.randperm(len(ids), generator=generator, device=generator.device).cpu()
         for _ in range(1 if fixed_order else epochs)
     ]
     orders = orders * epochs if fixed_order else orders
-    width = min(batch_size, len(ids))
-    padding = -len(ids) % width
     batches = torch.cat([torch.nn.functional.pad(order, (0, padding), value=-1).view(-1, width) for order in orders])
+    batches = batches[:steps]
     rates = torch.tensor([rule.rate(step, len(batches)) for step in range(len(batches))], dtype=torch.float64)
     return Plan(ids.cpu().sort().values, batches, rates, rule.weight_decay, rule.clip, rule.momentum)
 
