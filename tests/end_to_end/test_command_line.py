@@ -101,6 +101,39 @@ def test_the_regulariser_is_that_of_the_training(tmp_path: Path, terminal: Termi
     assert "say the coefficient of the L2 term" in terminal.refused("unlearn", "--run", run, *step)
 
 
+def test_steps_in_place_of_epochs(trained: Path, unlearn: Callable[..., Path]) -> None:
+    record = json.loads((unlearn("sfron", "--steps", 3) / "run.json").read_text())
+    assert record["steps"] == {"forget": 1, "retain": 3}
+    method = json.loads((unlearn("sfron", "--epochs", 1) / "config.json").read_text())["unlearning"]["method"]
+    assert (method["epochs"], method["steps"]) == (1, None), "epochs replace the steps of the preset"
+
+
+def test_a_training_by_steps_is_what_retraining_and_pruning_repeat(tmp_path: Path, terminal: Terminal) -> None:
+    options = [*QUICK[:-2], "--batch-size", 64, "--runs", tmp_path]
+
+    def retain_steps(*command: object) -> int:
+        return json.loads((terminal.folder(*command) / "run.json").read_text())["steps"]["retain"]
+
+    run = terminal.folder("train", *options, "--steps", 7)
+    assert json.loads((run / "run.json").read_text())["steps"] == {"retain": 7}
+    forget, magnitude = ["--run", run, "--forget", "class:3"], ["--run", run, "magnitude", "--rate", 0.5, "--linear"]
+    assert retain_steps("unlearn", *forget, "retrain") == 7
+    assert retain_steps("prune", *magnitude) == 7
+    per_epoch = retain_steps("prune", "--epochs", 1, *magnitude)
+    assert 3 < per_epoch < 7
+    assert retain_steps("prune", "--rewind", 1, *magnitude) == 7 - per_epoch
+    assert terminal.status("prune", "--rewind", 3, *magnitude)[0] != 0
+    assert "stop_after must be in [0, 2], got 3" in terminal.error
+    for command in (["train", *options], ["unlearn", *forget, "finetune"]):
+        assert "leave out one of them" in terminal.refused(*command, "--steps", 3, "--epochs", 30)
+
+
+def test_a_recorded_training_by_steps(tmp_path: Path, terminal: Terminal) -> None:
+    run = terminal.folder("train", *QUICK[:-2], "--runs", tmp_path, "--record", "--momentum", 0, "--steps", 3)
+    found = terminal.folder("unlearn", "--run", run, "--forget", "random:5", "hessian-free")
+    assert json.loads((found / "run.json").read_text())["notes"]["trajectory"]["steps"] == 3
+
+
 def test_an_alias_is_answered_with_the_canonical_name(trained: Path, terminal: Terminal) -> None:
     printed = terminal("unlearn", "--run", trained, "--forget", "class:3", "FT", "--epochs", 1)
     assert "FT is called finetune here" in terminal.error

@@ -142,6 +142,10 @@ def test_batches_are_passes_over_all_examples_with_a_short_one_at_the_end(fixed:
     assert not torch.equal(orders[0], torch.arange(7))
     torch.testing.assert_close(found.rates, 0.1 * 0.5 ** torch.arange(9, dtype=torch.float64))
     assert (found.l2, found.clip, found.momentum) == (0.2, 3.0, 0.5)
+    generator.manual_seed(0)
+    cut = draw(ids, rule, epochs=9, steps=7, batch_size=3, fixed_order=fixed, generator=generator)
+    assert torch.equal(cut.batches, found.batches[:7])
+    torch.testing.assert_close(cut.rates, found.rates[:7])
     whole = draw(ids, rule, epochs=1, batch_size=50, fixed_order=fixed, generator=generator)
     assert whole.batches.shape == (1, 7)
 

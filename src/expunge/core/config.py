@@ -211,10 +211,11 @@ def override(kind: type[T], data: Mapping[str, object], values: Mapping[str, obj
             ``what``.
     """
     merged = _copied(data)
+    given = {key for key, value in values.items() if not _is_none(value)}
     for one, other in _alternatives(kind):
-        if one in values and other in values:
+        if {one, other} <= given:
             raise RequestError(f"{what}: {one} is given in place of {other}: leave out one of them")
-        merged |= {b: _default(kind, b) for a, b in ((one, other), (other, one)) if a in values and b in merged}
+        merged |= {b: _default(kind, b) for a, b in ((one, other), (other, one)) if a in given and b in merged}
     for key, value in values.items():
         _set(kind, merged, _path(kind, key, what), value, what)
     try:
@@ -323,8 +324,12 @@ def _is_optional(kind: object) -> bool:
     return get_origin(kind) in (Union, UnionType) and type(None) in get_args(kind) and not _is_union(kind)
 
 
+def _is_none(value: object) -> bool:
+    return value is None or (isinstance(value, Text) and value.lower() == "none")
+
+
 def _structure_optional(value: object, kind: object) -> object:
-    if value is None or (isinstance(value, Text) and value.lower() == "none"):
+    if _is_none(value):
         return None
     rest = tuple(each for each in get_args(kind) if each is not type(None))
     return _converter().structure(value, rest[0] if len(rest) == 1 else Union[rest])  # pyright: ignore  # noqa: UP007
