@@ -83,7 +83,6 @@ from torch import nn
 
 from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.losses import cross_entropy
 from expunge.core.registry import method
@@ -96,7 +95,7 @@ class MineConfig:
 
     epochs: int = 1
     """Passes over the forget set."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs."""
     batch_size: int = 64
     """Examples per step."""
@@ -111,8 +110,8 @@ class MineConfig:
 def unlearn(model: nn.Module, data: UnlearningData, config: MineConfig, context: Context) -> nn.Module:
     """Descend on the negated loss of the forget set."""
     {body}
-    model.train()
-    step = context.stepper(model, config.rule, duration.total_steps(config, data.forget.steps(config.batch_size)))
+    total = duration.total_steps(config, data.forget.steps(config.batch_size))
+    step = context.stepper(model.train(), config.rule, total)
     for batch in duration.batches(data.forget, config, context.generator):
         step(forget=lambda b=batch: -cross_entropy(model(b.inputs), b.labels))
     return model

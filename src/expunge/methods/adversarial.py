@@ -32,7 +32,6 @@ from expunge.methods._attacker import (
 )
 from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 from expunge.training.stepper import Objective, Stepper
@@ -47,7 +46,7 @@ class AdversarialConfig:
 
     epochs: int = 3
     """Passes over the retain set; the forget and the validation set are cycled."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Retain examples per step, and as many of the forget and validation set, or all of the smaller one."""

@@ -10,7 +10,6 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training import sparsity as prunable
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
@@ -21,7 +20,7 @@ class AoSparseConfig:
 
     epochs: int = 10
     """Passes over the retain set."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     rate: float = 0.95
     """Share of the remaining prunable weights that is pruned at the end."""

@@ -11,7 +11,6 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.batches import by_role, joined
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import divergence
 from expunge.training.rules import PerRole, Rule
 
@@ -22,7 +21,7 @@ class BadTeacherConfig:
 
     epochs: int = 1
     """Passes over the forget set and a fraction of the retain set, shuffled together."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 256
     """Examples of both sets per step."""

@@ -16,7 +16,6 @@ from expunge.core.registry import method
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
@@ -27,7 +26,7 @@ class BoundaryExpandingConfig:
 
     epochs: int = 10
     """Passes over the forget set."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""

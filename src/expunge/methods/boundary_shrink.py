@@ -12,7 +12,6 @@ from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
@@ -23,7 +22,7 @@ class BoundaryShrinkConfig:
 
     epochs: int = 10
     """Passes over the forget set."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""

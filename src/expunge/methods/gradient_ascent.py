@@ -10,7 +10,6 @@ from expunge.core.weights import check_plain, trainable
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import cross_entropy, l1_penalty
 from expunge.training.rules import PerRole, Rule
 
@@ -21,7 +20,7 @@ class GradientAscentConfig:
 
     epochs: int = 5
     """Passes over the forget set."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""

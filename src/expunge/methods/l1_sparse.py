@@ -12,7 +12,6 @@ from expunge.core.weights import check_plain, trainable
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration, sparsity
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import cross_entropy, l1_penalty
 from expunge.training.rules import PerRole, Rule
 
@@ -27,7 +26,7 @@ class L1SparseConfig:
 
     epochs: int = 10
     """Passes over the retain set."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     alpha: float = 1e-4
     """Weight of the l1 norm in the first epoch, which decreases linearly; the released 0.2 is far too large."""

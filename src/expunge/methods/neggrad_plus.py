@@ -10,7 +10,6 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.batches import cycle
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.fit import fit
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
@@ -24,7 +23,7 @@ class NegGradPlusConfig:
     """Weight of the retain loss, in [0, 1]; the forget loss has the weight alpha - 1."""
     epochs: int = 5
     """Passes over the retain set; the forget set is cycled."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples of each set per step."""

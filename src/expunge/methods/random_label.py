@@ -20,7 +20,6 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.batches import by_role, joined
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 from expunge.training.stepper import Objective, Stepper
@@ -32,7 +31,7 @@ class RandomLabelConfig:
 
     epochs: int = 10
     """Epochs: each one pass over the forget set and one over the retain set."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps, of either set or of both mixed, in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""

@@ -12,7 +12,6 @@ from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.fit import fit
 from expunge.training.rules import PerRole, Rule
 from expunge.trajectory.flat_loss import flat_loss
@@ -30,7 +29,7 @@ class RetrainConfig:
     """Examples per step."""
     rule: Rule | PerRole = Rule(lr=0.1, schedule="cosine", warmup=0.05)
     """The update rule."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     label_smoothing: float = 0.0
     """Fraction of each label spread evenly over all classes, in [0, 1)."""

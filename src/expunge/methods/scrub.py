@@ -15,7 +15,6 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import predict
 from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import cross_entropy, distillation
 from expunge.training.rules import PerRole, Rule
 
@@ -26,7 +25,7 @@ class ScrubConfig:
 
     epochs: int = 5
     """Epochs: each one pass over the forget set (the first ``maximise_epochs`` only), then one over the retain set."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps on retain batches in place of epochs; the last epoch may be cut short."""
     maximise_epochs: int = 2
     """The first epochs, in which the divergence on the forget set is maximised."""

@@ -13,7 +13,6 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.batches import cycle
 from expunge.training.context import Context
-from expunge.training.duration import Steps
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
@@ -27,7 +26,7 @@ class SfronConfig:
 
     epochs: int = 5
     """Passes over the retain set; the forget set is cycled."""
-    steps: Steps = None
+    steps: duration.Steps = None
     """Steps on retain batches in place of epochs (published: 1500)."""
     forget_every: int = 5
     """Number of retain steps for each forget step, which precedes them."""

@@ -47,11 +47,6 @@ def forgotten_ids(directory: RunDirectory) -> Tensor:
     return torch.empty(0, dtype=torch.int64) if found is None else found
 
 
-def l2_of(training: Training) -> float | None:
-    """Return the coefficient of the L2 term in the training loss; None if weight decay is decoupled from the loss."""
-    return training.rule.weight_decay if training.rule.optimizer == "sgd" else None
-
-
 def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
     """Return the context of a run, with its generator for this purpose."""
     return Context(

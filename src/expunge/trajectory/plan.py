@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge.core import registry
 from expunge.core.errors import RequestError
 from expunge.data.image_set import ImageSet
-from expunge.training.rules import PerRole, Rule, differentiable
+from expunge.training.rules import PerRole, Rule, differentiable, weight_decay_of
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def draw(
     batches = torch.cat([torch.nn.functional.pad(order, (0, padding), value=-1).view(-1, width) for order in orders])
     batches = batches[:steps]
     rates = torch.tensor([rule.rate(step, len(batches)) for step in range(len(batches))], dtype=torch.float64)
-    return Plan(ids.cpu().sort().values, batches, rates, rule.weight_decay, rule.clip, rule.momentum)
+    return Plan(ids.cpu().sort().values, batches, rates, weight_decay_of(rule), rule.clip, rule.momentum)
 
 
 @dataclass(frozen=True)
