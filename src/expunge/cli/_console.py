@@ -97,6 +97,8 @@ class ModelOfImages(Common):
 
 def parse(kind: type[T], command: str, help_text: str | None, arguments: Sequence[str]) -> T:
     """The options of a command, from its arguments; exits with status 2 and a message if they are wrong."""
+    if {"--epochs", "--steps"} <= {word.partition("=")[0] for word in arguments}:
+        raise RequestError("--steps is given in place of --epochs: leave out one of them")
     return tyro.cli(
         kind,
         prog=f"expunge {command}",

@@ -36,7 +36,7 @@ class ImportConfig:
     sha256: str
     """SHA-256 of the checkpoint's bytes."""
     training: Training = Training()
-    """How it was trained, as far as known: retraining repeats it."""
+    """How it was trained, as far as known: retraining repeats it, and methods take its weight decay if given."""
     precision: Precision = "auto"
     """Precision of forward passes."""
     seed: int = 0

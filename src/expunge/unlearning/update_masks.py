@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from expunge.core import checkpoints, checks, files, masks
+from expunge.core.config import InPlaceOf
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.core.weights import evaluating, trainable
@@ -33,7 +34,7 @@ class UpdateMask:
     ratio: mean square of batch gradients, forget over retain (SFRon). random: uniform random numbers, as a control."""
     fraction: float | None = None
     """Share of weights that may move: those with the largest scores; by default half, or all of the named layers."""
-    threshold: float | None = None
+    threshold: Annotated[float | None, InPlaceOf("fraction")] = None
     """Instead of the fraction: weights whose score is at least this may move."""
     layers: tuple[str, ...] = ()
     """Rank and move only weights with these names, where * matches anything: network.layer4+*.bias"""
