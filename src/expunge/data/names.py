@@ -37,11 +37,36 @@ class Names:
         shown = ", ".join(self.of(each) for each in ids[:most].tolist())
         return f"{shown} and {len(ids) - most} more" if len(ids) > most else shown
 
+    def unknown(self, texts: Sequence[str]) -> str:
+        """Return the message for texts that mean no example, with similar names."""
+        if not self.train:
+            return f"the images of this data source have only ids, no names, so there is no {_some(texts)}: give ids"
+        near = [name for each in texts[:3] for name in difflib.get_close_matches(each, self.by_name, n=1, cutoff=0.7)]
+        cure = f"did you mean {_some(near)}?" if near else f"names are such as {self.train[0]};"
+        return f"there is no image called {_some(texts)}; {cure} `expunge list ids RUN` shows all"
+
     @cached_property
     def by_name(self) -> Mapping[str, tuple[bool, int]]:
         """Whether each name is that of a test example, and its id; a training example comes first."""
         sides = ((True, self.test), (False, self.train))
         return {name: (side, example) for side, names in sides for example, name in enumerate(names)}
+
+    def find(self, text: str) -> str | None:
+        """Return the name that a text means (see :func:`resolve`); None if there is none.
+
+        Raises:
+            RequestError: It may mean several.
+        """
+        wanted = unicodedata.normalize("NFC", text)
+        if wanted in self.by_name:
+            return wanted
+        wanted = wanted.replace("\\", "/")
+        ending = f"/{wanted.removeprefix('./').lstrip('/')}"
+        same_base = self.by_base.get(wanted.rpartition("/")[2], ())
+        found = [name for name in same_base if f"/{name}".endswith(ending) or ending.endswith(f"/{name}")]
+        if len(found) > 1:
+            raise RequestError(f"{text!r} may be {_some(found)}: write more of the path")
+        return found[0] if found else None
 
     @cached_property
     def by_base(self) -> Mapping[str, tuple[str, ...]]:
@@ -73,8 +98,8 @@ def resolve(listed: Sequence[Listed], names: Names, by: By = "any", among: Tenso
             continue
         if by == "id":
             raise RequestError(f"{each!r} is no id, which by=id asks for: ids are whole numbers")
-        name = str(each) if number else _name(str(each), names)
-        if name not in names.by_name:
+        name = str(each) if number and str(each) in names.by_name else names.find(str(each))
+        if name is None:
             unknown.append(str(each))
             continue
         test, example = names.by_name[name]
@@ -86,36 +111,13 @@ def resolve(listed: Sequence[Listed], names: Names, by: By = "any", among: Tenso
         if not test and (kept is None or example in kept):
             found.add(example)
     if unknown:
-        raise RequestError(_unknown(unknown, names))
+        raise RequestError(names.unknown(unknown))
     if not found:
         raise RequestError(
             f"the model was trained on none of the {len(listed)} listed images: they are in the validation or the test "
             "set, left out by a limit, or forgotten before"
         )
     return torch.tensor(sorted(found), dtype=torch.int64)
-
-
-def _name(text: str, names: Names) -> str:
-    """The name that a text means, or the text if there is none."""
-    wanted = unicodedata.normalize("NFC", text)
-    if wanted in names.by_name:
-        return wanted
-    wanted = wanted.replace("\\", "/")
-    ending = f"/{wanted.removeprefix('./').lstrip('/')}"
-    same_base = names.by_base.get(wanted.rpartition("/")[2], ())
-    found = [name for name in same_base if f"/{name}".endswith(ending) or ending.endswith(f"/{name}")]
-    if len(found) > 1:
-        raise RequestError(f"{text!r} may be {_some(found)}: write more of the path")
-    return found[0] if found else text
-
-
-def _unknown(unknown: Sequence[str], names: Names) -> str:
-    if not names.train:
-        return f"the images of this data source have no names, only ids, so there is no {_some(unknown)}: give ids"
-    known = [*names.by_name][:20_000]
-    near = [name for each in unknown[:3] for name in difflib.get_close_matches(each, known, n=1, cutoff=0.7)]
-    cure = f"did you mean {_some(near)}?" if near else f"names are such as {names.train[0]}"
-    return f"there is no image called {_some(unknown)}; {cure} `expunge list ids RUN` shows all"
 
 
 def _some(texts: Sequence[str], most: int = 5) -> str:

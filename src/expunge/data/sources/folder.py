@@ -80,8 +80,8 @@ def _by_name(root: Path, share: float) -> tuple[list[str], Labelled, Labelled]:
     classes = _classes(folder)
     files = _labelled(folder, classes)
     held = [held_out(name, share) for name in image_files.names(files, root)]
-    parts = ([file for file, aside in zip(files, held, strict=True) if aside is side] for side in (False, True))
-    return classes, *parts
+    train, test = ([file for file, aside in zip(files, held, strict=True) if aside is side] for side in (False, True))
+    return classes, train, test
 
 
 def _classes(root: Path) -> list[str]:
