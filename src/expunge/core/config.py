@@ -182,7 +182,8 @@ def written(value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         parts = cast("tuple[object, ...]", value)
-        return "+".join(written(part) if isinstance(part, str) else quoted(written(part), "+,:") for part in parts)
+        texts = [written(part) if isinstance(part, str) else quoted(written(part), "+,:") for part in parts]
+        return f"({texts[0]})" if len(texts) == 1 and texts[0].startswith("(") else "+".join(texts)
     kind = registry.kind_of(value)
     if kind == "runs":
         return run_id(value)

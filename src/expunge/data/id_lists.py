@@ -74,7 +74,7 @@ def read_examples(text: str) -> list[Listed]:
         if not found:
             raise RequestError(f"{path}: the list of ids to forget is empty: nothing would be forgotten")
         return found
-    return [_entry(str(opened(part))) for part in split(opened(text), "+")]
+    return [_entry(str(opened(part))) for part in split(text, "+")]
 
 
 def in_table(path: Path, column: str) -> list[Listed]:

@@ -21,7 +21,7 @@ def read_people(text: str) -> list[str]:
     if Path(text).is_file():
         lines = files.text(Path(text), "give a text file with one person per line").splitlines()
         return [line.strip() for line in lines if line.strip()]
-    return [str(opened(part)) for part in split(opened(text), "+")]
+    return [str(opened(part)) for part in split(text, "+")]
 
 
 @dataclass(frozen=True)
