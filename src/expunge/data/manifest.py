@@ -71,9 +71,9 @@ def read(stored: Mapping[str, Tensor]) -> Manifest:
 
 
 def of(dataset: Dataset, train: ImageSet, validation: ImageSet, test: ImageSet) -> Manifest:
-    """Return the manifest of a data set with names, split into these sets, before poisoning. O(bytes).
+    """Return the manifest of a data set with names, split into these sets, before poisoning.
 
-    Cost for 50,000 images of 32 x 32 x 3: see docs/results/names.md.
+    Cost: all pixels are hashed; 60,000 images of 3 x 32 x 32 take 0.8 s of one core, and their manifest 3.3 MB.
     """
     sides = len(dataset.train), len(dataset.test)
     splits = torch.cat([torch.full((sides[0],), UNUSED), torch.full((sides[1],), UNUSED_TEST)]).to(torch.uint8)
@@ -87,12 +87,15 @@ def of(dataset: Dataset, train: ImageSet, validation: ImageSet, test: ImageSet) 
 
 def pixel_digests(images: ImageSet) -> Tensor:
     """Return the digest of each image's stored pixels and their type: uint8 (n, 16)."""
-    kind = str((images.dtype, images.shape)).encode()
+    start = hashlib.sha256(str((images.dtype, images.shape)).encode())
     found = bytearray()
     for batch in images.batches(512):
-        inputs = (batch.inputs * 255).round().to(torch.uint8) if images.dtype == torch.uint8 else batch.inputs
+        # Batches of uint8 images are new tensors, of x / 255.
+        inputs = batch.inputs.mul_(255).round_().to(torch.uint8) if images.dtype == torch.uint8 else batch.inputs
         for image in inputs.cpu().contiguous().flatten(1).numpy().view(np.uint8):
-            found += hashlib.sha256(kind + image.tobytes()).digest()[:DIGEST]
+            one = start.copy()
+            one.update(image)
+            found += one.digest()[:DIGEST]
     return torch.frombuffer(found, dtype=torch.uint8).view(-1, DIGEST) if found else torch.empty(0, DIGEST).byte()
 
 

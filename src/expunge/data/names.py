@@ -19,6 +19,10 @@ By = Literal["any", "id", "name"]
 """How whole numbers in a list are read."""
 
 
+COMPARED = 3000
+"""Names that an unknown one is compared with, those in its folder if there are any."""
+
+
 @dataclass(frozen=True)
 class Names:
     """The names of the examples of a data source; where it has none, the name of an example is its id as text."""
@@ -41,7 +45,11 @@ class Names:
         """Return the message for texts that mean no example, with similar names."""
         if not self.train:
             return f"the images of this data source have only ids, no names, so there is no {_some(texts)}: give ids"
-        near = [name for each in texts[:3] for name in difflib.get_close_matches(each, self.by_name, n=1, cutoff=0.7)]
+        near: list[str] = []
+        for each in texts[:3]:
+            folder = each.rpartition("/")[0]
+            beside = [name for name in self.by_name if name.rpartition("/")[0] == folder] or [*self.by_name]
+            near += difflib.get_close_matches(each, beside[:COMPARED], n=1, cutoff=0.7)
         cure = f"did you mean {_some(near)}?" if near else f"names are such as {self.train[0]};"
         return f"there is no image called {_some(texts)}; {cure} `expunge list ids RUN` shows all"
 
