@@ -188,7 +188,9 @@ def written(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "+".join(quoted(written(part), "+,:") for part in cast("tuple[object, ...]", value))
+        parts = cast("tuple[object, ...]", value)
+        texts = [written(part) if isinstance(part, str) else quoted(written(part), "+,:") for part in parts]
+        return f"({texts[0]})" if len(texts) == 1 and texts[0].startswith("(") else "+".join(texts)
     kind = registry.kind_of(value)
     if kind == "runs":
         return run_id(value)
@@ -279,6 +281,7 @@ def _converter(runs: bool = False) -> cattrs.Converter:
         converter.register_structure_hook(plain, _strict(plain, accepted))
     converter.register_structure_hook_func(_is_optional, _structure_optional)
     converter.register_structure_hook_func(_is_literal, _structure_literal)
+    converter.register_structure_hook_func(lambda kind: kind == int | str, _structure_number_or_text)
     converter.register_structure_hook_func(_is_list, lambda value, kind: _structure_list(value, get_args(kind)[0]))
     converter.register_structure_hook(Path, lambda value, _: Path(opened(value) if isinstance(value, Text) else value))
     converter.register_structure_hook_func(lambda kind: _note(kind, ReadBy) is not None, _structure_read)
@@ -377,6 +380,14 @@ def _structure_literal(value: object, kind: object) -> object:
         if value == known or (isinstance(value, Text) and value == str(known)):
             return known
     raise TypeError(f"expected one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
+
+
+def _structure_number_or_text(value: object, _: object) -> object:
+    if isinstance(value, Text):
+        value = int(value) if re.fullmatch(r"0|[1-9][0-9]{0,18}", value) else str(opened(value))
+    if type(value) not in (int, str):
+        raise TypeError(f"expected a whole number or text, got {value!r}")
+    return value
 
 
 def _is_choice(kind: object) -> bool:

@@ -15,7 +15,7 @@ from expunge.data.split_data import DataConfig
 from expunge.evaluation import sanity
 from expunge.evaluation.predictions import Predictions, by_split
 from expunge.runs._data import load_data
-from expunge.runs._model import build, save
+from expunge.runs._model import begin, build
 from expunge.runs.train import data_and_model
 from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory
@@ -71,7 +71,7 @@ def work(config: ImportConfig, parents: Mapping[str, RunDirectory], draft: Draft
     context.notes |= {"checkpoint": path.name, "ignored": list(checkpoint.ignored)}
     context.notes |= _differences(checkpoint, data.dataset)
     model.to(session.device).eval()
-    record = save(model, data, draft, context)
+    record = begin(model, data, draft, context)
     predictions = by_split(draft.written("predictions"), draft.path, "import it again")
     return {**record, "notes": {**context.notes, **_checked(config.data, data.dataset, predictions)}}
 

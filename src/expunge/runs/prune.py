@@ -16,7 +16,7 @@ from expunge.core.masks import Mask
 from expunge.core.text import assignments
 from expunge.data.split_data import DataConfig
 from expunge.evaluation.predictions import FORGOTTEN
-from expunge.runs._data import check_data, load_data
+from expunge.runs._data import check_present, data_of
 from expunge.runs._model import context_of, fit_training, forgotten_ids, load_model, save
 from expunge.runs.train import TrainConfig
 from expunge.store.directory import Draft, Record, RunDirectory
@@ -103,10 +103,10 @@ def _label(config: PruneConfig) -> str:
 @registry.run(label=_label, parents=_parents, model=True)
 def work(config: PruneConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Prune a model and train it further."""
-    data = load_data(config.data, session)
-    check_data(parents["original"], data)
+    data = data_of(parents["original"], config.data, session)
     forgotten = forgotten_ids(parents["original"])
     remaining = data.train.select(~data.train.contains(forgotten))
+    check_present(data, remaining, "images that the pruned model is trained on", "restore them")
     context = context_of(config, session, "pruning", f"round {_rounds(config)}")
     model, context.sparsity = load_model(config, parents["original"], session)
     model.to(session.device)
