@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     metrics = tuple(config.parse("metrics", text) for text in given.metrics) or every_metric()
     shadows = shadow_models(subject.original, given.shadows)
     wanted = EvaluateConfig(subject, reference, metrics, given.seed, shadows)
-    with _console.session(given) as session:
+    with _console.session(given, shadows) as session:
         directory = execute.run(wanted, store, session)
     record = directory.record()
     if given.json:

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     pruner = config.override(plugin.config, {}, options, plugin.name)
     store, original = _console.open_original(given.run)
     wanted = PruneConfig(original, pruner, given.rewind, _retraining(original, given), given.precision, given.seed)
-    with _console.session(given) as session:
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
     return 0

@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     withhold = None if given.withhold is None else config.parse("forget_sets", given.withhold)
     forget = config.parse("forget_sets", given.forget)
     wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, given.precision, given.seed, withhold)
-    with _console.session(given) as session:
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     notes = directory.record().get("notes")
     if name != "original" and isinstance(notes, dict) and "unchanged" in notes:

@@ -56,6 +56,11 @@ class InPlaceOf:
     field: str
 
 
+@dataclass(frozen=True)
+class Others:
+    """Annotation of a field, a tuple of texts ``key=value``, for the options in a text that have no field."""
+
+
 def to_data(value: object, declared: object = None, *, runs: bool = False) -> dict[str, object]:
     """Return a configuration as JSON-ready data.
 
@@ -121,15 +126,32 @@ def parse(kind: str, text: str) -> object:
     """Return the plug-in configuration written ``NAME:key=value,...``.
 
     A value without a key belongs to the first field (``idx:/data/mnist``, ``class:3+5,count=50``), a percentage
-    without a key to the field ``share`` (``random:10%``).
+    without a key to the field ``share`` (``random:10%``). ``FILE.py:NAME`` and ``package.module:NAME`` are a function
+    of the user's own, where the kind allows it.
 
     Raises:
         RequestError: The name, a key or a value is wrong.
     """
-    name, _, rest = text.partition(":")
+    own = registry.KINDS[kind].own
+    name, _, rest = (f"{own}:{text}" if own and _USERS_FUNCTION.match(text) else text).partition(":")
     plugin = registry.find(kind, name)
     what = f"{registry.KINDS[kind].singular} {plugin.name}"
-    return override(plugin.config, {}, assignments(rest, field_names(plugin.config), what), what)
+    names = field_names(plugin.config)
+    values = assignments(rest, names, what)
+    for field in _others(plugin.config):
+        more = {key: values.pop(key) for key in [*values] if key.partition(".")[0] not in names}
+        values |= {field: tuple(f"{key}={value}" for key, value in more.items())} if more else {}
+    return override(plugin.config, {}, values, what)
+
+
+_USERS_FUNCTION = re.compile(r"([^:,()=]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+):[A-Za-z_]\w*(,|$)")
+
+
+@cache
+def _others(kind: type) -> tuple[str, ...]:
+    """The field that takes the options without a field, if there is one."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(name for name, hint in hints.items() if _note(hint, Others) is not None)
 
 
 def read_texts(value: object) -> None:
@@ -162,7 +184,9 @@ def text(kind: str, value: object) -> str:
     leading = [field.name for field in first if _default(plugin.config, field.name) is None]
     parts: list[str] = []
     for name, part in _changed(value):
-        if name == "share" and isinstance(part, float) and float(f"{100 * part:.12g}") / 100 == part:
+        if name in _others(plugin.config):
+            parts += cast("tuple[str, ...]", part)
+        elif name == "share" and isinstance(part, float) and float(f"{100 * part:.12g}") / 100 == part:
             parts.append(f"{100 * part:.12g}%")
         else:
             parts.append(written(part) if name in leading else f"{name}={written(part)}")

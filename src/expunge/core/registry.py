@@ -38,6 +38,8 @@ class Kind:
     singular: str
     parameters: tuple[str, ...]
     extras: Mapping[str, str] = field(default_factory=dict[str, str])
+    own: str = ""
+    """The plug-in that the texts ``FILE.py:NAME`` and ``package.module:NAME`` stand for."""
 
 
 _RECORDED = (
@@ -67,7 +69,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "poisons": Kind("expunge.data.poisons", "poison", ("shape", "config")),
         "pruning": Kind("expunge.pruning", "pruner", ("model", "shape", "config", "context")),
         "scores": Kind("expunge.scores", "score", ("model", "data", "config", "context"), {"trajectory": _RECORDED}),
-        "models": Kind("expunge.models", "model", ("config", "shape", "num_classes")),
+        "models": Kind("expunge.models", "model", ("config", "shape", "num_classes"), own="own"),
         "runs": Kind("expunge.runs", "kind of run", ("config", "parents", "draft", "session")),
     }
 )

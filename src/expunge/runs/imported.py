@@ -1,7 +1,7 @@
 """A model trained by other code, imported from its checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from expunge.core import checkpoints, randomness, registry
@@ -26,6 +26,16 @@ from expunge.training.stepper import Precision
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """The weights after an earlier epoch of the training."""
+
+    epoch: int
+    """The epoch; 0 is before training."""
+    sha256: str
+    """SHA-256 of the checkpoint's bytes."""
+
+
+@dataclass(frozen=True)
 class ImportConfig:
     """A model trained by other code, imported from its checkpoint."""
 
@@ -41,19 +51,32 @@ class ImportConfig:
     """Precision of forward passes."""
     seed: int = 0
     """A number that distinguishes imports."""
+    mean: tuple[float, ...] = ()
+    """Mean of each channel in the normalisation of the inputs; by default that of the checkpoint, or of the data."""
+    std: tuple[float, ...] = ()
+    """Deviation of each channel, likewise."""
+    earlier: tuple[Earlier, ...] = ()
+    """The weights that pruning can rewind to."""
 
     def __post_init__(self) -> None:
         """Parse fields given as text."""
         read_texts(self)
+        if len(self.mean) != len(self.std) or not all(deviation > 0 for deviation in self.std):
+            raise RequestError("mean and std of the inputs go together, one number per channel, and std is above 0")
+
+    @property
+    def starts(self) -> "dict[int, ImportConfig]":
+        """The imports of the earlier weights, by epoch."""
+        return {each.epoch: replace(self, sha256=each.sha256, earlier=()) for each in self.earlier}
 
 
 @registry.run(name=data_and_model, model=True)
 def work(config: ImportConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Import a checkpoint, which the session finds by its digest.
 
-    Input statistics (mean and deviation) are those of the checkpoint; if they differ from those of the data source,
-    the run notes both. It also notes the accuracy on each split, and warnings where this is near chance or shows that
-    the model was trained on another split.
+    Input statistics (mean and deviation) are those given, or of the checkpoint; if they differ from those of the data
+    source, the run notes both. It also notes the accuracy on each split, and warnings where this is near chance or
+    shows that the model was trained on another split.
 
     Raises:
         RequestError: The session does not have the file, or it is no checkpoint of this architecture; the message
@@ -66,6 +89,8 @@ def work(config: ImportConfig, parents: Mapping[str, RunDirectory], draft: Draft
     model = build(config, data.dataset)
     context = Context(randomness.generator(config.seed, "import"), session.device, config.precision)
     checkpoint = checkpoints.read(path)
+    if config.mean:
+        checkpoint = replace(checkpoint, mean=config.mean, std=config.std)
     state, context.sparsity = checkpoints.translate(checkpoint, model, str(path))
     model_weights.load(model, state, str(path))
     context.notes |= {"checkpoint": path.name, "ignored": list(checkpoint.ignored)}
