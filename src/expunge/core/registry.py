@@ -60,7 +60,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "expunge.data.forget_sets",
             "forget set",
             ("train", "config", "generator"),
-            {"num_classes": "the number of classes", "poisoned": "the ids of the poisoned examples"},
+            {
+                "num_classes": "the number of classes",
+                "poisoned": "the ids of the poisoned examples",
+                "names": "the names of the examples",
+            },
         ),
         "poisons": Kind("expunge.data.poisons", "poison", ("shape", "config")),
         "pruning": Kind("expunge.pruning", "pruner", ("model", "shape", "config", "context")),
@@ -276,7 +280,8 @@ def forget_set(
     """Mark ``f(train, config, generator) -> Tensor`` as a forget set.
 
     The function returns ids, int64 (n,), in any order. ``train`` contains the training examples that have not been
-    forgotten before. It may take keyword-only ``num_classes``, and ``poisoned``, the ids of the poisoned examples.
+    forgotten before. It may take keyword-only ``num_classes``, ``poisoned``, the ids of the poisoned examples, and
+    ``names``, an :class:`expunge.data.names.Names`.
 
     Args:
         words: A description of the examples for reports; by default the text of the configuration.
