@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.core import checkpoints
+from expunge.core.errors import RequestError
 from expunge.core.weights import load
 from expunge.data.normalisation import with_normalisation
 from expunge.models import _swin as swins
@@ -213,3 +214,59 @@ def test_sizes_are_the_published_ones(case: Case) -> None:
         assert sum(weight.numel() for weight in model.parameters()) + masks * ("masks" in words) == wanted, words
         found += 1
     assert found or case.name.endswith("_tiny")
+
+
+def timm_name(name: str, at_end: bool) -> str:
+    """A name of torchvision's Swin as timm writes it, whose versions merge pixels at the end or the beginning."""
+    parts = name.split(".")
+    if parts[0] == "head":
+        return name if at_end else f"head.fc.{parts[1]}"
+    if parts[0] != "features":
+        return name
+    stage = int(parts[1])
+    if stage == 0:
+        return {"0": "patch_embed.proj", "2": "patch_embed.norm"}[parts[2]] + f".{parts[3]}"
+    if stage % 2 == 0:
+        return f"layers.{stage // 2 - at_end}.downsample.{'.'.join(parts[2:])}"
+    inner = ".".join(parts[3:]).replace("mlp.0", "mlp.fc1").replace("mlp.3", "mlp.fc2")
+    return f"layers.{stage // 2}.blocks.{parts[2]}.{inner}"
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_swin_of_timm_is_read(at_end: bool, tmp_path: Path) -> None:
+    case = cases.load("arch_swin_t_tiny")
+    given = {timm_name(name, at_end): value for name, value in state(case).items()}
+    given["layers.0.blocks.1.attn_mask"] = torch.zeros(2, 3)
+    torch.save(given, tmp_path / "timm.pth")
+    ours, theirs = network(case, tmp_path), network(case, tmp_path)
+    for weight in theirs.parameters():
+        weight.detach().zero_()
+    found, _ = checkpoints.translate(checkpoints.read(tmp_path / "timm.pth"), theirs.float(), "timm.pth")
+    load(theirs, found, "timm.pth")
+    assert problems.same(theirs, ours.float())
+
+
+@pytest.mark.parametrize("name", ["arch_swin_small_images_tiny", "arch_swin_t_tiny", "arch_vit_s_tiny"])
+def test_every_name_of_a_transformer_is_accounted_for(name: str, tmp_path: Path) -> None:
+    case = cases.load(name)
+    model, whole = network(case, tmp_path).float(), state(case)
+    kept = [key for key, _, _, position, _ in case.hyperparameters["state"] if position is not None]
+    for key in kept[::9]:
+        for change, message in (({key: None}, "missing"), ({key: torch.zeros(1, 2, 3)}, r"has shape \(1, 2, 3\)")):
+            torch.save({k: v for k, v in (whole | change).items() if v is not None}, tmp_path / "a.pt")
+            with pytest.raises(RequestError, match=message):
+                checkpoints.translate(checkpoints.read(tmp_path / "a.pt"), model, "a.pt")
+    torch.save({**whole, "layers.9.x": torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(RequestError, match=r"layers\.9\.x is unknown"):
+        checkpoints.translate(checkpoints.read(tmp_path / "a.pt"), model, "a.pt")
+
+
+def test_a_swin_for_small_images_takes_raw_pixels_whatever_its_checkpoint_says(tmp_path: Path) -> None:
+    """The network of Unlearn-Sparse holds a normalisation that it never calls."""
+    case = cases.load("arch_swin_small_images_tiny")
+    unused = {"normalize.mean": torch.full((3,), 0.5), "normalize.std": torch.full((3,), 0.2)}
+    torch.save(state(case) | unused, tmp_path / "a.pt")
+    model = with_normalisation(network(case, tmp_path).float(), (0.3,) * 3, (0.4,) * 3).eval()
+    found, _ = checkpoints.translate(checkpoints.read(tmp_path / "a.pt"), model, "a.pt")
+    load(model, found, "a.pt")
+    case.check(model(inputs(case)[""]), "logits")

@@ -31,6 +31,8 @@ _LAST = ("fc", "linear", "classifier")
 """Names of the last layer."""
 _COMPUTED = ("relative_position_index", "attn_mask", "upper_lower_mask", "left_right_mask")
 """Tables and masks that Swin networks compute, and some checkpoints hold."""
+_COUNTER = "num_batches_tracked"
+"""The number of batches that batch normalisation has seen, which nothing here reads."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def translate(checkpoint: Checkpoint, model: nn.Module, what: str, without: str 
     """
     state: State = dict(model.state_dict())
     prefix, own = _network(state)
+    if not any(name.endswith(_COUNTER) for name in checkpoint.state):  # written before torch 0.4.1
+        own = {name: value for name, value in own.items() if not name.endswith(_COUNTER)}
     names = _original_names(own, checkpoint.state)
     if without:
         names = {ours: theirs for ours, theirs in names.items() if not ours.startswith(f"{without}.")}
@@ -102,7 +106,7 @@ def translate(checkpoint: Checkpoint, model: nn.Module, what: str, without: str 
 def same_head(checkpoint: Checkpoint, model: nn.Module, last: str) -> bool:
     """Whether the last layers of the checkpoint and of ``model``, which calls it so, have the same shapes."""
     own = [value.shape for name, value in model.state_dict().items() if name.startswith(f"{last}.")]
-    return [value.shape for value in _head(checkpoint.state).values()] == own
+    return sorted(value.shape for value in _head(checkpoint.state).values()) == sorted(own)
 
 
 def _head(state: Mapping[str, Tensor]) -> State:

@@ -111,7 +111,7 @@ def load_pretrained(model: nn.Module) -> list[str]:
         RequestError: A file is missing, has changed, or is of another architecture.
     """
     methods = [getattr(module, "load_pretrained", None) for module in model.modules()]
-    return [found for found in (method() for method in methods if callable(method)) if found]
+    return [str(found) for found in (method() for method in methods if callable(method)) if found]
 
 
 def _children_first(module: nn.Module) -> list[nn.Module]:

@@ -173,7 +173,7 @@ def stages(
         width = config.width * 2**stage
         count = heads_of(width, heads, 32) if plan.head_size is None else heads or max(1, width // 32)
         rates = [rate * number / max(1, sum(config.depths) - 1) for number in range(before, before + depth)]
-        blocks = [Block(width, count, plan, number % 2 == 1, each) for number, each in enumerate(rates)]
-        layers += [merging(stage, width)] * bool(stage) + [nn.Sequential(*blocks)]
+        layers += [merging(stage, width)] if stage else []
+        layers.append(nn.Sequential(*(Block(width, count, plan, at % 2 == 1, each) for at, each in enumerate(rates))))
         before += depth
     return nn.Sequential(*layers)

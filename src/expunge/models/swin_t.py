@@ -67,9 +67,8 @@ class Swin(nn.Module):
         """Linear weights from Normal(0, 0.02), their biases zero; the other layers as torch does."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                for name, weight in module.named_parameters():
+                    nn.init.normal_(weight, std=0.02) if name == "weight" else nn.init.zeros_(weight)
 
     def load_pretrained(self) -> str:
         """Start from the file of the configuration, if there is one; what to tell the user."""
