@@ -58,6 +58,10 @@ def run(arguments: Sequence[str]) -> int:
     notes = directory.record().get("notes")
     if name != "original" and isinstance(notes, dict) and "unchanged" in notes:
         _console.say(f"warning: {name} left the model as it was: give it more epochs, or a larger rate or scale")
+    if not given.quiet and isinstance(notes, dict) and "weight_decay" in notes:
+        _console.say(
+            f"weight decay {notes['weight_decay']}, as in the training of the original (--weight-decay sets it)"
+        )
     _console.report_run(directory, given, "evaluate: expunge evaluate --run RUN --reference RETRAINED")
     return 0
 
