@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import tyro
+from rich.markup import escape
 
 from expunge.cli import _console
 from expunge.core import config
@@ -44,6 +45,9 @@ def run(arguments: Sequence[str]) -> int:
     wanted = TrainConfig(given.images(poison), model, given.training, given.precision, given.seed)
     with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, _console.store(given.runs), session)
+    for each in cast("dict[str, list[str]]", directory.record().get("notes", {})).get("pretrained", []):
+        if not given.quiet:
+            _console.say(escape(each))
     method = "hessian-free" if given.training.record else "scrub"
     _console.report_run(directory, given, f"unlearn: expunge unlearn --run RUN --forget random:10% {method}")
     return 0

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from expunge.core import registry
 from expunge.core.config import Choice, read_texts
+from expunge.core.weights import load_pretrained
 from expunge.data.split_data import DataConfig
 from expunge.runs._data import load_data
 from expunge.runs._model import begin, build, context_of, fit_training
@@ -63,8 +64,11 @@ def load_trajectory(wanted: GivesModel, directory: RunDirectory) -> Trajectory |
 def work(config: TrainConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Train a model on all training images."""
     data = load_data(config.data, session)
-    model = build(config, data.dataset).to(session.device)
+    model = build(config, data.dataset)
     context = context_of(config, session, "training")
+    if told := load_pretrained(model):
+        context.notes["pretrained"] = told
+    model.to(session.device)
     images = data.train.to(session.device)
     with context.phase("train"), context.seeded():
         if config.training.record:
