@@ -28,7 +28,7 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import Subject, predict
 from expunge.evaluation.predictions import evaluate as run_metrics
 from expunge.training.context import Context
-from expunge.training.stepper import Precision
+from expunge.training.precision import RequestedPrecision, chosen
 from expunge.trajectory.plan import Trajectory
 from expunge.unlearning import presets
 from expunge.unlearning.sequence import Sequence
@@ -97,7 +97,7 @@ def unlearn(
     validation: Images | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    precision: Precision = "auto",
+    precision: RequestedPrecision = "auto",
     augmentation: Augmentation | None = None,
     in_place: bool = False,
     trajectory: Trajectory | None = None,
@@ -114,7 +114,7 @@ def unlearn(
         validation: Validation images, for methods that use them.
         seed: Seed of all random choices.
         device: The device to compute on; by default that of the model.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16``, ``mixed``, or ``auto`` (see ``expunge.training.precision.chosen``).
         augmentation: Random crop and flip for training batches; none by default.
         in_place: Modify ``model`` itself instead of a copy.
         trajectory: The recorded training of the model, for methods that need it (``expunge.train_recorded``);
@@ -143,7 +143,7 @@ def unlearn(
             for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
                 check_images(name, images, kept.shape, classes)
             l2 = None if trajectory is None else trajectory.plan.l2
-            context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2)
+            context = _context(seed, place, precision, l2)
             parts = (forgotten.to(place), kept.to(place), None if held is None else held.to(place))
             data = UnlearningData(*parts, classes)
             unlearned = run_unlearning(student, data, wanted, context, {"trajectory": trajectory})
@@ -158,7 +158,7 @@ def unlearn_sequence(
     validation: Images | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    precision: Precision = "auto",
+    precision: RequestedPrecision = "auto",
     augmentation: Augmentation | None = None,
     trajectory: Trajectory | None = None,
 ) -> list[Result]:
@@ -174,7 +174,7 @@ def unlearn_sequence(
         validation: Validation images, for methods that use them.
         seed: Seed of each unlearning; forget sets have their own seeds.
         device: The device to compute on; by default that of the model.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16``, ``mixed``, or ``auto`` (see ``expunge.training.precision.chosen``).
         augmentation: Random crop and flip for training batches; none by default.
         trajectory: The recorded training of the model, for methods that need it.
 
@@ -193,7 +193,7 @@ def unlearn_sequence(
             as_image_set(train, augmentation=augmentation).to(place),
             None if validation is None else as_image_set(validation).to(place),
             sequence,
-            lambda l2: Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2),
+            lambda l2: _context(seed, place, precision, l2),
             trajectory,
         )
 
@@ -267,6 +267,11 @@ def evaluate(
             score(judged)
         values = score(_subject(model, splits, place, before, judged))
     return Audit(values, left_out, judged)
+
+
+def _context(seed: int, device: torch.device, precision: RequestedPrecision, l2: float | None) -> Context:
+    """The context of an unlearning, in the precision that ``auto`` is on this device."""
+    return Context(randomness.generator(seed, "unlearning", device=device), device, chosen(precision, device), l2=l2)
 
 
 def _next_id(images: ImageSet) -> int:

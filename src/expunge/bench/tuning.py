@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from expunge.bench import local
-from expunge.bench.grid import Comparison, labelled
+from expunge.bench.grid import Comparison, labelled, settled
 from expunge.bench.local import Board, Watcher
 from expunge.core import config, randomness
 from expunge.core.errors import RequestError, RunError
@@ -83,6 +85,7 @@ def tune(
     """
     if trials < 1:
         raise RequestError(f"trials must be at least 1, got {trials}")
+    wanted = settled(wanted, torch.device(device))
     studies = [_Study(method, seed) for method in wanted.methods]
     reference, judged, board = _run_of(wanted, None, seed), None, Board()
     for _ in range(trials):
@@ -107,7 +110,8 @@ def _check_reference(store: Store, reference: UnlearnConfig) -> None:
 def _run_of(wanted: Comparison, text: str | None, seed: int) -> UnlearnConfig:
     """The unlearning with this text at the seed of the search; without a text, retraining."""
     chosen = retraining(wanted.training) if text is None else presets.named(text)
-    return UnlearnConfig(wanted.original(seed), wanted.forget, chosen, seed, wanted.precision, seed)
+    original = wanted.original(seed)
+    return UnlearnConfig(original, wanted.forget, chosen, seed, original.precision, seed)
 
 
 def _gap(store: Store, subject: UnlearnConfig, reference: Subject, seed: int) -> float | None:

@@ -13,6 +13,7 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
 from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy
+from expunge.training.precision import fastest_layout
 from expunge.training.rules import PerRole, Rule
 
 
@@ -43,7 +44,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig
     The nearest classes are those of the original model, found once, before the first step.
     """
     _check(data, config.batch_size)
-    nearest = nearest_labels(weights.frozen_copy(model), data.forget, config)
+    nearest = nearest_labels(fastest_layout(weights.frozen_copy(model)), data.forget, config)
     forget = data.forget.with_labels(nearest)
     model.train()
     step = context.stepper(model, config.rule, config.epochs * forget.steps(config.batch_size))
