@@ -5,10 +5,12 @@ a forget set whose ``seed`` differs from those of comparisons. The test set is n
 """
 
 import dataclasses
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import torch
@@ -212,6 +214,16 @@ def _optuna() -> Any:
         raise RequestError("the search needs an extra: pip install 'expunge[tune]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+def tuned(name: str) -> tuple[str, ...]:
+    """Return the methods of a recipe with the options that a search found for them.
+
+    ``recipes/tuned/NAME.json`` has them, with all trials and the command of the search.
+    """
+    text = (files("expunge.bench.recipes") / "tuned" / f"{name}.json").read_text(encoding="utf-8")
+    found = json.loads(text)["methods"]
+    return tuple(f"{method['method']} as {method['label']}" for method in found)
 
 
 def to_data(wanted: Comparison, searches: Sequence[Search], seed: int) -> dict[str, object]:
