@@ -131,6 +131,8 @@ def as_image_set(images: Images, *, first_id: int = 0, augmentation: Augmentatio
     labels = labels.to(torch.int64)
     if not len(labels):
         raise RequestError("the set contains no examples")
+    if labels.is_inference():  # no part of a gradient, which a copy can be
+        labels = labels.clone()
     return make(inputs, labels, augmentation, first_id)
 
 
