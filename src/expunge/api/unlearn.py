@@ -29,6 +29,7 @@ from expunge.evaluation.predictions import Subject, predict
 from expunge.evaluation.predictions import evaluate as run_metrics
 from expunge.training.context import Context
 from expunge.training.precision import RequestedPrecision, chosen
+from expunge.training.rules import Rule
 from expunge.trajectory.plan import Trajectory
 from expunge.unlearning import presets
 from expunge.unlearning.sequence import Sequence
@@ -142,8 +143,7 @@ def unlearn(
             classes = num_classes(student, kept, place)
             for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
                 check_images(name, images, kept.shape, classes)
-            l2 = None if trajectory is None else trajectory.plan.l2
-            context = _context(seed, place, precision, l2)
+            context = _context(seed, place, precision, trajectory)
             parts = (forgotten.to(place), kept.to(place), None if held is None else held.to(place))
             data = UnlearningData(*parts, classes)
             unlearned = run_unlearning(student, data, wanted, context, {"trajectory": trajectory})
@@ -193,7 +193,7 @@ def unlearn_sequence(
             as_image_set(train, augmentation=augmentation).to(place),
             None if validation is None else as_image_set(validation).to(place),
             sequence,
-            lambda l2: _context(seed, place, precision, l2),
+            lambda: _context(seed, place, precision, trajectory),
             trajectory,
         )
 
@@ -203,7 +203,7 @@ def _in_sequence(
     images: ImageSet,
     held: ImageSet | None,
     sequence: Sequence,
-    circumstances: Callable[[float | None], Context],
+    circumstances: Callable[[], Context],
     trajectory: Trajectory | None,
 ) -> list[Result]:
     """The result of each step of a sequence on ``student``, which is changed."""
@@ -211,10 +211,8 @@ def _in_sequence(
     classes = num_classes(student, images, place)
     for name, given in (("train", images), ("validation", held)):
         check_images(name, given, images.shape, classes)
-    l2 = None if trajectory is None else trajectory.plan.l2
-
     found: list[Result] = []
-    steps = run_sequence(student, images, held, classes, sequence, lambda: circumstances(l2), trajectory)
+    steps = run_sequence(student, images, held, classes, sequence, circumstances, trajectory)
     for unlearned, ids, now in steps:
         notes = {**now.notes, "forgotten": ids.tolist()}
         found.append(Result(weights.clone(unlearned), dict(now.seconds), now.history(), now.steps(), notes))
@@ -269,9 +267,11 @@ def evaluate(
     return Audit(values, left_out, judged)
 
 
-def _context(seed: int, device: torch.device, precision: RequestedPrecision, l2: float | None) -> Context:
-    """The context of an unlearning, in the precision that ``auto`` is on this device."""
-    return Context(randomness.generator(seed, "unlearning", device=device), device, chosen(precision, device), l2=l2)
+def _context(seed: int, device: torch.device, precision: RequestedPrecision, trajectory: Trajectory | None) -> Context:
+    """The context of an unlearning, with the precision and the update rule of the training as far as they are known."""
+    rule = None if trajectory is None else Rule(weight_decay=trajectory.plan.l2)
+    generator = randomness.generator(seed, "unlearning", device=device)
+    return Context(generator, device, chosen(precision, device), original_rule=rule)
 
 
 def _next_id(images: ImageSet) -> int:

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     model = config.parse("models", given.model)
     precision = chosen(given.precision, _console.device(given.device))
     wanted = TrainConfig(given.images(poison), model, given.training, precision, given.seed)
-    with _console.session(given) as session:
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, _console.store(given.runs), session)
     method = "hessian-free" if given.training.record else "scrub"
     _console.report_run(directory, given, f"unlearn: expunge unlearn --run RUN --forget random:10% {method}")
