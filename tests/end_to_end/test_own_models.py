@@ -125,7 +125,8 @@ def test_a_bench_of_ones_own_model_asks_before_its_processes_start(home: Path, t
     recipe = {"name": "mine", "data": data, "model": "own.py:Net", "forget": "random:10%", "methods": ["finetune"]}
     (home / "mine.json").write_text(json.dumps(recipe | {"training": {"epochs": 1}, "seeds": 1}))
     for command in ("bench", "tune"):
-        assert "add --trust" in terminal.refused(command, "mine.json", "--quiet")
+        assert "is a program that building the model executes" in terminal.refused(command, "mine.json", "--quiet")
+        assert not list(home.glob(f"{command}-mine"))
 
 
 def test_a_network_of_timm_in_a_file_is_unlearned_and_goes_back_to_timm(home: Path, terminal: Terminal) -> None:
