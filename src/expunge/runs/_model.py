@@ -28,7 +28,10 @@ from expunge.training.fit import Training
 
 
 def build(wanted: GivesModel, dataset: Dataset) -> nn.Module:
-    """Build the untrained model of this configuration, with input normalisation, on the CPU."""
+    """Build the untrained model of this configuration, with input normalisation, on the CPU.
+
+    Pretrained weights are not loaded: their file is needed only where a training starts from them.
+    """
     plugin = registry.of_config("models", wanted.model)
     with randomness.seeded(randomness.generator(wanted.seed, "initialisation")):
         network = cast("nn.Module", plugin.call(wanted.model, dataset.train.shape, dataset.num_classes))

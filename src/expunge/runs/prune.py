@@ -24,7 +24,7 @@ from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class PruneConfig:
     train on from that epoch of the schedule; by default they keep their trained values, and the schedule restarts."""
     retraining: Training | None = None
     """The training after pruning; by default that of the original."""
-    precision: Precision = "auto"
-    """Precision of the forward passes: float32, bfloat16, or bfloat16 where it is faster."""
+    precision: Precision = "float32"
+    """Precision of the forward passes; ``mixed`` is bfloat16 in networks that gain from it."""
     seed: int = 0
     """Seed of the pruning, the order of examples and the augmentation."""
 

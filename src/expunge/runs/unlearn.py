@@ -27,7 +27,7 @@ from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import Precision
 from expunge.unlearning import presets
 from expunge.unlearning.sequence import Sequence, Step, divide
 from expunge.unlearning.unlearn import Unlearning, reads_forget_set, retain_only
@@ -46,8 +46,8 @@ class UnlearnConfig:
     """The method, with its update mask and adapters."""
     forget_seed: int = 0
     """Seed of the choice of the forget set and of the withheld examples."""
-    precision: Precision = "auto"
-    """Precision of the forward passes: float32, bfloat16, or bfloat16 where it is faster."""
+    precision: Precision = "float32"
+    """Precision of the forward passes; ``mixed`` is bfloat16 in networks that gain from it."""
     seed: int = 0
     """Seed of the unlearning itself."""
     withhold: Annotated[object, Choice("forget_sets")] | None = None
@@ -117,7 +117,7 @@ def retrained(wanted: UnlearnConfig, seed: int = 0) -> UnlearnConfig:
 
 
 def chain(
-    original: GivesModel, sequence: Sequence, *, precision: Precision = "auto", seed: int = 0
+    original: GivesModel, sequence: Sequence, *, precision: Precision = "float32", seed: int = 0
 ) -> tuple[UnlearnConfig, ...]:
     """Return the runs of a sequence of unlearnings, each of the model before it."""
     found: list[UnlearnConfig] = []
