@@ -114,7 +114,13 @@ def load_pretrained(model: nn.Module) -> list[str]:
     return [str(found) for found in (method() for method in methods if callable(method)) if found]
 
 
+class Rebuilt:
+    """Base of a module whose ``reset_parameters`` initialises all of it, its children included."""
+
+
 def _children_first(module: nn.Module) -> list[nn.Module]:
+    if isinstance(module, Rebuilt):
+        return [module]
     return [found for child in module.children() for found in _children_first(child)] + [module]
 
 

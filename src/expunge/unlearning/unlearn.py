@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.core import randomness, registry
 from expunge.core.config import Choice
@@ -39,21 +39,23 @@ def unlearn(
 ) -> nn.Module:
     """Run one unlearning on ``model``, which is modified; return the unlearned model in evaluation mode.
 
-    ``extras`` are the keyword-only arguments that a method may take; stages that it lacks are computed here.
+    ``extras`` are the keyword-only arguments that a method may take, and ``saliency``, the scores of the weights for
+    the update mask; stages and scores that it lacks are computed here.
     If no bit of the model changes, the context notes ``unchanged``.
     Time is recorded in the phases ``precompute`` (update mask, stages, and what the method declares) and ``unlearn``.
 
     Raises:
-        RequestError: The forget or the retain set is empty.
+        RequestError: The retain set is empty, or the forget set, for an unlearning that reads it.
         RunError: A loss or a weight is not finite.
     """
-    if not len(data.forget) or not len(data.retain):
+    if not len(data.retain) or not (len(data.forget) or not reads_forget_set(unlearning)):
         raise RequestError("the forget set and the retain set must both hold at least one example")
     plugin = registry.of_config("methods", unlearning.method)
     mask = unlearning.update_mask
     if mask is not None and mask.roles == "forget" and "forget" not in plugin.mark.roles:
         raise RequestError(f"{plugin.name} takes no forget steps: an update mask for forget steps has no effect")
     given = dict(extras or {})
+    saliency = cast("dict[str, Tensor] | None", given.pop("saliency", None))
     plugin.check(dict.fromkeys(plugin.mark.stages, True) | given)
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     with context.phase("unlearn"), context.seeded(), _enough_for_statistics():
@@ -65,7 +67,7 @@ def unlearn(
             context.freeze_statistics = mask.freeze_statistics
             with context.phase("precompute"):
                 generator = randomness.child(context.generator, "update mask")
-                context.update_masks = update_masks(model, data, mask, generator)
+                context.update_masks = update_masks(model, data, mask, generator, saliency)
         with adapted(model, unlearning.adapters, context):
             unlearned = cast("nn.Module", plugin.call(model, data, unlearning.method, context, **given))
             for stepper in context.steppers:
@@ -75,6 +77,18 @@ def unlearn(
     if all(torch.equal(value, before[name]) for name, value in unlearned.state_dict().items() if name in before):
         context.notes["unchanged"] = True
     return unlearned.eval()
+
+
+def reads_forget_set(unlearning: Unlearning) -> bool:
+    """Whether an unlearning needs the images of the forget set, which some methods and no update mask do without."""
+    method = registry.of_config("methods", unlearning.method)
+    recorded = bool(getattr(unlearning.method, "recorded", False))  # it is checked that the images are the same
+    return method.name not in retain_only() or unlearning.update_mask is not None or recorded
+
+
+def retain_only() -> list[str]:
+    """Return the names of the methods that take steps on the retain set alone: they need no image to forget."""
+    return [plugin.name for plugin in registry.plugins("methods").values() if plugin.mark.roles == ("retain",)]
 
 
 @contextmanager
