@@ -118,6 +118,17 @@ def test_dropout_of_the_cnn_is_off_unless_asked_for_and_never_in_evaluation_mode
         assert torch.equal(model.train()(x), evaluated) == same
 
 
+@pytest.mark.parametrize("text", ["mlp:hidden=400", "resnet20:width=4,head=400,dropout="])
+def test_dropout_of_hidden_layers_is_off_unless_asked_for_and_never_in_evaluation_mode(text: str) -> None:
+    x, option = torch.randn(3, 3, 32, 32), ",dropout=" if text.startswith("mlp") else ""
+    for rate, same in ((0, True), (0.5, False)):
+        model = architecture(f"{text}{option}{rate}", seed=0).eval()
+        evaluated = model(x)
+        for module in model.modules():
+            module.training = isinstance(module, nn.Dropout)
+        assert torch.equal(model(x), evaluated) == same
+
+
 def test_dropout_of_the_cnn_drops_whole_channels_and_units_at_its_rate() -> None:
     torch.manual_seed(0)
     model, seen = architecture("cnn:dropout=0.3", (1, 28, 28)), {}
