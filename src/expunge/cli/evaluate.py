@@ -8,6 +8,7 @@ from expunge.cli import _console
 from expunge.core import config
 from expunge.runs.evaluate import EvaluateConfig, every_metric, shadow_models
 from expunge.store import execute
+from expunge.unlearning import presets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     wanted = EvaluateConfig(subject, reference, metrics, given.seed, shadows)
     with _console.session(given) as session:
         directory = execute.run(wanted, store, session)
+    _console.say_strength(presets.label(subject.unlearning), store.directory(config.run_id(subject)))
     record = directory.record()
     if given.json:
         _console.print_json({"run": str(directory.path), **record})

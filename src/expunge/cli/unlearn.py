@@ -55,9 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, given.precision, given.seed, withhold)
     with _console.session(given) as session:
         directory = execute.run(wanted, store, session)
-    notes = directory.record().get("notes")
-    if name != "original" and isinstance(notes, dict) and "unchanged" in notes:
-        _console.say(f"warning: {name} left the model as it was: give it more epochs, or a larger rate or scale")
+    _console.say_strength(name, directory)
     _console.report_run(directory, given, "evaluate: expunge evaluate --run RUN --reference RETRAINED")
     return 0
 

@@ -25,7 +25,7 @@ class AccuracyCollapseWarning(UserWarning):
 class L1SparseConfig:
     """Hyperparameters of l1-sparse unlearning."""
 
-    epochs: int = 10
+    epochs: int = 3
     """Passes over the retain set."""
     alpha: float = 1e-4
     """Weight of the l1 norm in the first epoch, which decreases linearly; the released 0.2 is far too large."""
@@ -39,7 +39,7 @@ class L1SparseConfig:
     """Prune linear layers too; by default, convolutions alone."""
     batch_size: int = 128
     """Examples per step."""
-    rule: Rule | PerRole = Rule(lr=0.01)
+    rule: Rule | PerRole = Rule(lr=0.1, schedule="linear", clip=5.0)
     """The update rule."""
 
     def __post_init__(self) -> None:
@@ -56,6 +56,8 @@ class L1SparseConfig:
     reference="Jia et al. 2023, arXiv:2304.04934",
     aliases=("FT_prune", "FT_l1"),
     search={"lr": (1e-3, 1e-1), "alpha": (1e-6, 1e-3)},
+    stronger=2.0,
+    paper={"epochs": 10, "alpha": 5e-4, "lr": 0.01, "schedule": "constant", "clip": None},
     roles=("retain",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, context: Context) -> nn.Module:

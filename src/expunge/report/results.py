@@ -74,6 +74,8 @@ class Row:
     provenance: Provenance = Provenance()
     scenario: str = ""
     """What distinguishes its original model, such as how it was pruned; empty for none."""
+    unchanged: bool = False
+    """Whether the unlearning hardly changed the outputs on the forget set, as it noted."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class Record:
     reason: str | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
     parents: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,7 @@ def _found(directory: RunDirectory) -> Row:
         subject=record.parents.get("subject"),
         provenance=_structured(Provenance, data, path),
         scenario=record.scenario,
+        unchanged=record.label != BASELINE and bool(record.notes.keys() & {"unchanged", "hardly_changed"}),
     )
 
 
@@ -295,7 +299,8 @@ def sees_validation(row: Row) -> bool:
     while "unlearning" in place:
         with suppress(RequestError):
             method = plugin_from_data("methods", part(place, "unlearning").get("method"))
-            if registry.of_config("methods", method).mark.validation(method):
+            sees = registry.of_config("methods", method).mark.validation(method)
+            if sees or part(place, "unlearning").get("reach") is not None:
                 return True
         place = part(place, "original")
     return False

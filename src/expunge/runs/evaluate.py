@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 
@@ -126,7 +126,9 @@ def work(config: EvaluateConfig, parents: Mapping[str, RunDirectory], draft: Dra
         reference = session.cached(key, lambda: _judge(judged, directories, None, shadows, session)[0])
     subject, values = _judge(config, parents, reference, shadows, session)
     metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    return {"metrics": metrics, "seconds": dict(subject.seconds)}
+    notes = cast("Record", parents["subject"].record().get("notes") or {})
+    kept = {key: notes[key] for key in ("unchanged", "hardly_changed") if key in notes}
+    return {"metrics": metrics, "seconds": dict(subject.seconds), "notes": kept}
 
 
 def _judge(
