@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from expunge.core.errors import RequestError
+from expunge.data import _assemble
 from expunge.data.dataset import channel_statistics
 from expunge.data.image_set import make
 
@@ -32,3 +34,11 @@ def test_shuffled_batches_of_images_whose_memory_is_not_contiguous() -> None:
     data = make(images, torch.zeros(24))
     for batch in data.batches(5, torch.Generator().manual_seed(0)):
         assert torch.equal(batch.inputs * 255, images[batch.ids].float())
+
+
+@pytest.mark.parametrize(("names", "wrong"), [(("a",), "one name each, got 1"), (("a", "a"), "the name 'a'")])
+def test_each_example_has_a_name_of_its_own(names: tuple[str, ...], wrong: str) -> None:
+    images = np.zeros((2, 2, 2), np.uint8), np.array([0, 1])
+    with pytest.raises(RequestError, match=wrong):
+        _assemble.dataset(images, images, "here", names=(names, ()))
+    assert _assemble.dataset(images, images, "here", names=(("b", "a"), ())).train_names == ("b", "a")

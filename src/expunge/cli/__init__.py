@@ -11,7 +11,7 @@ from pathlib import Path
 
 COMMANDS = (
     *("demo", "train", "prune", "import", "precompute", "unlearn", "evaluate", "score"),
-    *("bench", "tune", "report", "list"),
+    *("bench", "tune", "report", "doctor", "list"),
 )
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130

@@ -98,6 +98,8 @@ class ModelOfImages(Common):
 
 def parse(kind: type[T], command: str, help_text: str | None, arguments: Sequence[str]) -> T:
     """The options of a command, from its arguments; exits with status 2 and a message if they are wrong."""
+    if {"--epochs", "--steps"} <= {word.partition("=")[0] for word in arguments}:
+        raise RequestError("--steps is given in place of --epochs: leave out one of them")
     return tyro.cli(
         kind,
         prog=f"expunge {command}",
@@ -188,10 +190,10 @@ def session(options: Common, memory: float = 0.25, files: Mapping[str, Path] | N
 
 
 def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, T]:
-    """The store and the configuration of a finished run of some kind.
+    """The store and the configuration of a finished run of some kind, whose files are compared with their digests.
 
     Raises:
-        RequestError: There is no such run, it failed, or it is of another kind.
+        RequestError: There is no such run, it failed, it is of another kind, or one of its files is damaged.
     """
     directory = RunDirectory(path.resolve())
     if not directory.exists:
@@ -199,6 +201,7 @@ def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, 
     record = directory.record()
     if record["status"] != "finished":
         raise RequestError(f"{path} is a failed run: {record['reason']}")
+    directory.verify()
     wanted = open_config(directory)
     if not isinstance(wanted, kinds):
         raise RequestError(f"{path} is a run of the kind {record['kind']}; this needs one of `expunge {what}`")

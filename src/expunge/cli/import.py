@@ -28,7 +28,7 @@ class Arguments(_console.ModelOfImages):
     """How its validation images were chosen: ours or released; by default released, as the original repositories do,
     where the checkpoint has their layout, and ours for others."""
     training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
-    """How it was trained, as far as you know: retraining repeats this."""
+    """How it was trained, as far as you know: retraining repeats this, and methods take its weight decay if given."""
     seed: int = 0
     """A number to tell imports apart."""
     precision: Precision = "auto"

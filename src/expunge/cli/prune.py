@@ -63,7 +63,7 @@ def _retraining(original: GivesModel, given: Arguments) -> Training | None:
     """The plan of training under the mask, where it is not that of the original."""
     plan = original.training
     if given.epochs is not None:
-        plan = dataclasses.replace(plan, epochs=given.epochs, stop_after=None)
+        plan = dataclasses.replace(plan, epochs=given.epochs, steps=None, stop_after=None)
     if given.lr is not None:
         plan = dataclasses.replace(plan, rule=dataclasses.replace(plan.rule, lr=given.lr))
     return None if plan == original.training else plan

@@ -56,6 +56,11 @@ def run(arguments: Sequence[str]) -> int:
     with _console.session(given) as session:
         directory = execute.run(wanted, store, session)
     _console.say_strength(name, directory)
+    notes = directory.record().get("notes")
+    if not given.quiet and isinstance(notes, dict) and "weight_decay" in notes:
+        _console.say(
+            f"weight decay {notes['weight_decay']}, as in the training of the original (--weight-decay sets it)"
+        )
     _console.report_run(directory, given, "evaluate: expunge evaluate --run RUN --reference RETRAINED")
     return 0
 

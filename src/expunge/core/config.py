@@ -49,6 +49,13 @@ class ReadBy:
     function: Callable[[str], object]
 
 
+@dataclass(frozen=True)
+class InPlaceOf:
+    """Annotation of a field that is given in place of another: to set either resets the other to its default."""
+
+    field: str
+
+
 def to_data(value: object, declared: object = None, *, runs: bool = False) -> dict[str, object]:
     """Return a configuration as JSON-ready data.
 
@@ -200,15 +207,28 @@ def override(kind: type[T], data: Mapping[str, object], values: Mapping[str, obj
     its ``rule`` (``lr``).
 
     Raises:
-        RequestError: A key is unknown or a value wrong; the message begins with ``what``.
+        RequestError: A key is unknown, a value wrong, or both of two alternatives are given; the message begins with
+            ``what``.
     """
     merged = _copied(data)
+    given = {key for key, value in values.items() if not _is_none(value)}
+    for one, other in _alternatives(kind):
+        if {one, other} <= given:
+            raise RequestError(f"{what}: {one} is given in place of {other}: leave out one of them")
+        merged |= {b: _default(kind, b) for a, b in ((one, other), (other, one)) if a in given and b in merged}
     for key, value in values.items():
         _set(kind, merged, _path(kind, key, what), value, what)
     try:
         return from_data(kind, merged)
     except RequestError as error:
         raise RequestError(f"{what}: {error}") from error
+
+
+@cache
+def _alternatives(kind: type) -> list[tuple[str, str]]:
+    """The fields of a dataclass that are given in place of another, each with that other."""
+    notes = {name: _note(hint, InPlaceOf) for name, hint in get_type_hints(kind, include_extras=True).items()}
+    return [(name, note.field) for name, note in notes.items() if note is not None]
 
 
 def _copied(data: Mapping[str, object]) -> dict[str, object]:
@@ -304,8 +324,12 @@ def _is_optional(kind: object) -> bool:
     return get_origin(kind) in (Union, UnionType) and type(None) in get_args(kind) and not _is_union(kind)
 
 
+def _is_none(value: object) -> bool:
+    return value is None or (isinstance(value, Text) and value.lower() == "none")
+
+
 def _structure_optional(value: object, kind: object) -> object:
-    if value is None or (isinstance(value, Text) and value.lower() == "none"):
+    if _is_none(value):
         return None
     rest = tuple(each for each in get_args(kind) if each is not type(None))
     return _converter().structure(value, rest[0] if len(rest) == 1 else Union[rest])  # pyright: ignore  # noqa: UP007

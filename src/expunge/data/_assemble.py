@@ -45,8 +45,9 @@ def dataset(
     class_names: Sequence[str] = (),
     augment: bool = False,
     statistics: Statistics | None = None,
+    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> Dataset:
-    """Make a Dataset of (images, labels) for training and test.
+    """Make a Dataset of (images, labels) for training and test; ``names`` are those of the examples of both.
 
     Images are (n, height, width[, channels]) or channels first. By default, classes are numbered up to the largest
     training label, and mean and standard deviation are those of the training images.
@@ -57,11 +58,11 @@ def dataset(
     try:
         training, unseen = _images(*train, Augmentation() if augment else None), _images(*test, None)
         _check_classes(training.labels, class_names)
-        names = tuple(class_names) or tuple(str(label) for label in range(int(training.labels.max()) + 1))
+        classes = tuple(class_names) or tuple(str(label) for label in range(int(training.labels.max()) + 1))
         mean, std = statistics or channel_statistics(training.inputs)
         if len(mean) != training.shape[0]:
             raise RequestError(f"images should have {len(mean)} channels, found {training.shape[0]}")
-        return Dataset(training, unseen, names, mean, std)
+        return Dataset(training, unseen, classes, mean, std, tuple(names[0]), tuple(names[1]))
     except RequestError as error:
         raise RequestError(f"{where}: {error}") from error
 

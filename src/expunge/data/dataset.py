@@ -1,5 +1,6 @@
 """The result of a data source: training and test images, class names, and input statistics."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +23,22 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    train_names: tuple[str, ...] = ()
+    """The name of each training example, such as its path, in the order of ids; empty if the source has none."""
+    test_names: tuple[str, ...] = ()
+    """The name of each test example."""
 
     def __post_init__(self) -> None:
-        """Check sizes, labels and shapes."""
-        for name, images in (("training", self.train), ("test", self.test)):
+        """Check sizes, labels, shapes and names."""
+        sets = (("training", self.train, self.train_names), ("test", self.test, self.test_names))
+        for name, images, names in sets:
             if not len(images):
                 raise RequestError(f"the {name} set is empty")
+            if names and len(names) != len(images):
+                raise RequestError(f"{len(images)} {name} images need one name each, got {len(names)}")
+            if len(set(names)) != len(names):
+                repeated = next(each for each, count in Counter(names).items() if count > 1)
+                raise RequestError(f"two {name} images have the name {repeated!r}: each needs a name of its own")
             low, high = int(images.labels.min()), int(images.labels.max())
             if low < 0 or high >= self.num_classes:
                 raise RequestError(

@@ -47,11 +47,6 @@ def forgotten_ids(directory: RunDirectory) -> Tensor:
     return torch.empty(0, dtype=torch.int64) if found is None else found
 
 
-def l2_of(training: Training) -> float | None:
-    """Return the coefficient of the L2 term in the training loss; None if weight decay is decoupled from the loss."""
-    return training.rule.weight_decay if training.rule.optimizer == "sgd" else None
-
-
 def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
     """Return the context of a run, with its generator for this purpose."""
     return Context(
@@ -64,8 +59,7 @@ def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
 
 def fit_training(model: nn.Module, images: ImageSet, training: Training, context: Context, first: int = 0) -> None:
     """Train the model as configured, from epoch ``first``."""
-    epochs, size, last = training.epochs, training.batch_size, training.stop_after
-    fit.fit(model, images, training.rule, context, epochs=epochs, batch_size=size, first=first, last=last)
+    fit.fit(model, images, training.rule, context, training, first=first, last=training.stop_after)
     for stepper in context.steppers:
         stepper.check()
 

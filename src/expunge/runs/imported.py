@@ -13,7 +13,7 @@ from expunge.data.dataset import Dataset
 from expunge.data.published_order import in_published_order
 from expunge.data.split_data import DataConfig
 from expunge.evaluation import sanity
-from expunge.evaluation.predictions import stored_predictions
+from expunge.evaluation.predictions import Predictions, by_split
 from expunge.runs._data import load_data
 from expunge.runs._model import build, save
 from expunge.runs.train import data_and_model
@@ -36,7 +36,7 @@ class ImportConfig:
     sha256: str
     """SHA-256 of the checkpoint's bytes."""
     training: Training = Training()
-    """How it was trained, as far as known: retraining repeats it."""
+    """How it was trained, as far as known: retraining repeats it, and methods take its weight decay if given."""
     precision: Precision = "auto"
     """Precision of forward passes."""
     seed: int = 0
@@ -72,12 +72,12 @@ def work(config: ImportConfig, parents: Mapping[str, RunDirectory], draft: Draft
     context.notes |= _differences(checkpoint, data.dataset)
     model.to(session.device).eval()
     record = save(model, data, draft, context)
-    return {**record, "notes": {**context.notes, **_checked(config.data, data.dataset, RunDirectory(draft.path))}}
+    predictions = by_split(draft.written("predictions"), draft.path, "import it again")
+    return {**record, "notes": {**context.notes, **_checked(config.data, data.dataset, predictions)}}
 
 
-def _checked(wanted: DataConfig, dataset: Dataset, written: RunDirectory) -> dict[str, object]:
+def _checked(wanted: DataConfig, dataset: Dataset, predictions: Mapping[str, Predictions]) -> dict[str, object]:
     """The accuracy on each split and what is suspicious about model, data and split."""
-    predictions, _ = stored_predictions(written)
     found = sanity.warnings(predictions)
     if wanted.split == "released" and not in_published_order(dataset.train.labels, dataset.num_classes):
         found.append(

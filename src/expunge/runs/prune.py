@@ -1,5 +1,6 @@
 """A pruned model, trained further under its sparsity mask."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, cast
@@ -55,8 +56,9 @@ class PruneConfig:
         trained = trained_model(self.original)
         if not isinstance(trained, TrainConfig):
             raise RequestError("only a model trained by expunge has earlier epochs: prune this one without rewind")
-        if not 0 <= self.rewind <= trained.training.epochs:
-            raise RequestError(f"rewind must be an epoch in 0..{trained.training.epochs}, got {self.rewind}")
+        last = trained.training.epochs if trained.training.steps is None else math.inf
+        if not 0 <= self.rewind <= last:
+            raise RequestError(f"rewind must be an epoch in 0..{last}, got {self.rewind}")
 
     @property
     def data(self) -> DataConfig:

@@ -18,7 +18,7 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import FORGOTTEN, WITHHELD
 from expunge.methods.retrain import RetrainConfig
 from expunge.runs._data import check_data, load_data
-from expunge.runs._model import context_of, forgotten_ids, l2_of, load_model, save
+from expunge.runs._model import context_of, forgotten_ids, load_model, save
 from expunge.runs.imported import ImportConfig
 from expunge.runs.stage import stages
 from expunge.runs.train import TrainConfig
@@ -129,7 +129,8 @@ def chain(
 
 def retraining(training: Training) -> Unlearning:
     """Return the method ``retrain`` with the training of the original."""
-    return Unlearning(RetrainConfig(training.epochs, training.batch_size, training.rule, recorded=training.record))
+    same = training.epochs, training.batch_size, training.rule, training.steps
+    return Unlearning(RetrainConfig(*same, recorded=training.record))
 
 
 def _label(config: UnlearnConfig) -> str:
@@ -161,7 +162,9 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
     context = context_of(config, session, "unlearning")
     model, context.sparsity = load_model(config.original, original, session)
     model.to(session.device)
-    context.l2 = None if isinstance(first_model(config), ImportConfig) else l2_of(config.training)
+    rule = config.training.rule
+    if rule.weight_decay is not None or not isinstance(first_model(config), ImportConfig):
+        context.original_rule = rule
     extras: dict[str, object] = {"forgotten": forgotten}
     for role, wanted in configurations.parents(config).items():
         read = registry.of_config("runs", wanted).mark.read
