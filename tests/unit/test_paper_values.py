@@ -44,6 +44,10 @@ def test_options_take_precedence_over_the_paper() -> None:
     assert dataclasses.replace(again, reach=None) == presets.named("scrub:defaults=paper")
 
 
+def test_steps_are_in_place_of_the_epochs_of_the_paper() -> None:
+    assert presets.option(presets.named("finetune:defaults=paper,steps=7"), "steps") == 7
+
+
 def test_another_word_is_refused() -> None:
     with pytest.raises(RequestError, match="defaults 'papers'; did you mean paper"):
         presets.named("scrub:defaults=papers")

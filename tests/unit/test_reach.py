@@ -9,6 +9,7 @@ from torch import nn
 from expunge.core.errors import RequestError
 from expunge.data.image_set import make
 from expunge.data.unlearning_data import UnlearningData
+from expunge.methods.finetune import FinetuneConfig
 from expunge.training.fit import fit
 from expunge.training.rules import Rule
 from expunge.unlearning import presets
@@ -90,7 +91,9 @@ def test_the_accuracy_on_the_forget_set_is_reached(method: str) -> None:
     assert held is not None
     wrong = torch.where(torch.arange(len(held)) % 2 == 0, (held.labels + 1) % 3, held.labels)
     data = UnlearningData(data.forget, data.retain, held.with_labels(wrong), 3)
-    start = fit(problems.model(), data.everything(), Rule(lr=0.05), problems.context(), epochs=20, batch_size=8)
+    start = fit(
+        problems.model(), data.everything(), Rule(lr=0.05), problems.context(), FinetuneConfig(20, batch_size=8)
+    )
     before = problems.state(start.eval())
     model, context = problems.run(method, start, data)
     note = context.notes["reach"]

@@ -119,7 +119,10 @@ def named(text: str, values: Mapping[str, object] | None = None, base: Unlearnin
     if chosen not in ("own", "paper"):
         raise RequestError(f"{name}: {registry.unknown('value of defaults', chosen, ('own', 'paper'))}")
     if chosen == "paper":
-        given = {"reach": Text("none")} | of_paper(name) | given
+        paper = of_paper(name)
+        given = (
+            {"reach": Text("none")} | {k: v for k, v in paper.items() if k != "epochs" or "steps" not in given} | given
+        )
     mask = _chosen(given, ("mask", "update_mask"), start.update_mask, UpdateMask, name)
     adapters = _chosen(given, ("adapters",), start.adapters, LowRank, name)
     further = {key: given.pop(key) for key in ("reach", "extend") if key in given}
