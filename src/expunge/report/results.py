@@ -142,7 +142,6 @@ class Record:
     reason: str | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
     parents: Mapping[str, str] = field(default_factory=dict[str, str])
-    notes: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def _found(directory: RunDirectory) -> Row:
         subject=record.parents.get("subject"),
         provenance=_structured(Provenance, data, path),
         scenario=record.scenario,
-        unchanged=record.label != BASELINE and bool(record.notes.keys() & {"unchanged", "hardly_changed"}),
+        unchanged=record.label != BASELINE and bool(part(data, "notes").keys() & {"unchanged", "hardly_changed"}),
     )
 
 
