@@ -51,7 +51,7 @@ def test_a_run_that_hardly_changed_says_so_and_how_to_make_it_stronger(terminal:
     assert said in terminal.error.replace("\n", " ")
     terminal("report", original.parent)
     page = (original.parent / "report.html").read_text(encoding="utf-8")
-    assert "gradient_ascent \N{ALMOST EQUAL TO}" in page
+    assert "ascent \N{ALMOST EQUAL TO}" in page
     assert "hardly changed the forget set" in page
 
 

@@ -106,8 +106,8 @@ def _help(words: Sequence[str]) -> int:
     further = (
         "--defaults paper: the values of the publication or its code for what is not given. "
         f"--reach SHARE (default: {config.written(default.reach)}), --extend FACTOR (default: {default.extend:g}): "
-        "scale the change until the accuracy on the forget set has gone this share of the way to that on unseen images, "
-        "estimated on validation images; none leaves it as it is."
+        "scale the change until the accuracy on the forget set has gone this share of the way to that on unseen "
+        "images, estimated on validation images; none leaves it as it is."
     )
     summary = f"{_names()[name]}\n\n{further}"
     _plugin.print_options(f"expunge unlearn --run RUN --forget SET {shown} [options]", summary, groups)
