@@ -11,7 +11,8 @@ from expunge.methods.retrain import RetrainConfig
 from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store import execute
 from expunge.store.directory import Store
-from expunge.training.stepper import Precision
+from expunge.store.examples import forgotten_words
+from expunge.training.precision import RequestedPrecision, chosen
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
 from expunge.unlearning.update_masks import UpdateMask
@@ -24,16 +25,17 @@ class Arguments(_console.Common):
     run: _console.RunPath
     """The run with the model to unlearn from: of `expunge train`, `prune`, `import`, or `unlearn`."""
     forget: str
-    """What to forget: random:4500, random:10%, class:3, class:3+5,count=50, ids:FILE (one id a line),
-    poisoned; see `expunge list forget-sets`."""
+    """What to forget: random:4500, random:10%, class:3, class:3+5,count=50, ids:FILE (an id or path a line),
+    ids:FILE.csv,column=photo, group:FILE.csv,column=person,people=anna+ben, poisoned; `expunge list forget-sets`."""
     forget_seed: int = 0
     """Seed of the choice of a random forget set."""
     withhold: str | None = None
     """Examples that this step neither forgets nor retains, such as those to be forgotten later; written likewise."""
     seed: int = 0
     """Seed of the unlearning: batches, augmentation, random labels."""
-    precision: Precision = "auto"
-    """bfloat16 or float32 for the forward passes; auto takes bfloat16 where it pays."""
+    precision: RequestedPrecision = "auto"
+    """Of the forward passes: float32, bfloat16, or mixed, which is bfloat16 in networks that gain from it; auto takes
+    mixed where this machine is faster in bfloat16, and float32 elsewhere."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -52,8 +54,9 @@ def run(arguments: Sequence[str]) -> int:
     unlearning = presets.named(text, _with_runs(default.method, options, store), default)
     withhold = None if given.withhold is None else config.parse("forget_sets", given.withhold)
     forget = config.parse("forget_sets", given.forget)
-    wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, given.precision, given.seed, withhold)
-    with _console.session(given) as session:
+    precision = chosen(given.precision, _console.device(given.device))
+    wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, precision, given.seed, withhold)
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     _console.say_strength(name, directory)
     notes = directory.record().get("notes")
@@ -61,6 +64,8 @@ def run(arguments: Sequence[str]) -> int:
         _console.say(
             f"weight decay {notes['weight_decay']}, as in the training of the original (--weight-decay sets it)"
         )
+    if not given.json:
+        _console.say(forgotten_words(directory))
     _console.report_run(directory, given, "evaluate: expunge evaluate --run RUN --reference RETRAINED")
     return 0
 

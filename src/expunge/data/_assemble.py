@@ -16,8 +16,10 @@ from expunge.data.image_set import TensorImages, make
 Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, Array]
 """Images and labels."""
-Read = Callable[[Path], tuple[Arrays, Arrays, tuple[str, ...]]]
-"""Reads a folder: training set, test set and class names, which may be empty."""
+Names = tuple[Sequence[str], Sequence[str]]
+"""The names of the training examples and of the test examples, which may be empty."""
+Found = tuple[Arrays, Arrays, tuple[str, ...], Names]
+"""What a reader finds in a folder: training set, test set, class names, which may be empty, and names of examples."""
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 MOST_CLASSES = 2**16
@@ -45,7 +47,7 @@ def dataset(
     class_names: Sequence[str] = (),
     augment: bool = False,
     statistics: Statistics | None = None,
-    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    names: Names = ((), ()),
 ) -> Dataset:
     """Make a Dataset of (images, labels) for training and test; ``names`` are those of the examples of both.
 
@@ -67,10 +69,20 @@ def dataset(
         raise RequestError(f"{where}: {error}") from error
 
 
-def from_folder(folder: Path, read: Read, *, augment: bool, statistics: Statistics | None = None) -> Dataset:
+def from_folder(
+    folder: Path, read: Callable[[Path], Found], *, augment: bool, statistics: Statistics | None = None
+) -> Dataset:
     """Make a Dataset of what a reader finds in a folder; see :func:`dataset`."""
-    train, test, names = read(folder)
-    return dataset(train, test, folder, class_names=names, augment=augment, statistics=statistics)
+    train, test, classes, names = read(folder)
+    return dataset(
+        train, test, folder, class_names=classes, augment=augment, statistics=statistics, names=usable(names)
+    )
+
+
+def usable(names: Names) -> Names:
+    """Return the names that a file gives, or none if they are not text that can be printed, each there once."""
+    fit = all(side and len(set(side)) == len(side) and all(map(str.isprintable, side)) for side in names)
+    return names if fit and all(map(all, names)) else ((), ())
 
 
 def _check_classes(labels: torch.Tensor, names: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.data import _pictures
-from expunge.data._assemble import Array, Arrays
+from expunge.data._assemble import Array, Arrays, Found
 
 CURE = "it may be cut short; fetch it again"
 SECONDS, BYTES_A_SECOND = 60.0, 2e6
@@ -41,6 +41,8 @@ class Table:
     """Where each image ends."""
     names: tuple[str, ...]
     """The class names in the file's metadata, empty if it has none in the Hugging Face schema."""
+    examples: tuple[str, ...]
+    """The name of each image, empty if the file has none."""
 
 
 def present(folder: Path) -> bool:
@@ -48,16 +50,21 @@ def present(folder: Path) -> bool:
     return bool(_files(folder, "train"))
 
 
-def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """Read images and labels for training and test, and class names, which are empty if the files lack them."""
+def read_folder(folder: Path) -> Found:
+    """Read images and labels for training and test, and names of classes and images, empty if the files lack them."""
     train, test = _files(folder, "train"), _files(folder, "test")
     for split, found in (("train", train), ("test", test)):
         if not found:
             raise RequestError(f"{folder} holds no {split}*.parquet")
     for path in (*train, *test):
         files.check_regular(path)
-    tables = _tables(train)
-    return _images(tables), _images(_tables(test)), tables[0].names
+    tables, tests = _tables(train), _tables(test)
+    names = (
+        tuple(name for table in tables for name in table.examples),
+        tuple(name for table in tests for name in table.examples),
+    )
+    complete = all(len(table.examples) == len(table.labels) for table in (*tables, *tests))
+    return _images(tables), _images(tests), tables[0].names, names if complete else ((), ())
 
 
 def _files(folder: Path, split: str) -> list[Path]:
@@ -96,7 +103,8 @@ def _tables(paths: Sequence[Path]) -> list[Table]:
             labels, sizes = _array(pipe, rows, np.int64, path), _array(pipe, rows, np.int64, path)
             content = _array(pipe, int(sizes.sum()), np.uint8, path)
             names = tuple(cast("list[str]", said["names"]))
-            found.append(Table(path, labels, content.view(np.uint8), np.cumsum(sizes), names))
+            examples = tuple(cast("list[str]", said["examples"]))
+            found.append(Table(path, labels, content.view(np.uint8), np.cumsum(sizes), names, examples))
         return found
 
 

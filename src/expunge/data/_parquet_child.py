@@ -2,8 +2,8 @@
 
 polars ends the process on some damaged files, or takes all memory, so that it reads them in a process of its own.
 Arguments: the paths of Python's modules as JSON, then the files. For each file comes a line of JSON with its number,
-then one with an error, or one with the number of rows and the class names, after which come the labels and the sizes of
-the images, int64, and their bytes.
+then one with an error, or one with the number of rows, the class names and the names of the images, after which come
+the labels and the sizes of the images, int64, and their bytes.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from typing import Any
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+NAME_COLUMNS = ("name", "filename", "file_name", "id", "key")
 
 
 class Refused(Exception):
@@ -56,13 +57,26 @@ def _send(path: str) -> None:
         raise Refused(f": the column {image} should hold encoded images as struct {{bytes, path}}, not {kind}")
     if not columns[label].is_integer():
         raise Refused(f": labels must be whole numbers, got {columns[label]}")
-    table = pl.read_parquet(path, columns=[image, label]).select(
-        content.alias("image"), pl.col(label).cast(pl.Int64).alias("label")
+    named = [
+        name for name in NAME_COLUMNS if name in columns and (columns[name] == pl.String or columns[name].is_integer())
+    ]
+    names = pl.col(named[0]) if named else pl.lit(None)
+    if not named and isinstance(kind, pl.Struct) and pl.Field("path", pl.String) in kind.fields:
+        names = pl.col(image).struct.field("path")
+    table = pl.read_parquet(path, columns=[image, label, *named[:1]]).select(
+        content.alias("image"), pl.col(label).cast(pl.Int64).alias("label"), names.cast(pl.String).alias("name")
     )
     if table["image"].null_count() or table["label"].null_count():
         raise Refused("has rows without image bytes or label")
     images = table["image"].to_list()
-    _say({"rows": len(images), "names": _names(pl.read_parquet_metadata(path).get("huggingface", ""))})
+    classes = _names(pl.read_parquet_metadata(path).get("huggingface", ""))
+    _say(
+        {
+            "rows": len(images),
+            "names": classes,
+            "examples": [] if table["name"].null_count() else table["name"].to_list(),
+        }
+    )
     sys.stdout.buffer.write(table["label"].to_numpy().tobytes())
     sys.stdout.buffer.write(pl.Series([len(each) for each in images], dtype=pl.Int64).to_numpy().tobytes())
     for each in images:

@@ -39,6 +39,9 @@ class Dataset:
             if len(set(names)) != len(names):
                 repeated = next(each for each, count in Counter(names).items() if count > 1)
                 raise RequestError(f"two {name} images have the name {repeated!r}: each needs a name of its own")
+            wrong = next((each for each in names if not each or not each.isprintable()), None)
+            if wrong is not None:
+                raise RequestError(f"the name {wrong!r} of a {name} image is no printable text in UTF-8: rename it")
             low, high = int(images.labels.min()), int(images.labels.max())
             if low < 0 or high >= self.num_classes:
                 raise RequestError(

@@ -16,9 +16,10 @@ from expunge.data.poisons.gaussian import GaussianPoison, noise_of
 from expunge.data.split_data import SplitData
 from expunge.evaluation.gaussian_poison import gaussian_poison_scores
 from expunge.evaluation.predictions import FORGOTTEN, predict
-from expunge.runs._data import load_data
+from expunge.runs._data import data_of, present
 from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory
+from expunge.store.examples import MANIFEST
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training import fit
@@ -27,7 +28,10 @@ from expunge.training.fit import Training
 
 
 def build(wanted: GivesModel, dataset: Dataset) -> nn.Module:
-    """Build the untrained model of this configuration, with input normalisation, on the CPU."""
+    """Build the untrained model of this configuration, with input normalisation, on the CPU.
+
+    Pretrained weights are not loaded: their file is needed only where a training starts from them.
+    """
     plugin = registry.of_config("models", wanted.model)
     with randomness.seeded(randomness.generator(wanted.seed, "initialisation")):
         network = cast("nn.Module", plugin.call(wanted.model, dataset.train.shape, dataset.num_classes))
@@ -36,7 +40,7 @@ def build(wanted: GivesModel, dataset: Dataset) -> nn.Module:
 
 def load_model(wanted: GivesModel, directory: RunDirectory, session: Session) -> tuple[nn.Module, Mask | None]:
     """Load the model of a run, on the CPU and in evaluation mode, and its sparsity mask (None if dense)."""
-    model, stored = build(wanted, load_data(wanted.data, session).dataset), directory.model()
+    model, stored = build(wanted, data_of(directory, wanted.data, session).dataset), directory.model()
     model_weights.load(model, stored.state, f"{directory.path / 'model.safetensors'}")
     return model.eval(), Mask(stored.kept) if stored.kept else None
 
@@ -67,9 +71,12 @@ def fit_training(model: nn.Module, images: ImageSet, training: Training, context
 def save(
     model: nn.Module, data: SplitData, draft: Draft, context: Context, extra: Mapping[str, Tensor] | None = None
 ) -> Record:
-    """Write weights, history and the predictions on every split; return the record for ``run.json``."""
+    """Write weights, history and the predictions on every split; return the record for ``run.json``.
+
+    Images that are not on disk are not predicted.
+    """
     tensors: dict[str, Tensor] = dict(extra or {})
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    splits = {"train": present(data, data.train), "validation": data.validation, "test": data.test}
     if data.poison is not None and len(data.poison.triggered):
         splits["triggered"] = data.poison.triggered
     for name, images in splits.items():
@@ -79,12 +86,20 @@ def save(
     draft.model(model.state_dict(), [name for name, _ in model.named_parameters()], context.sparsity or {})
     draft.tensors("predictions", tensors)
     draft.lines("history", context.history())
+    context.notes |= data.notes
     return {
         "data": data.train.fingerprint(),
         "seconds": context.seconds,
         "steps": context.steps(),
         "notes": context.notes,
     }
+
+
+def begin(model: nn.Module, data: SplitData, draft: Draft, context: Context) -> Record:
+    """Write a model that begins a chain of runs, and the manifest of its data if they have names; see :func:`save`."""
+    if data.manifest is not None:
+        draft.tensors(MANIFEST, data.manifest.tensors())
+    return save(model, data, draft, context)
 
 
 def _poison_scores(model: nn.Module, data: SplitData, device: torch.device) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from expunge.runs.prune import scenario
 from expunge.runs.unlearn import UnlearnConfig, first_model, forgotten_sets, retraining
 from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory, Store
+from expunge.store.examples import lacked_images
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training.context import Context
@@ -187,10 +188,14 @@ def _judge(
     shadows: Shadows | None,
     session: Session,
 ) -> tuple[Subject, dict[str, float]]:
-    """Evaluate a run: its subject, and the values of the metrics."""
+    """Evaluate a run: its subject, and the values of the metrics.
+
+    If the run lacked images, and so has no predictions of them, metrics that cannot be computed are left out.
+    """
     subject = subject_of(directories["subject"], directories["original"], reference, shadows)
     context = Context(randomness.generator(config.seed, "evaluation"), session.device)
-    return subject, evaluate(subject, config.metrics, context)
+    left_out: dict[str, str] | None = {} if lacked_images(directories["subject"]) else None
+    return subject, evaluate(subject, config.metrics, context, left_out)
 
 
 def shadows_of(runs: Sequence[RunDirectory], session: Session) -> Shadows | None:
@@ -223,11 +228,13 @@ def subject_of(
     """Read the subject of the metrics from an unlearn run and from the run of the model before it."""
     splits, stored = stored_predictions(directory)
     model, forgotten, withheld = directory.model(), stored[FORGOTTEN], stored.get(WITHHELD)
-    before = None
-    if original is not None:
-        before = Subject(parted(stored_predictions(original)[0], forgotten, withheld), original.weights())
+    before, parts = None, parted(splits, forgotten, withheld)
+    if original is not None:  # on the same images: some may have been deleted since
+        old = parted(stored_predictions(original)[0], forgotten, withheld)
+        shared = {name: part.select(torch.isin(part.ids, parts[name].ids)) for name, part in old.items()}
+        before = Subject(shared, original.weights())
     return Subject(
-        splits=parted(splits, forgotten, withheld),
+        splits=parts,
         weights=model.weights,
         original=before,
         sparsity=model.kept,

@@ -23,15 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from expunge.core import files, packing
+from expunge.core.checkpoints import HEADER
 from expunge.core.config import FORMAT
 from expunge.core.errors import RequestError
 from expunge.store import digests
 from expunge.store.digests import RECORD
 
 Record = dict[str, object]
-
-HEADER = "expunge"
-"""The key of expunge's metadata in the header of a model file."""
 
 
 _RECORDED: Mapping[str, object] = {"kind": "", "finished": "", "metrics": {}, digests.FILES: {}}

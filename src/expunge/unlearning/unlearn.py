@@ -57,10 +57,10 @@ def unlearn(
     Time is recorded in the phases ``precompute`` (update mask, stages, and what the method declares) and ``unlearn``.
 
     Raises:
-        RequestError: The forget or the retain set is empty.
+        RequestError: The retain set is empty, or the forget set, for an unlearning that reads it.
         RunError: A loss or a weight is not finite.
     """
-    if not len(data.forget) or not len(data.retain):
+    if not len(data.retain) or not (len(data.forget) or not reads_forget_set(unlearning)):
         raise RequestError("the forget set and the retain set must both hold at least one example")
     plugin = registry.of_config("methods", unlearning.method)
     mask = unlearning.update_mask
@@ -69,7 +69,8 @@ def unlearn(
     given = dict(extras or {})
     plugin.check(dict.fromkeys(plugin.mark.stages, True) | given)
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    seen = strength.outputs(model, data.forget, context.device) if plugin.mark.search else None
+    judged = len(data.forget) > 0 and bool(plugin.mark.search)
+    seen = strength.outputs(model, data.forget, context.device) if judged else None
     target = _target(model, data, unlearning, context)
     with context.phase("unlearn"), context.seeded(), _enough_for_statistics():
         for name in plugin.mark.stages.keys() - given.keys():
@@ -109,6 +110,19 @@ def _target(model: nn.Module, data: UnlearningData, unlearning: Unlearning, cont
         return None
     seen = accuracy(model, data.forget, context.device)
     return seen - unlearning.reach * max(seen - unseen, 0.0)
+
+
+def reads_forget_set(unlearning: Unlearning) -> bool:
+    """Whether an unlearning needs the images of the forget set, which some methods and no update mask do without."""
+    method = registry.of_config("methods", unlearning.method)
+    recorded = bool(getattr(unlearning.method, "recorded", False))  # it is checked that the images are the same
+    scaled = unlearning.reach is not None
+    return method.name not in retain_only() or unlearning.update_mask is not None or recorded or scaled
+
+
+def retain_only() -> list[str]:
+    """Return the names of the methods that take steps on the retain set alone: they need no image to forget."""
+    return [plugin.name for plugin in registry.plugins("methods").values() if plugin.mark.roles == ("retain",)]
 
 
 @contextmanager

@@ -73,6 +73,7 @@ def load(config: CelebaConfig) -> Dataset:
         class_names=(f"not {config.attribute}", config.attribute),
         augment=config.augment,
         statistics=_assemble.IMAGENET,
+        names=(train.images, test.images),
     )
 
 

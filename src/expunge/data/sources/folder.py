@@ -1,4 +1,4 @@
-"""Image folders: folder:ROOT with ROOT/train/CLASS/*.png (or .jpg, ...) and ROOT/test/CLASS/*.png."""
+"""Image folders: folder:ROOT with ROOT/train/CLASS/*.png (or .jpg, ...) and ROOT/test/CLASS/*.png, or ROOT/CLASS/*."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -7,12 +7,12 @@ from pathlib import Path
 from expunge.core import checks
 from expunge.core.errors import RequestError
 from expunge.core.registry import source
-from expunge.data import _assemble, _pictures
-from expunge.data._assemble import Arrays
+from expunge.data import _assemble, _pictures, image_files
 from expunge.data.dataset import Dataset
+from expunge.data.names import held_out
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 IMAGES = "images"
+Labelled = list[tuple[Path, int]]
 
 
 @dataclass(frozen=True)
@@ -20,28 +20,48 @@ class FolderConfig:
     """A folder, and the use of its images."""
 
     path: str
-    """The folder that holds train/ and test/, each with one folder of images per class."""
+    """The folder that holds train/ and test/, each with one folder of images per class, or these folders themselves."""
     size: int | None = None
     """Resize every image to this many pixels on each side; by default all must have one size."""
     augment: bool = False
     """Random crop and flip of training batches."""
+    test: float = 0.2
+    """Share of the images in the test set where there are no folders train/ and test/: about so many, chosen by a hash
+    of the name, so that other images that come or go change nothing."""
 
     def __post_init__(self) -> None:
         checks.at_least(1, size=self.size)
+        if not 0 < self.test < 1:
+            raise RequestError(f"test must be a share between 0 and 1, got {self.test}")
 
 
 @source()
 def load(config: FolderConfig) -> Dataset:
-    """Image folders: folder:ROOT with ROOT/train/CLASS/*.png (or .jpg, ...) and ROOT/test/CLASS/*.png.
+    """Image folders: folder:ROOT with ROOT/train/CLASS/*.png (or .jpg, ...) and ROOT/test/CLASS/*.png, or ROOT/CLASS/*.
 
-    The images of a class may also be in CLASS/images/, as in Tiny-ImageNet.
+    The images of a class may also be in CLASS/images/, as in Tiny-ImageNet. Without ROOT/test, the test set is a share
+    of the images. The name of an image is its path within ROOT.
 
     Raises:
-        RequestError: A folder is missing or empty, a test class has no training images, or an image is damaged.
+        RequestError: A folder is missing or empty, a test class has no training images, two names differ in case
+            alone, or an image is damaged.
     """
     root = _assemble.existing_folder(config.path)
-    for split in ("train", "test"):
-        _assemble.existing_folder(str(root / split))
+    classes, *parts = _divided(root) if (root / "test").is_dir() else _by_name(root, config.test)
+    for part, which in zip(parts, ("training", "test"), strict=True):
+        if not part:
+            raise RequestError(
+                f"{root} holds no {which} images: put them into CLASS/ or CLASS/{IMAGES}/, or change test"
+            )
+    names = tuple(image_files.names(part, root) for part in parts)
+    prepare = None if config.size is None else partial(_pictures.resized, size=config.size)
+    train, test = (_pictures.read_files(part, root, prepare) for part in parts)
+    return _assemble.dataset(train, test, root, class_names=classes, augment=config.augment, names=(names[0], names[1]))
+
+
+def _divided(root: Path) -> tuple[list[str], Labelled, Labelled]:
+    """The classes, the training and the test images of train/ and test/."""
+    _assemble.existing_folder(str(root / "train"))
     names = _classes(root / "train")
     extra = set(_classes(root / "test")) - set(names)
     if extra == {IMAGES}:
@@ -51,23 +71,39 @@ def load(config: FolderConfig) -> Dataset:
         )
     if extra:
         raise RequestError(f"{root / 'test'} has classes that {root / 'train'} lacks: {', '.join(sorted(extra))}")
-    train, test = (_read(root / split, names, config.size) for split in ("train", "test"))
-    return _assemble.dataset(train, test, root, class_names=names, augment=config.augment)
+    return names, _labelled(root / "train", names), _labelled(root / "test", names)
+
+
+def _by_name(root: Path, share: float) -> tuple[list[str], Labelled, Labelled]:
+    """The classes and all images of a folder, or of its folder train/ if that is the only one, split by name."""
+    folder = root / "train" if _classes(root) == ["train"] else root
+    classes = _classes(folder)
+    files = _labelled(folder, classes)
+    held = [held_out(name, share) for name in image_files.names(files, root)]
+    train, test = ([file for file, aside in zip(files, held, strict=True) if aside is side] for side in (False, True))
+    return classes, train, test
 
 
 def _classes(root: Path) -> list[str]:
-    """The class folders in alphabetical order, without hidden ones."""
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """The class folders in alphabetical order, without hidden ones.
+
+    Raises:
+        RequestError: One is a symbolic link to a folder that it is in.
+    """
+    found = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    for path in found:
+        if path.is_symlink() and root.resolve().is_relative_to(path.resolve()):
+            raise RequestError(f"{path} is a symbolic link to a folder that it is in: remove it")
+    return [path.name for path in found]
 
 
 def _pictures_of(folder: Path) -> list[Path]:
     """The image files of a class, in its folder or in the folder ``images`` within, as in Tiny-ImageNet."""
     there = [*folder.glob("*"), *folder.glob(f"{IMAGES}/*")]
-    return sorted(path for path in there if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(
+        path for path in there if path.suffix.lower() in image_files.SUFFIXES and not path.name.startswith(".")
+    )
 
 
-def _read(root: Path, names: list[str], size: int | None) -> Arrays:
-    files = [(path, label) for label, name in enumerate(names) for path in _pictures_of(root / name)]
-    if not files:
-        raise RequestError(f"{root} holds no images: put them into {root}/CLASS/ or {root}/CLASS/{IMAGES}/")
-    return _pictures.read_files(files, root, None if size is None else partial(_pictures.resized, size=size))
+def _labelled(root: Path, classes: list[str]) -> Labelled:
+    return [(path, label) for label, name in enumerate(classes) for path in _pictures_of(root / name)]

@@ -11,7 +11,7 @@ from expunge.core import checks
 from expunge.core.errors import RequestError
 from expunge.core.randomness import generator
 from expunge.core.registry import source
-from expunge.data import _assemble, _pictures, splits
+from expunge.data import _assemble, _pictures, image_files, splits
 from expunge.data.dataset import Dataset
 
 SUFFIXES = (".jpg", ".jpeg")
@@ -61,12 +61,18 @@ def load(config: LfwConfig) -> Dataset:
     files = [(path, label) for label, paths in enumerate(people.values()) for path in paths]
     labels = torch.tensor([label for _, label in files])
     face = partial(_face, crop=config.crop, size=config.size)
-    train, test = (
-        _pictures.read_files([files[index] for index in positions.tolist()], root, face)
+    kept, held = (
+        [files[index] for index in positions.tolist()]
         for positions in splits.class_balanced(labels, TEST_SHARE, generator(config.seed, "lfw", "test"))
     )
     return _assemble.dataset(
-        train, test, root, class_names=tuple(people), augment=config.augment, statistics=_assemble.IMAGENET
+        _pictures.read_files(kept, root, face),
+        _pictures.read_files(held, root, face),
+        root,
+        class_names=tuple(people),
+        augment=config.augment,
+        statistics=_assemble.IMAGENET,
+        names=(image_files.names(kept, root), image_files.names(held, root)),
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
+
 from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.core.registry import source
@@ -14,6 +16,7 @@ from expunge.data._assemble import Array
 from expunge.data.dataset import Dataset
 
 NAMES = (("train_images", "x_train"), ("train_labels", "y_train"), ("test_images", "x_test"), ("test_labels", "y_test"))
+EXAMPLES = ("train_names", "test_names")
 CURE = "write it with numpy.savez, from plain arrays"
 
 
@@ -29,14 +32,26 @@ class NpzConfig:
 
 @source()
 def load(config: NpzConfig) -> Dataset:
-    """Arrays in one .npz file: npz:FILE with train_images, train_labels, test_images, test_labels."""
+    """Arrays in one .npz file: npz:FILE with train_images, train_labels, test_images, test_labels.
+
+    ``train_names`` and ``test_names`` may hold the names of the images, as text or whole numbers.
+    """
     path = Path(config.path)
     with files.reading(path, CURE), files.opened(path, CURE) as file:
         if file.read(len(_npy.MAGIC)) == _npy.MAGIC:
             raise RequestError(f"{path} cannot be read as .npz: it is one bare array; write it with numpy.savez")
         with zipfile.ZipFile(file) as archive:
             images, labels, test_images, test_labels = (_find(archive, names, path) for names in NAMES)
-    return _assemble.dataset((images, labels), (test_images, test_labels), path, augment=config.augment)
+            there = {member.filename for member in archive.infolist()}
+            arrays = [_find(archive, (name,), path) if f"{name}.npy" in there else np.array([]) for name in EXAMPLES]
+            names = _assemble.usable((_texts(arrays[0]), _texts(arrays[1])))
+    train, test = (images, labels), (test_images, test_labels)
+    return _assemble.dataset(train, test, path, augment=config.augment, names=names)
+
+
+def _texts(names: Array) -> tuple[str, ...]:
+    """The names of examples in an array of text or of whole numbers."""
+    return tuple(str(name.decode() if isinstance(name, bytes) else name) for name in names.tolist())
 
 
 def _find(archive: zipfile.ZipFile, names: tuple[str, ...], path: Path) -> Array:
