@@ -132,7 +132,9 @@ def measured(config: EvaluateConfig, parents: Mapping[str, RunDirectory], sessio
         reference = session.cached(key, lambda: _judge(judged, directories, None, shadows, session)[0])
     subject, values = _judge(config, parents, reference, shadows, session)
     metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    return {"metrics": metrics, "seconds": dict(subject.seconds)}
+    notes = cast("Record", parents["subject"].record().get("notes") or {})
+    kept = {key: notes[key] for key in ("unchanged", "hardly_changed") if key in notes}
+    return {"metrics": metrics, "seconds": dict(subject.seconds), "notes": kept}
 
 
 TOLERANCE = 1e-4

@@ -1,7 +1,7 @@
 """One unlearning of a model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -175,7 +175,10 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
             extras[role] = read(parents[role])
             spent = parents[role].seconds().get("precompute", 0.0)
             context.seconds["precompute"] = context.seconds.get("precompute", 0.0) + spent
-    model = unlearn_model(model, seen, config.unlearning, context, extras)
+    unlearning = config.unlearning
+    if poisoned is not None and bool(torch.isin(ids, poisoned.to(ids)).any()):
+        unlearning = replace(unlearning, reach=None)  # validation images do not say what a poisoned one would be
+    model = unlearn_model(model, seen, unlearning, context, extras)
     for role, mask in _by_role(context.update_masks).items():
         masks.save(mask, draft.path / f"mask{role and f'.{role}'}.safetensors")
     before = forgotten_ids(original).to(sets.ids)
