@@ -176,7 +176,7 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
             spent = parents[role].seconds().get("precompute", 0.0)
             context.seconds["precompute"] = context.seconds.get("precompute", 0.0) + spent
     unlearning = config.unlearning
-    if poisoned is not None and bool(torch.isin(ids, poisoned.to(ids)).any()):
+    if data.poison is not None and bool(torch.isin(sets.ids, data.poison.ids.to(sets.ids)).any()):
         unlearning = replace(unlearning, reach=None)  # validation images do not say what a poisoned one would be
     model = unlearn_model(model, seen, unlearning, context, extras)
     for role, mask in _by_role(context.update_masks).items():
