@@ -28,7 +28,8 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import Subject, predict
 from expunge.evaluation.predictions import evaluate as run_metrics
 from expunge.training.context import Context
-from expunge.training.stepper import Precision
+from expunge.training.precision import RequestedPrecision, chosen
+from expunge.training.rules import Rule
 from expunge.trajectory.plan import Trajectory
 from expunge.unlearning import presets
 from expunge.unlearning.sequence import Sequence
@@ -97,7 +98,7 @@ def unlearn(
     validation: Images | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    precision: Precision = "auto",
+    precision: RequestedPrecision = "auto",
     augmentation: Augmentation | None = None,
     in_place: bool = False,
     trajectory: Trajectory | None = None,
@@ -114,7 +115,7 @@ def unlearn(
         validation: Validation images, for methods that use them.
         seed: Seed of all random choices.
         device: The device to compute on; by default that of the model.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16``, ``mixed``, or ``auto`` (see ``expunge.training.precision.chosen``).
         augmentation: Random crop and flip for training batches; none by default.
         in_place: Modify ``model`` itself instead of a copy.
         trajectory: The recorded training of the model, for methods that need it (``expunge.train_recorded``);
@@ -142,8 +143,7 @@ def unlearn(
             classes = num_classes(student, kept, place)
             for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
                 check_images(name, images, kept.shape, classes)
-            l2 = None if trajectory is None else trajectory.plan.l2
-            context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2)
+            context = _context(seed, place, precision, trajectory)
             parts = (forgotten.to(place), kept.to(place), None if held is None else held.to(place))
             data = UnlearningData(*parts, classes)
             unlearned = run_unlearning(student, data, wanted, context, {"trajectory": trajectory})
@@ -158,7 +158,7 @@ def unlearn_sequence(
     validation: Images | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    precision: Precision = "auto",
+    precision: RequestedPrecision = "auto",
     augmentation: Augmentation | None = None,
     trajectory: Trajectory | None = None,
 ) -> list[Result]:
@@ -174,7 +174,7 @@ def unlearn_sequence(
         validation: Validation images, for methods that use them.
         seed: Seed of each unlearning; forget sets have their own seeds.
         device: The device to compute on; by default that of the model.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16``, ``mixed``, or ``auto`` (see ``expunge.training.precision.chosen``).
         augmentation: Random crop and flip for training batches; none by default.
         trajectory: The recorded training of the model, for methods that need it.
 
@@ -193,7 +193,7 @@ def unlearn_sequence(
             as_image_set(train, augmentation=augmentation).to(place),
             None if validation is None else as_image_set(validation).to(place),
             sequence,
-            lambda l2: Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2),
+            lambda: _context(seed, place, precision, trajectory),
             trajectory,
         )
 
@@ -203,7 +203,7 @@ def _in_sequence(
     images: ImageSet,
     held: ImageSet | None,
     sequence: Sequence,
-    circumstances: Callable[[float | None], Context],
+    circumstances: Callable[[], Context],
     trajectory: Trajectory | None,
 ) -> list[Result]:
     """The result of each step of a sequence on ``student``, which is changed."""
@@ -211,10 +211,8 @@ def _in_sequence(
     classes = num_classes(student, images, place)
     for name, given in (("train", images), ("validation", held)):
         check_images(name, given, images.shape, classes)
-    l2 = None if trajectory is None else trajectory.plan.l2
-
     found: list[Result] = []
-    steps = run_sequence(student, images, held, classes, sequence, lambda: circumstances(l2), trajectory)
+    steps = run_sequence(student, images, held, classes, sequence, circumstances, trajectory)
     for unlearned, ids, now in steps:
         notes = {**now.notes, "forgotten": ids.tolist()}
         found.append(Result(weights.clone(unlearned), dict(now.seconds), now.history(), now.steps(), notes))
@@ -267,6 +265,13 @@ def evaluate(
             score(judged)
         values = score(_subject(model, splits, place, before, judged))
     return Audit(values, left_out, judged)
+
+
+def _context(seed: int, device: torch.device, precision: RequestedPrecision, trajectory: Trajectory | None) -> Context:
+    """The context of an unlearning, with the precision and the update rule of the training as far as they are known."""
+    rule = None if trajectory is None else Rule(weight_decay=trajectory.plan.l2)
+    generator = randomness.generator(seed, "unlearning", device=device)
+    return Context(generator, device, chosen(precision, device), original_rule=rule)
 
 
 def _next_id(images: ImageSet) -> int:

@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     checks.at_least(1, top=given.top)
     store, original = _console.open_original(given.run)
     wanted = ScoreConfig(original, config.parse("scores", given.score), given.seed)
-    with _console.session(given) as session:
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     if given.csv is not None:
         _write(directory, given.csv)

@@ -12,7 +12,7 @@ from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.examples import forgotten_words
-from expunge.training.stepper import Precision
+from expunge.training.precision import RequestedPrecision, chosen
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
 from expunge.unlearning.update_masks import UpdateMask
@@ -33,8 +33,9 @@ class Arguments(_console.Common):
     """Examples that this step neither forgets nor retains, such as those to be forgotten later; written likewise."""
     seed: int = 0
     """Seed of the unlearning: batches, augmentation, random labels."""
-    precision: Precision = "auto"
-    """bfloat16 or float32 for the forward passes; auto takes bfloat16 where it pays."""
+    precision: RequestedPrecision = "auto"
+    """Of the forward passes: float32, bfloat16, or mixed, which is bfloat16 in networks that gain from it; auto takes
+    mixed where this machine is faster in bfloat16, and float32 elsewhere."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -53,12 +54,16 @@ def run(arguments: Sequence[str]) -> int:
     unlearning = presets.named(text, _with_runs(default.method, options, store), default)
     withhold = None if given.withhold is None else config.parse("forget_sets", given.withhold)
     forget = config.parse("forget_sets", given.forget)
-    wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, given.precision, given.seed, withhold)
-    with _console.session(given) as session:
+    precision = chosen(given.precision, _console.device(given.device))
+    wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, precision, given.seed, withhold)
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
+    _console.say_strength(name, directory)
     notes = directory.record().get("notes")
-    if name != "original" and isinstance(notes, dict) and "unchanged" in notes:
-        _console.say(f"warning: {name} left the model as it was: give it more epochs, or a larger rate or scale")
+    if not given.quiet and isinstance(notes, dict) and "weight_decay" in notes:
+        _console.say(
+            f"weight decay {notes['weight_decay']}, as in the training of the original (--weight-decay sets it)"
+        )
     if not given.json:
         _console.say(forgotten_words(directory))
     _console.report_run(directory, given, "evaluate: expunge evaluate --run RUN --reference RETRAINED")
@@ -103,7 +108,14 @@ def _help(words: Sequence[str]) -> int:
     groups["update mask, which weights may move"] = ("update-mask.", default.update_mask or UpdateMask(fraction=0.5))
     groups["low-rank adapters, trained in place of the weights"] = ("adapters.", default.adapters or LowRank())
     shown = name.replace("_", "-")
-    _plugin.print_options(f"expunge unlearn --run RUN --forget SET {shown} [options]", _names()[name], groups)
+    further = (
+        "--defaults paper: the values of the publication or its code for what is not given. "
+        f"--reach SHARE (default: {config.written(default.reach)}), --extend FACTOR (default: {default.extend:g}): "
+        "scale the change until the accuracy on the forget set has gone this share of the way to that on unseen "
+        "images, estimated on validation images; none leaves it as it is."
+    )
+    summary = f"{_names()[name]}\n\n{further}"
+    _plugin.print_options(f"expunge unlearn --run RUN --forget SET {shown} [options]", summary, groups)
     return 0
 
 

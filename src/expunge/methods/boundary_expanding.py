@@ -13,9 +13,10 @@ from expunge.core import weights
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.core.registry import method
+from expunge.curvature import heads
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
@@ -24,51 +25,45 @@ from expunge.training.rules import PerRole, Rule
 class BoundaryExpandingConfig:
     """Hyperparameters of boundary expanding."""
 
-    epochs: int = 10
+    epochs: int = 3
     """Passes over the forget set."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""
-    rule: Rule | PerRole = Rule(lr=1e-4)
+    rule: Rule | PerRole = Rule(lr=1e-3)
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
 
 
-@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BE",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
+@method(
+    reference="Chen et al. 2023, arXiv:2303.11570",
+    aliases=("BE",),
+    search={"lr": (1e-6, 1e-2)},
+    paper={"epochs": 10, "lr": 1e-4},
+    reach=0.5,
+    extend=64.0,
+    roles=("forget",),
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryExpandingConfig, context: Context) -> nn.Module:
     """Move the forget set out of all classes: ``min E_forget[CE(shadow class)]``, then drop the shadow class.
 
     The shadow class is one more output of the last linear layer, there only during training.
     """
-    classifier = _classifier(model, data)
+    classifier = heads.classifier(model, data.forget, "boundary_expanding adds a class to the last layer")
+    if parametrize.is_parametrized(classifier):
+        raise RequestError("boundary_expanding cannot add a class to a layer with adapters: do without adapters here")
     shadow = torch.full_like(data.forget.labels, classifier.out_features)
     forget = data.forget.with_labels(shadow)
+    total = duration.total_steps(config, forget.steps(config.batch_size))
     model.train()
     with _expanded(classifier, context):
-        step = _widened(context, model, classifier).stepper(
-            model, config.rule, config.epochs * forget.steps(config.batch_size)
-        )
-        for _ in range(config.epochs):
-            for batch in forget.batches(config.batch_size, context.generator):
-                step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
+        step = _widened(context, model, classifier).stepper(model, config.rule, total)
+        for batch in duration.batches(forget, config, context.generator):
+            step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
     return model
-
-
-def _classifier(model: nn.Module, data: UnlearningData) -> nn.Linear:
-    """The last linear layer in the order of the modules, which must have an output per class."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise RequestError("boundary_expanding adds a class to the last nn.Linear of the model, and there is none")
-    found = layers[-1]
-    if found.out_features != data.num_classes:
-        raise RequestError(
-            f"boundary_expanding adds a class to the last nn.Linear of the model, which has {found.out_features} "
-            f"outputs, not the {data.num_classes} of the classes: it must be the classifier"
-        )
-    if parametrize.is_parametrized(found):
-        raise RequestError("boundary_expanding cannot add a class to a layer with adapters: do without adapters here")
-    return found
 
 
 @contextmanager

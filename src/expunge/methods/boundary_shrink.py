@@ -10,9 +10,10 @@ from expunge.core.errors import RequestError
 from expunge.core.registry import method
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy
+from expunge.training.precision import fastest_layout
 from expunge.training.rules import PerRole, Rule
 
 
@@ -20,36 +21,45 @@ from expunge.training.rules import PerRole, Rule
 class BoundaryShrinkConfig:
     """Hyperparameters of boundary shrink."""
 
-    epochs: int = 10
+    epochs: int = 3
     """Passes over the forget set."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""
     bound: float = 0.1
     """Size of the step across the decision boundary: the change of each pixel, in [0, 1]."""
     as_released: bool = False
     """Keep the true label where that step does not change the prediction, as the released code does."""
-    rule: Rule | PerRole = Rule(lr=1e-4)
+    rule: Rule | PerRole = Rule(lr=1e-3)
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         checks.between(0, 1, bound=self.bound)
 
 
-@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BS",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
+@method(
+    reference="Chen et al. 2023, arXiv:2303.11570",
+    aliases=("BS",),
+    search={"lr": (1e-6, 1e-2)},
+    paper={"epochs": 10, "lr": 1e-4},
+    reach=0.5,
+    extend=64.0,
+    roles=("forget",),
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig, context: Context) -> nn.Module:
     """Train the forget set on the nearest wrong classes: ``min E_forget[CE(nearest wrong class)]``.
 
     The nearest classes are those of the original model, found once, before the first step.
     """
     _check(data, config.batch_size)
-    nearest = nearest_labels(weights.frozen_copy(model), data.forget, config)
+    nearest = nearest_labels(fastest_layout(weights.frozen_copy(model)), data.forget, config)
     forget = data.forget.with_labels(nearest)
     model.train()
-    step = context.stepper(model, config.rule, config.epochs * forget.steps(config.batch_size))
-    for _ in range(config.epochs):
-        for batch in forget.batches(config.batch_size, context.generator):
-            step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
+    step = context.stepper(model, config.rule, duration.total_steps(config, forget.steps(config.batch_size)))
+    for batch in duration.batches(forget, config, context.generator):
+        step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
     return model
 
 

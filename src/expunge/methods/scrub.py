@@ -13,8 +13,10 @@ from expunge.core.registry import method
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import predict
+from expunge.training import duration
 from expunge.training.context import Context
 from expunge.training.losses import cross_entropy, distillation
+from expunge.training.precision import fastest_layout
 from expunge.training.rules import PerRole, Rule
 
 
@@ -22,28 +24,31 @@ from expunge.training.rules import PerRole, Rule
 class ScrubConfig:
     """Hyperparameters of SCRUB."""
 
-    epochs: int = 5
+    epochs: int = 3
     """Epochs: each one pass over the forget set (the first ``maximise_epochs`` only), then one over the retain set."""
-    maximise_epochs: int = 2
+    steps: duration.Steps = None
+    """Steps on retain batches in place of epochs; the last epoch may be cut short."""
+    maximise_epochs: int = 3
     """The first epochs, in which the divergence on the forget set is maximised."""
     temperature: float = 4.0
     """Temperature T of the distillation loss."""
-    alpha: float = 0.5
+    alpha: float = 0.05
     """Weight of the distillation loss on the retain set."""
     gamma: float = 0.99
     """Weight of the cross-entropy on the retain set."""
     batch_size: int = 128
     """Retain examples per step."""
-    forget_batch_size: int | None = None
-    """Forget examples per step; by default as many as retain examples."""
+    forget_batch_size: int | None = 32
+    """Forget examples per step; with none as many as retain examples."""
     rewind: bool = False
     """Rewind to the epoch whose error on the forget set is nearest to that on unseen examples (SCRUB+R)."""
-    rule: Rule | PerRole = Rule(lr=0.01)
+    rule: Rule | PerRole = Rule(lr=0.05, schedule="linear", clip=5.0)
     """The update rule."""
 
     def __post_init__(self) -> None:
-        checks.at_least(0, epochs=self.epochs, maximise_epochs=self.maximise_epochs)
-        checks.at_least(1, batch_size=self.batch_size, forget_batch_size=self.forget_batch_size)
+        duration.check(self)
+        checks.at_least(0, maximise_epochs=self.maximise_epochs)
+        checks.at_least(1, forget_batch_size=self.forget_batch_size)
         checks.above(0, temperature=self.temperature)
         checks.at_least(0, alpha=self.alpha, gamma=self.gamma)
 
@@ -56,6 +61,16 @@ def _rewinds(config: ScrubConfig) -> bool:
     reference="Kurmanji et al. 2023, arXiv:2302.09880",
     aliases=("SCRUB",),
     search={"lr": (1e-3, 1e-1), "alpha": (1e-2, 2.0)},
+    stronger=2.0,
+    paper={
+        "maximise_epochs": 2,
+        "alpha": 0.001,
+        "forget_batch_size": None,
+        "lr": 5e-4,
+        "schedule": "constant",
+        "clip": None,
+    },
+    reach=0.75,
     validation=_rewinds,
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context: Context) -> nn.Module:
@@ -72,20 +87,21 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
     """
     unseen = of_forgotten_classes(data) if config.rewind else None
     checkpoints: list[Checkpoint] = []
-    teacher = weights.frozen_copy(model)
+    teacher = fastest_layout(weights.frozen_copy(model))
     model.train()
     temperature, generator = config.temperature, context.generator
     forget_size = config.forget_batch_size or config.batch_size
-    maximised = min(config.maximise_epochs, config.epochs)
-    total = maximised * data.forget.steps(forget_size) + config.epochs * data.retain.steps(config.batch_size)
+    per_epoch = data.retain.steps(config.batch_size)
+    maximised = min(config.maximise_epochs, duration.count_epochs(config, per_epoch))
+    total = maximised * data.forget.steps(forget_size) + duration.total_steps(config, per_epoch)
     step = context.stepper(model, config.rule, total)
-    for epoch in range(config.epochs):
+    for epoch, retain_batches in enumerate(duration.passes(data.retain, config, generator)):
         if config.rewind:
             checkpoints.append(checkpoint(model, data.forget, context))
         if epoch < maximised:
             for batch in data.forget.batches(forget_size, generator):
                 step(forget=lambda b=batch: -distillation(model(b.inputs), teacher(b.inputs), temperature))
-        for batch in data.retain.batches(config.batch_size, generator):
+        for batch in retain_batches:
             step(retain=lambda b=batch: _retain_loss(model(b.inputs), teacher(b.inputs), b.labels, config))
     if unseen is not None:
         checkpoints.append(checkpoint(model, data.forget, context))

@@ -72,6 +72,9 @@ def _name(config: PrecomputeConfig) -> str:
 
 
 def _open(directory: RunDirectory) -> VectorStore:
+    """Open the vectors, once all of their bytes have been compared with their digest."""
+    for name in FILES:
+        directory.file(name)
     return open_store(directory.path)
 
 

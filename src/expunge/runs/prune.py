@@ -1,5 +1,6 @@
 """A pruned model, trained further under its sparsity mask."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, cast
@@ -15,14 +16,15 @@ from expunge.core.masks import Mask
 from expunge.core.text import assignments
 from expunge.data.split_data import DataConfig
 from expunge.evaluation.predictions import FORGOTTEN
-from expunge.runs._data import check_present, data_of
-from expunge.runs._model import context_of, fit_training, forgotten_ids, load_model, save
+from expunge.runs._data import check_present, data_of, forgotten_ids
+from expunge.runs._model import context_of, fit_training, load_model, save
+from expunge.runs.imported import ImportConfig
 from expunge.runs.train import TrainConfig
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class PruneConfig:
     train on from that epoch of the schedule; by default they keep their trained values, and the schedule restarts."""
     retraining: Training | None = None
     """The training after pruning; by default that of the original."""
-    precision: Precision = "auto"
-    """Precision of the forward passes: float32, bfloat16, or bfloat16 where it is faster."""
+    precision: Precision = "float32"
+    """Precision of the forward passes; ``mixed`` is bfloat16 in networks that gain from it."""
     seed: int = 0
     """Seed of the pruning, the order of examples and the augmentation."""
 
@@ -53,10 +55,17 @@ class PruneConfig:
         if self.rewind is None:
             return
         trained = trained_model(self.original)
-        if not isinstance(trained, TrainConfig):
-            raise RequestError("only a model trained by expunge has earlier epochs: prune this one without rewind")
-        if not 0 <= self.rewind <= trained.training.epochs:
-            raise RequestError(f"rewind must be an epoch in 0..{trained.training.epochs}, got {self.rewind}")
+        if isinstance(trained, ImportConfig) and self.rewind not in trained.starts:
+            known = ", ".join(map(str, trained.starts)) or "none"
+            raise RequestError(
+                f"epoch {self.rewind} was not imported (imported: {known}): import again with "
+                f"epoch_{self.rewind}_rewind_weight.pt beside the checkpoint, or prune without rewind"
+            )
+        if not isinstance(trained, TrainConfig | ImportConfig):
+            raise RequestError("an unlearned model has no earlier epochs: prune this one without rewind")
+        last = trained.training.epochs if trained.training.steps is None else math.inf
+        if not 0 <= self.rewind <= last:
+            raise RequestError(f"rewind must be an epoch in 0..{last}, got {self.rewind}")
 
     @property
     def data(self) -> DataConfig:
@@ -88,10 +97,12 @@ def _parents(config: PruneConfig) -> dict[str, object]:
     if rounds > 1:
         before = replace(config, pruner=replace(config.pruner, rounds=rounds - 1))  # pyright: ignore
     trained = trained_model(config.original)
-    if config.rewind is None or not isinstance(trained, TrainConfig):
+    if config.rewind is None:
         return {"original": before}
-    start = replace(trained, training=replace(trained.training, stop_after=config.rewind))
-    return {"original": before, "start": start}
+    if isinstance(trained, ImportConfig):
+        return {"original": before, "start": trained.starts[config.rewind]}
+    stopped = replace(trained.training, stop_after=config.rewind)
+    return {"original": before, "start": replace(cast("TrainConfig", trained), training=stopped)}
 
 
 def _label(config: PruneConfig) -> str:

@@ -9,7 +9,7 @@ from expunge.core.files import naming
 from expunge.data.split_data import DataConfig
 from expunge.store.directory import RunDirectory, Store
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import Precision
 
 
 class GivesModel(Protocol):
@@ -104,8 +104,8 @@ def expanded(directory: RunDirectory) -> dict[str, object]:
                 return {key: fill(part) for key, part in items.items()}
             if name not in seen:
                 seen[name] = {}  # a damaged configuration may refer to itself
-                path = store.directory(name).path / "config.json"
-                seen[name] = cast("dict[str, object]", fill(store.directory(name).config())) if path.is_file() else {}
+                found = store.directory(name)
+                seen[name] = cast("dict[str, object]", fill(found.config())) if found.exists else {}
             return seen[name]
         return [fill(part) for part in cast("list[object]", value)] if isinstance(value, list) else value
 

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from expunge.core import checkpoints, checks, files, masks
+from expunge.core.config import InPlaceOf
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.core.weights import evaluating, trainable
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
+from expunge.store.directory import RunDirectory
 from expunge.training.losses import cross_entropy
 
 Scores = dict[str, Tensor]
@@ -32,7 +34,7 @@ class UpdateMask:
     ratio: mean square of batch gradients, forget over retain (SFRon). random: uniform random numbers, as a control."""
     fraction: float | None = None
     """Share of weights that may move: those with the largest scores; by default half, or all of the named layers."""
-    threshold: float | None = None
+    threshold: Annotated[float | None, InPlaceOf("fraction")] = None
     """Instead of the fraction: weights whose score is at least this may move."""
     layers: tuple[str, ...] = ()
     """Rank and move only weights with these names, where * matches anything: network.layer4+*.bias"""
@@ -65,16 +67,22 @@ class UpdateMask:
 
 
 def update_masks(
-    model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator
+    model: nn.Module,
+    data: UnlearningData,
+    config: UpdateMask,
+    generator: torch.Generator,
+    saliency: Scores | None = None,
 ) -> Mask | dict[str, Mask]:
     """Compute or load the mask that ``config`` describes, for every role or by role.
+
+    ``saliency`` are the scores of the weights, where they are known.
 
     Raises:
         RequestError: A file contains no mask of this model, or its bytes have changed.
     """
     if config.file is not None:
         return _by_role(_stored(config.file, model), config.roles)
-    return choose(scores(model, data, config, generator), config)
+    return choose(saliency or scores(model, data, config.score, config.batch_size, generator), config)
 
 
 def _stored(file: str, model: nn.Module) -> Mask:
@@ -87,16 +95,19 @@ def _stored(file: str, model: nn.Module) -> Mask:
 
 
 def _digest(path: str) -> str:
-    """Sixteen digits of the SHA-256 of a file."""
-    return files.digest(Path(path))[:16]
+    """Sixteen digits of the SHA-256 of a file, which is compared with that in ``run.json`` if a run wrote it."""
+    place = Path(path)
+    run = RunDirectory(place.parent)
+    known = run.exists and place.name in run.digests()
+    return files.digest(run.file(place.name) if known else place)[:16]
 
 
-def scores(model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator) -> Scores:
+def scores(model: nn.Module, data: UnlearningData, score: Score, batch_size: int, generator: torch.Generator) -> Scores:
     """Compute the score of every trainable weight, from which masks of any fraction or threshold can be chosen.
 
     Cost: a forward and backward pass over the forget set, and one over the retain set if the score uses it.
     """
-    return _SCORES[config.score](model, data, config.batch_size, generator)
+    return _SCORES[score](model, data, batch_size, generator)
 
 
 def choose(found: Mapping[str, Tensor], config: UpdateMask) -> Mask | dict[str, Mask]:
