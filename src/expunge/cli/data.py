@@ -90,10 +90,10 @@ def _print(found: Findings) -> None:
         )
     print(f"unreadable files: {len(found.unreadable) or 'none'}")
     _print_list([f"{name}: {why}" for name, why in found.unreadable.items()])
-    _print_alike("exact duplicates", found.exact)
+    _print_alike("exact duplicates", found.exact, "groups")
     if any(len({each.split for each in group.members}) == 1 for group in found.exact):
         print("  (a duplicate in the retain set defeats forgetting: forget all of a group, or delete all but one)")
-    _print_alike("near duplicates", found.near, "" if found.near_complete else "the first ")
+    _print_alike("near duplicates", found.near, "pairs" if found.near_complete else "pairs, where the search ended")
     if found.normalisation is None:
         print("normalisation: none, as images differ in their channels")
     elif len(found.normalisation[0]) <= 4:
@@ -101,13 +101,11 @@ def _print(found: Findings) -> None:
         print(f"normalisation of the training images: mean {mean}, std {std}")
 
 
-def _print_alike(what: str, groups: Sequence[Alike], prefix: str = "") -> None:
+def _print_alike(what: str, groups: Sequence[Alike], unit: str) -> None:
     """How many groups of images are alike, how many hold different labels or both splits, and a few."""
     conflicts, leaks = sum(each.conflict for each in groups), sum(each.leak for each in groups)
-    count = f"{prefix}{len(groups)} group{'' if len(groups) == 1 else 's'}"
-    print(
-        f"{what}: {f'{count}, {conflicts} with different labels, {leaks} in training and test set' if groups else 'none'}"
-    )
+    count = f"{len(groups)} {unit}, {conflicts} with different labels, {leaks} in training and test set"
+    print(f"{what}: {count if groups else 'none'}")
     ranked = sorted(groups, key=lambda each: not (each.conflict or each.leak))
     _print_list(
         [
