@@ -117,7 +117,7 @@ def test_images_of_one_grey_and_vectors_are_like_none() -> None:
     assert near(small_copies(torch.rand(6, 10))).pairs.shape == (0, 2)
 
 
-@pytest.mark.parametrize("poison", [None, "patch:count=1,size=2,target=1"])
+@pytest.mark.parametrize("poison", [None, "patch:count=6,size=2,target=1"])
 def test_the_note_on_retained_duplicates_with_a_manifest_and_without(tmp_path: Path, poison: str | None) -> None:
     images = scenes(12).permute(0, 2, 3, 1).numpy()
     images[7], images[9], images[10] = images[2], images[2], images[4]
@@ -129,13 +129,10 @@ def test_the_note_on_retained_duplicates_with_a_manifest_and_without(tmp_path: P
     for file in ("ids.npz", "names.npz"):
         data = split_data.load(DataConfig(f"npz:{tmp_path / file}", validation=0, poison=poison))
         assert (data.manifest is None) == (file == "ids.npz")
-        changed = [] if data.poison is None else data.poison.ids.tolist()
         forgotten = torch.tensor([2, 3, 9])
         forget, retain = (data.train.select(data.train.contains(forgotten) == side) for side in (True, False))
-        twice = {2: [7], 9: [7]}
-        wanted_forget = [each for each in twice if each not in changed and 7 not in changed]
-        wanted = {"duplicates": {"forget": wanted_forget, "retain": [7]}} if wanted_forget else {}
-        assert duplicate_notes(data, forget, retain) == wanted
+        same = [2, 9] if poison is None else [9]  # all of class 0 have the patch
+        assert duplicate_notes(data, forget, retain) == {"duplicates": {"forget": same, "retain": [7]}}
 
 
 @pytest.fixture
@@ -193,7 +190,7 @@ def test_a_folder_is_checked_from_the_command_line(photos: Path, terminal: Termi
     assert "classes without test images: 1 (33%): owl" in printed
     mean = ",".join(f"{value:.4f}" for value in found["normalisation"]["mean"])
     assert f"normalisation of the training images: mean {mean}, std " in printed
-    assert terminal.json("data", "check", photos, "--alike", 1)["near_duplicates"] == []
+    assert len(terminal.json("data", "check", photos, "--alike", 0.3)["near_duplicates"]) > 1
     assert "alike must be above 0" in terminal.refused("data", "check", photos, "--alike", 0)
     assert "holds no training images" in terminal.refused("data", "check", photos / "train" / "cat")
     assert "no data source 'nothing'" in terminal.refused("data", "check", "nothing")

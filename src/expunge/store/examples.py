@@ -10,7 +10,6 @@ from torch import Tensor
 from expunge.core import config
 from expunge.data import manifest
 from expunge.data.forget_sets.ids import ListedForget
-from expunge.data.forget_sets.union import UnionForget
 from expunge.data.manifest import SPLITS, Manifest
 from expunge.data.names import Names
 from expunge.store.directory import RunDirectory, Store
@@ -83,7 +82,7 @@ def duplicate_words(directory: RunDirectory, forget: str) -> str:
         return ""
     names, retained = names_of(directory), found["retain"]
     also = ListedForget(tuple(names.of(each) if names.train else each for each in retained))
-    cure = f"--forget '{config.text('forget_sets', UnionForget((config.parse('forget_sets', forget), also)))}'"
+    cure = f"--forget 'union:({forget})+({config.text('forget_sets', also)})'"
     if len(retained) > FEW:
         cure = f"their ids are in {directory.path / 'run.json'}, notes.duplicates.retain"
     return (
