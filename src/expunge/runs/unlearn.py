@@ -18,7 +18,7 @@ from expunge.data.split_data import DataConfig, SplitData
 from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import FORGOTTEN, WITHHELD
 from expunge.methods.retrain import RetrainConfig
-from expunge.runs._data import check_present, data_of, divided, forgotten_ids, present
+from expunge.runs._data import check_present, data_of, divided, duplicate_notes, forgotten_ids, present
 from expunge.runs._model import context_of, load_model, save
 from expunge.runs.imported import ImportConfig
 from expunge.runs.saliency import SaliencyConfig
@@ -163,6 +163,7 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
     validation, classes = data.validation.to(session.device), data.dataset.num_classes
     seen = UnlearningData(present(data, sets.forget), sets.retain, validation, classes)
     context = context_of(config, session, "unlearning")
+    context.notes |= duplicate_notes(data, sets.forget, sets.retain)
     model, context.sparsity = load_model(config.original, original, session)
     model.to(session.device)
     rule = config.training.rule
