@@ -96,6 +96,27 @@ def _batches(protocol: int, fine: bool) -> Files:
     return found | {"meta" if fine else "batches.meta": pickle.dumps(meta, protocol)}
 
 
+def _mat_files(compress: bool) -> Files:
+    from scipy import io as matlab
+
+    found: Files = {}
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        stream = io.BytesIO()
+        images, labels = pixels(2, 32, 32, 3).transpose(1, 2, 3, 0), np.array([[10], [1]], np.uint8)
+        matlab.savemat(stream, {"X": images, "y": labels}, do_compression=compress)
+        found[f"svhn/{name}"] = stream.getvalue()
+    return found
+
+
+def _tiny() -> Files:
+    image = encoded(pixels(1, 4, 4, 3)[0])
+    words = ("n01443537", "n01629819")
+    lines = "".join(f"val_{number}.JPEG\t{word}\t0\t0\t9\t9\n" for number, word in enumerate(words))
+    train = {f"tiny_imagenet/train/{word}/images/{word}_0.JPEG": image for word in words}
+    val = {f"tiny_imagenet/val/images/val_{number}.JPEG": image for number in (0, 1)}
+    return train | val | {"tiny_imagenet/val/val_annotations.txt": lines.encode()}
+
+
 def _folder() -> Files:
     forms = {"png": "PNG", "jpg": "JPEG", "bmp": "BMP", "webp": "WEBP", "ppm": "PPM", "tif": "TIFF"}
     image = pixels(1, 6, 6, 3)[0]
@@ -266,6 +287,9 @@ READERS: Mapping[str, Reader] = {
     "npz, deflated": Reader(lambda: _npz(np.savez_compressed), _source("npz")),
     "cifar_batches, 10": Reader(lambda: _batches(2, False), _source("cifar_batches")),
     "cifar_batches, 100": Reader(lambda: _batches(4, True), _source("cifar_batches")),
+    "svhn": Reader(lambda: _mat_files(False), _source("svhn")),
+    "svhn, compressed": Reader(lambda: _mat_files(True), _source("svhn")),
+    "tiny_imagenet": Reader(_tiny, _source("tiny_imagenet")),
     "folder": Reader(_folder, _source("folder")),
     "parquet": Reader(_parquet_file, lambda folder: _parquet._tables([folder / "train.parquet"]), slow=True),
     "celeba, .txt": Reader(_lists, lambda folder: _celeba_lists.read(folder, "Male")),

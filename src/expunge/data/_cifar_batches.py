@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -9,20 +10,23 @@ from expunge.core.errors import RequestError
 from expunge.data import _pickled_arrays
 from expunge.data._assemble import Arrays
 
+Kind = Literal["fine", "coarse"]
+"""The 100 classes of CIFAR-100, or its 20 superclasses."""
+
 
 def present(folder: Path) -> bool:
     """Whether the folder holds python batches."""
     return any(folder.glob("data_batch_*")) or (folder / "meta").is_file()
 
 
-def read_folder(folder: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """Read images uint8 (n, 3, 32, 32), labels (fine labels for CIFAR-100), and class names."""
+def read_folder(folder: Path, kind: Kind = "fine") -> tuple[Arrays, Arrays, tuple[str, ...]]:
+    """Read images uint8 (n, 3, 32, 32), labels (for CIFAR-100 of this kind), and class names."""
     if any(folder.glob("data_batch_*")):
         train = [folder / f"data_batch_{number}" for number in range(1, 6)]
         test, meta, key = [folder / "test_batch"], folder / "batches.meta", "label_names"
     else:
-        train, test, meta, key = [folder / "train"], [folder / "test"], folder / "meta", "fine_label_names"
-    return _read(train), _read(test), _names(meta, key) if meta.is_file() else ()
+        train, test, meta, key = [folder / "train"], [folder / "test"], folder / "meta", f"{kind}_label_names"
+    return _read(train, kind), _read(test, kind), _names(meta, key) if meta.is_file() else ()
 
 
 def _names(meta: Path, key: str) -> tuple[str, ...]:
@@ -32,23 +36,23 @@ def _names(meta: Path, key: str) -> tuple[str, ...]:
     return tuple(name.decode(errors="replace") if isinstance(name, bytes) else name for name in names)
 
 
-def _read(paths: Sequence[Path]) -> Arrays:
+def _read(paths: Sequence[Path], kind: Kind) -> Arrays:
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise RequestError(
             f"{paths[0].parent} holds no {', '.join(missing)}: CIFAR-10 is data_batch_1 to data_batch_5 and "
             "test_batch, CIFAR-100 is train and test"
         )
-    parts = [_batch(path) for path in paths]
+    parts = [_batch(path, kind) for path in paths]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _batch(path: Path) -> Arrays:
+def _batch(path: Path, kind: Kind) -> Arrays:
     content = _pickled_arrays.read(path)
     data = content.get("data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise RequestError(f"{path} holds no CIFAR images: its data should be uint8 of shape (n, 3072)")
-    labels = content.get("labels", content.get("fine_labels"))
+    labels = content.get("labels", content.get(f"{kind}_labels"))
     if not isinstance(labels, list | np.ndarray) or len(labels) != len(data):
         raise RequestError(f"{path} should hold one label for each of its {len(data)} images")
     if isinstance(labels, list) and not all(type(label) is int for label in labels):

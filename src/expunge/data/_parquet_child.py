@@ -1,9 +1,10 @@
 """Read Parquet files and write their content to standard output: a program, started by ``_parquet.py``.
 
 polars ends the process on some damaged files, or takes all memory, so that it reads them in a process of its own.
-Arguments: the paths of Python's modules as JSON, then the files. For each file comes a line of JSON with its number,
-then one with an error, or one with the number of rows and the class names, after which come the labels and the sizes of
-the images, int64, and their bytes.
+Arguments: as JSON, the paths of Python's modules and the names of the columns, which may be empty; then the files. For
+each file comes a line of JSON with its number,
+then one with an error, or one with the number of rows, the class names and the labels that are text, after which come
+the labels and the sizes of the images, int64, and their bytes.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ class Refused(Exception):
 
 def main() -> None:
     """Read the files that the arguments name."""
-    sys.path[:] = json.loads(sys.argv[1])
+    sys.path[:], image, label = json.loads(sys.argv[1])
     paths = sys.argv[2:]
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource  # noqa: PLC0415 - not on every system
@@ -33,7 +34,7 @@ def main() -> None:
     for number, path in enumerate(paths):
         _say({"file": number})
         try:
-            _send(path)
+            _send(path, (image,) if image else IMAGE_COLUMNS, (label,) if label else LABEL_COLUMNS)
         except Refused as error:
             _say({"error": str(error)})
             break
@@ -42,11 +43,11 @@ def main() -> None:
             break
 
 
-def _send(path: str) -> None:
+def _send(path: str, image_columns: tuple[str, ...], label_columns: tuple[str, ...]) -> None:
     import polars as pl  # noqa: PLC0415 - once its place is known
 
     columns = pl.read_parquet_schema(path)
-    image, label = _column(columns, IMAGE_COLUMNS), _column(columns, LABEL_COLUMNS)
+    image, label = _column(columns, image_columns), _column(columns, label_columns)
     kind = columns[image]
     if isinstance(kind, pl.Struct) and pl.Field("bytes", pl.Binary) in kind.fields:
         content = pl.col(image).struct.field("bytes")
@@ -54,16 +55,17 @@ def _send(path: str) -> None:
         content = pl.col(image)
     else:
         raise Refused(f": the column {image} should hold encoded images as struct {{bytes, path}}, not {kind}")
-    if not columns[label].is_integer():
-        raise Refused(f": labels must be whole numbers, got {columns[label]}")
-    table = pl.read_parquet(path, columns=[image, label]).select(
-        content.alias("image"), pl.col(label).cast(pl.Int64).alias("label")
-    )
+    if not columns[label].is_integer() and columns[label] != pl.String:
+        raise Refused(f": labels must be whole numbers or text, got {columns[label]}")
+    table = pl.read_parquet(path, columns=[image, label]).select(content.alias("image"), pl.col(label).alias("label"))
     if table["image"].null_count() or table["label"].null_count():
         raise Refused("has rows without image bytes or label")
     images = table["image"].to_list()
-    _say({"rows": len(images), "names": _names(pl.read_parquet_metadata(path).get("huggingface", ""))})
-    sys.stdout.buffer.write(table["label"].to_numpy().tobytes())
+    words = table["label"].to_list() if columns[label] == pl.String else None
+    names = _names(pl.read_parquet_metadata(path).get("huggingface", ""), label)
+    _say({"rows": len(images), "names": names, "words": words})
+    labels = table["label"].cast(pl.Int64) if words is None else pl.zeros(len(images), pl.Int64, eager=True)
+    sys.stdout.buffer.write(labels.to_numpy().tobytes())
     sys.stdout.buffer.write(pl.Series([len(each) for each in images], dtype=pl.Int64).to_numpy().tobytes())
     for each in images:
         sys.stdout.buffer.write(each)
@@ -78,13 +80,13 @@ def _column(columns: Any, wanted: tuple[str, ...]) -> str:
     raise Refused(f"has no column {' or '.join(wanted)}, only {there}")
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, label: str) -> list[str]:
     """The class names in the metadata, none if they are not in the Hugging Face schema."""
     try:
         features = json.loads(text)["info"]["features"]
-        names = next(features[label]["names"] for label in LABEL_COLUMNS if label in features)
+        names = features[label]["names"]
         return [str(name) for name in names] if isinstance(names, list) else []
-    except (KeyError, TypeError, StopIteration, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return []
 
 

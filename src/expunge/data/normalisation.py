@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class InputNormalisation(nn.Module):
-    """``(x - mean) / std`` per channel of (batch, channels, height, width)."""
+    """``(x - mean) / std`` per channel of (batch, channels, height, width), or per feature of (batch, features)."""
 
     mean: Tensor
     std: Tensor
@@ -21,6 +21,8 @@ class InputNormalisation(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise a batch."""
+        if inputs.ndim == 2:
+            return (inputs - self.mean.flatten()) / self.std.flatten()
         return (inputs - self.mean) / self.std
 
 

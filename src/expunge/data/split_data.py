@@ -14,6 +14,7 @@ from expunge.data.dataset import Dataset
 from expunge.data.id_lists import check_ids, read_ids
 from expunge.data.image_set import ImageSet
 from expunge.data.poisoning import Poison, poison, triggered
+from expunge.data.splits import Limits
 from expunge.data.subsets import some
 
 Split = Literal["ours", "released"]
@@ -87,11 +88,14 @@ class Poisoned:
 def load(wanted: DataConfig) -> SplitData:
     """Load, split and poison the data, on the CPU."""
     plugin = registry.of_config("data", wanted.source)
-    dataset = cast("Dataset", plugin.call(wanted.source))
     seed = wanted.seed or 0  # never None once the configuration is made
-    pool = _limited(dataset.train, wanted.limit, seed, "train")
-    test = _limited(dataset.test, wanted.test_limit, seed, "test")
-    clean, held = _split(dataset.train, pool, wanted, seed)
+    limits = Limits(wanted.limit, wanted.test_limit, seed)
+    dataset = cast("Dataset", plugin.call(wanted.source, limits=limits))
+    pool, test = dataset.train, dataset.test
+    if "limits" not in plugin.extras:
+        pool = pool.select(limits.choose(pool.labels, "train"))
+        test = test.select(limits.choose(test.labels, "test"))
+    clean, held = _split(dataset.all_labels, pool, wanted, seed)
     if wanted.poison is None:
         return SplitData(clean, held, test, dataset)
     poisoned, ids = poison(clean, wanted.poison, dataset.num_classes)
@@ -101,8 +105,8 @@ def load(wanted: DataConfig) -> SplitData:
     )
 
 
-def _split(everything: ImageSet, pool: ImageSet, wanted: DataConfig, seed: int) -> tuple[ImageSet, ImageSet]:
-    """The training and the validation images among those that the limit has left.
+def _split(labels: Tensor, pool: ImageSet, wanted: DataConfig, seed: int) -> tuple[ImageSet, ImageSet]:
+    """The training and the validation images among those that the limit has left; ``labels`` are those of all.
 
     A split that is given, or released, is one of all images: the limit moves none to the other side.
 
@@ -110,12 +114,12 @@ def _split(everything: ImageSet, pool: ImageSet, wanted: DataConfig, seed: int) 
         RequestError: A validation image is unknown, or no training image is left.
     """
     if wanted.validation_ids is not None:
-        held = torch.tensor(wanted.validation_ids, device=everything.device)
-        unknown = held[~torch.isin(held, everything.ids)]
+        held = torch.tensor(wanted.validation_ids, device=pool.device)
+        unknown = held[(held < 0) | (held >= len(labels))]
         if len(unknown):
             raise RequestError(f"no training image has the validation ids {some(unknown.tolist())}")
     elif wanted.split == "released":
-        held = everything.ids[splits.released(everything.labels, wanted.validation, seed)[1]]
+        held = splits.released(labels, wanted.validation, seed)[1]
     else:
         generator = randomness.generator(seed, "split")
         train, validation = splits.class_balanced(pool.labels, wanted.validation, generator)
@@ -124,10 +128,3 @@ def _split(everything: ImageSet, pool: ImageSet, wanted: DataConfig, seed: int) 
     if bool(aside.all()):
         raise RequestError(f"all {len(pool)} training images are set aside for validation: none is left to train on")
     return pool.select(~aside), pool.select(aside)
-
-
-def _limited(images: ImageSet, count: int | None, seed: int, name: str) -> ImageSet:
-    if count is None:
-        return images
-    generator = randomness.generator(seed, "limit", name)
-    return images.select(splits.balanced_subset(images.labels, count, generator))

@@ -1,10 +1,16 @@
 """Class-balanced splits and subsets."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from expunge.core import randomness
 from expunge.core.errors import RequestError
+
+PartName = Literal["train", "test"]
 
 
 def class_balanced(labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -72,6 +78,26 @@ def balanced_subset(labels: Tensor, count: int, generator: torch.Generator) -> T
     missing = count - int(wanted.sum())
     wanted[(exact - wanted).sort(descending=True, stable=True).indices[:missing]] += 1
     return _split(labels, wanted, generator)[1]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many training and test examples are wanted, as a class-balanced choice by a seed; None for all."""
+
+    train: int | None = None
+    test: int | None = None
+    seed: int = 0
+
+    def choose(self, labels: Tensor, part: PartName) -> Tensor:
+        """Return the positions of the chosen examples, ascending.
+
+        Raises:
+            RequestError: There are fewer.
+        """
+        count = self.train if part == "train" else self.test
+        if count is None:
+            return torch.arange(len(labels), device=labels.device)
+        return balanced_subset(labels, count, randomness.generator(self.seed, "limit", part))
 
 
 def _split(labels: Tensor, wanted: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -10,25 +10,24 @@ from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.core.registry import source
 from expunge.data import _assemble, _npy
-from expunge.data._assemble import Array
+from expunge.data._assemble import Array, FilesConfig
 from expunge.data.dataset import Dataset
+from expunge.data.splits import Limits
 
 NAMES = (("train_images", "x_train"), ("train_labels", "y_train"), ("test_images", "x_test"), ("test_labels", "y_test"))
 CURE = "write it with numpy.savez, from plain arrays"
 
 
 @dataclass(frozen=True)
-class NpzConfig:
+class NpzConfig(FilesConfig):
     """A file, and the use of its images."""
 
     path: str
     """The .npz file; images (n, height, width), or with 1 or 3 channels last or first, uint8 or float."""
-    augment: bool = False
-    """Random crop and flip of training batches."""
 
 
 @source()
-def load(config: NpzConfig) -> Dataset:
+def load(config: NpzConfig, *, limits: Limits | None = None) -> Dataset:
     """Arrays in one .npz file: npz:FILE with train_images, train_labels, test_images, test_labels."""
     path = Path(config.path)
     with files.reading(path, CURE), files.opened(path, CURE) as file:
@@ -36,7 +35,7 @@ def load(config: NpzConfig) -> Dataset:
             raise RequestError(f"{path} cannot be read as .npz: it is one bare array; write it with numpy.savez")
         with zipfile.ZipFile(file) as archive:
             images, labels, test_images, test_labels = (_find(archive, names, path) for names in NAMES)
-    return _assemble.dataset((images, labels), (test_images, test_labels), path, augment=config.augment)
+    return _assemble.dataset((images, labels), (test_images, test_labels), path, config=config, limits=limits)
 
 
 def _find(archive: zipfile.ZipFile, names: tuple[str, ...], path: Path) -> Array:
