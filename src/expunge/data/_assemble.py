@@ -13,8 +13,9 @@ from torch import Tensor
 from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
 from expunge.data.dataset import Dataset, channel_statistics
-from expunge.data.image_set import TensorImages
+from expunge.data.image_set import TensorImages, make
 from expunge.data.splits import Limits, PartName
+from expunge.data.subsets import some
 
 Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, Array]
@@ -126,6 +127,31 @@ def dataset(
             unseen.labels,
             (*(f"training: {note}" for note in chosen.notes), *(f"test: {note}" for note in unseen.notes)),
         )
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from error
+
+
+def vectors(train: Arrays, test: Arrays, where: Path | str, *, class_names: Sequence[str]) -> Dataset:
+    """Make a Dataset of features (n, features) and labels for training and test.
+
+    Inputs are float32 as given; mean and deviation per feature are those of the training set, by which the model
+    standardises its inputs.
+
+    Raises:
+        RequestError: The examples are not consistent, or a feature is not finite or needs more digits than float32 has.
+    """
+    try:
+        features = torch.from_numpy(train[0].astype(np.float64))
+        if not all(np.isfinite(part[0]).all() for part in (train, test)):
+            raise RequestError("a feature is NaN or infinite")
+        mean, std = channel_statistics(features)
+        coarse = (features.abs().amax(0) * 2.0**-24 > 1e-3 * torch.tensor(std)).nonzero().flatten().tolist()
+        if coarse:
+            raise RequestError(
+                f"the features {some(coarse)} vary too little around a large number for 32 bits: subtract their means"
+            )
+        learned, unseen = (make(torch.from_numpy(x.astype(np.float32)), _labels(y)) for x, y in (train, test))
+        return Dataset(learned, unseen, tuple(class_names), mean, std)
     except RequestError as error:
         raise RequestError(f"{where}: {error}") from error
 

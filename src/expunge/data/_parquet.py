@@ -127,11 +127,7 @@ def _tables(paths: Sequence[Path], options: Reading = USUAL) -> list[Table]:
     with _child(paths, options) as pipe:
         found: list[Table] = []
         for path in paths:
-            _line(pipe, path)
-            said = _line(pipe, path)
-            if "error" in said:
-                reason = str(said["error"])
-                raise RequestError(f"{path}{'' if reason.startswith(':') else ' '}{reason}")
+            said = _answer(pipe, path)
             rows = cast("int", said["rows"])
             labels, sizes = _array(pipe, rows, np.int64, path), _array(pipe, rows, np.int64, path)
             content = _array(pipe, int(sizes.sum()), np.uint8, path)
@@ -141,11 +137,33 @@ def _tables(paths: Sequence[Path], options: Reading = USUAL) -> list[Table]:
         return found
 
 
+def table(path: Path) -> str:
+    """A table of numbers and text, as CSV with a header.
+
+    Raises:
+        RequestError: The file is damaged, or a column holds something else.
+    """
+    files.check_regular(path)
+    with _child([path], USUAL, whole=True) as pipe:
+        content = _array(pipe, cast("int", _answer(pipe, path)["bytes"]), np.uint8, path)
+        return content.tobytes().decode()
+
+
+def _answer(pipe: BinaryIO, path: Path) -> dict[str, object]:
+    """What the process says about a file."""
+    _line(pipe, path)
+    said = _line(pipe, path)
+    if "error" in said:
+        reason = str(said["error"])
+        raise RequestError(f"{path}{'' if reason.startswith(':') else ' '}{reason}")
+    return said
+
+
 @contextmanager
-def _child(paths: Sequence[Path], options: Reading) -> Iterator[BinaryIO]:
+def _child(paths: Sequence[Path], options: Reading, *, whole: bool = False) -> Iterator[BinaryIO]:
     """The output of the process that reads these files; it is ended when it takes too long, or with the block."""
     program = str(Path(__file__).with_name("_parquet_child.py"))
-    columns = json.dumps([sys.path, options.image, options.label])
+    columns = json.dumps([sys.path, options.image, options.label, whole])
     command = [sys.executable, "-I", program, columns, *(str(path.absolute()) for path in paths)]
     few = {**os.environ, "POLARS_MAX_THREADS": str(min(4, os.cpu_count() or 1))}
     limit = SECONDS + sum(path.stat().st_size for path in paths) / BYTES_A_SECOND

@@ -1,10 +1,11 @@
 """Read Parquet files and write their content to standard output: a program, started by ``_parquet.py``.
 
 polars ends the process on some damaged files, or takes all memory, so that it reads them in a process of its own.
-Arguments: as JSON, the paths of Python's modules and the names of the columns, which may be empty; then the files. For
-each file comes a line of JSON with its number,
-then one with an error, or one with the number of rows, the class names and the labels that are text, after which come
-the labels and the sizes of the images, int64, and their bytes.
+Arguments: as JSON, the paths of Python's modules, the names of the columns, which may be empty, and whether whole
+tables are wanted; then the files. For each file comes a line of JSON with its number, then one with an error, or one
+with the number of rows, the class names and the labels that are text, after which come the labels and the sizes of the
+images, int64, and their bytes. Where whole tables are wanted, the line says the number of bytes, and the table follows
+as CSV.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ class Refused(Exception):
 
 def main() -> None:
     """Read the files that the arguments name."""
-    sys.path[:], image, label = json.loads(sys.argv[1])
+    sys.path[:], image, label, whole = json.loads(sys.argv[1])
     paths = sys.argv[2:]
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource  # noqa: PLC0415 - not on every system
@@ -34,6 +35,9 @@ def main() -> None:
     for number, path in enumerate(paths):
         _say({"file": number})
         try:
+            if whole:
+                _send_table(path)
+                continue
             _send(path, (image,) if image else IMAGE_COLUMNS, (label,) if label else LABEL_COLUMNS)
         except Refused as error:
             _say({"error": str(error)})
@@ -69,6 +73,19 @@ def _send(path: str, image_columns: tuple[str, ...], label_columns: tuple[str, .
     sys.stdout.buffer.write(pl.Series([len(each) for each in images], dtype=pl.Int64).to_numpy().tobytes())
     for each in images:
         sys.stdout.buffer.write(each)
+    sys.stdout.buffer.flush()
+
+
+def _send_table(path: str) -> None:
+    import polars as pl  # noqa: PLC0415 - once its place is known
+
+    table = pl.read_parquet(path)
+    nested = [name for name, kind in table.schema.items() if kind.is_nested() or kind == pl.Binary]
+    if nested:
+        raise Refused(f": the column {nested[0]} holds neither numbers nor text")
+    content = table.write_csv().encode()
+    _say({"bytes": len(content)})
+    sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
 
 
