@@ -8,6 +8,7 @@ import pickle
 import random
 import re
 import struct
+import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -60,7 +61,8 @@ def encoded(image: np.ndarray, form: str = "PNG") -> bytes:
 
 def _source(name: str) -> Callable[[Path], object]:
     def read(folder: Path) -> object:
-        return dataset(f"{name}:({folder / 'own.npz' if name == 'npz' else folder})")
+        own = {"npz": "own.npz", "table": "own.csv"}.get(name, "")
+        return dataset(f"{name}:({folder / own})")
 
     return read
 
@@ -115,6 +117,26 @@ def _tiny() -> Files:
     train = {f"tiny_imagenet/train/{word}/images/{word}_0.JPEG": image for word in words}
     val = {f"tiny_imagenet/val/images/val_{number}.JPEG": image for number in (0, 1)}
     return train | val | {"tiny_imagenet/val/val_annotations.txt": lines.encode()}
+
+
+def _shards() -> Files:
+    def shard(name: str) -> bytes:
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            for number, end in ((0, "cls"), (1, "json")):
+                label = str(number).encode() if end == "cls" else json.dumps({"label": number}).encode()
+                for kind, content in (("png", encoded(pixels(1, 4, 4, 3)[0])), (end, label)):
+                    member = tarfile.TarInfo(f"{name}{number}.{kind}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        return stream.getvalue()
+
+    return {"train-0.tar": shard("a"), "test-0.tar": shard("b")}
+
+
+def _table() -> Files:
+    rows = "".join(f"{number},{'ab'[number % 2]},{number % 3}\n" for number in range(30))
+    return {"own.csv": f"x,y,label\n{rows}".encode()}
 
 
 def _folder() -> Files:
@@ -290,6 +312,8 @@ READERS: Mapping[str, Reader] = {
     "svhn": Reader(lambda: _mat_files(False), _source("svhn")),
     "svhn, compressed": Reader(lambda: _mat_files(True), _source("svhn")),
     "tiny_imagenet": Reader(_tiny, _source("tiny_imagenet")),
+    "webdataset": Reader(_shards, _source("webdataset")),
+    "table": Reader(_table, _source("table")),
     "folder": Reader(_folder, _source("folder")),
     "parquet": Reader(_parquet_file, lambda folder: _parquet._tables([folder / "train.parquet"]), slow=True),
     "celeba, .txt": Reader(_lists, lambda folder: _celeba_lists.read(folder, "Male")),

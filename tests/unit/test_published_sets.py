@@ -276,6 +276,15 @@ def test_imagenet(tmp_path: Path) -> None:
     assert CentreCrop(6)(Resize(8)(first)).size == (6, 6)
 
 
+def test_hugging_face_copies_of_imagenet(tmp_path: Path) -> None:
+    rows = [{"bytes": picture(seed, 9, 12), "path": None} for seed in range(2)]
+    for name, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
+        path = tmp_path / f"imagenet-1k/data/{name}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"image": rows, "label": labels}).write_parquet(path)
+    assert dataset("imagenet:resize=8,size=6").test.labels.tolist() == [1, 0]
+
+
 def test_imagenet_as_it_is_unpacked_lacks_classes(tmp_path: Path) -> None:
     imagenet(tmp_path / "imagenet")
     for path in (tmp_path / "imagenet/val").glob("*/*"):

@@ -27,8 +27,6 @@ from expunge.data._assemble import Array, Part
 from expunge.data._pictures import USUAL, Reading
 
 CURE = "it may be cut short; fetch it again"
-TESTS = ("test", "valid", "validation")
-"""The splits that are the test set; the first that is there."""
 SECONDS, BYTES_A_SECOND = 60.0, 2e6
 """How long reading may take: so many seconds, and more by the size of the files."""
 
@@ -57,10 +55,10 @@ def present(folder: Path) -> bool:
 def read_folder(folder: Path, options: Reading) -> tuple[Part, Part, tuple[str, ...]]:
     """Read labels and encoded images for training and test, and class names, which are empty if the files lack them.
 
-    The test set is the split ``test``, or without one ``valid`` or ``validation``. Files may be in the folder, in one
+    The test set is the first of ``options.tests`` that is there. Files may be in the folder, in one
     within it (``data/``, ``plain_text/``, ``cifar100/``), in ``NAME/SPLIT/``, or in a folder per split.
     """
-    found = {"train": _files(folder, ("train",)), "test": _files(folder, TESTS)}
+    found = {"train": _files(folder, ("train",)), "test": _files(folder, options.tests)}
     for split, paths in found.items():
         if not paths:
             raise RequestError(f"{folder} holds no {split}*.parquet, as files or in a folder of that name")

@@ -95,6 +95,8 @@ class Reading:
     """The column of images; by default by its usual names."""
     label: str = ""
     """The column or list of labels; by default by its usual names."""
+    tests: tuple[str, ...] = ("test", "valid", "validation")
+    """The splits that are the test set; the first that is there."""
 
 
 USUAL = Reading()

@@ -47,7 +47,8 @@ def load(config: ImagenetConfig, *, limits: Limits | None = None) -> Dataset:
     Only chosen images are read.
     """
     steps = (Resize(config.resize, bilinear=True), CentreCrop(config.size))
-    options = Reading(Decoding(steps, colour=True, unreadable=config.unreadable))
+    # The images of the split test have no labels.
+    options = Reading(Decoding(steps, colour=True, unreadable=config.unreadable), tests=("validation",))
     read = partial(_read, classes=config.classes)
     layouts = (Layout("train/ with a folder per class", _present, read), *(() if config.classes else (_named.PARQUET,)))
     return _named.load(("imagenet", "imagenet-1k"), config, _assemble.IMAGENET, limits, layouts, options)
