@@ -62,7 +62,7 @@ def _shear_y(images: Tensor, signs: Tensor, strength: float) -> Tensor:
 
 def _shear(signs: Tensor, by: float, axis: int) -> Tensor:
     matrix = torch.eye(2, dtype=torch.float64, device=signs.device).repeat(len(signs), 1, 1)
-    matrix[:, axis, 1 - axis] = -signs.double() * by
+    matrix[:, axis, 1 - axis] = signs.double() * by
     return matrix
 
 
