@@ -17,7 +17,7 @@ from expunge.data.image_set import ImageSet
 from expunge.evaluation import membership
 from expunge.evaluation.predictions import Predictions, predict
 from expunge.training.context import Context
-from expunge.training.fit import fit
+from expunge.training.fit import Training, fit
 from expunge.training.rules import Rule
 
 COUNT = 10_000
@@ -35,7 +35,7 @@ def real() -> list[Predictions]:
         torch.nn.Flatten(), torch.nn.Linear(784, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10)
     )
     context = Context(torch.Generator().manual_seed(0))
-    fit(network, part, Rule(lr=0.1, schedule="cosine"), context, epochs=20, batch_size=128)
+    fit(network, part, Rule(lr=0.1, schedule="cosine"), context, Training(epochs=20))
     sets: list[ImageSet] = [part, loaded.test, other]
     return [predict(network, images, torch.device("cpu")) for images in sets]
 

@@ -81,7 +81,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge.training.fit import check_schedule
+from expunge.training import duration
 from expunge.training.context import Context
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.losses import cross_entropy
@@ -95,24 +95,25 @@ class MineConfig:
 
     epochs: int = 1
     """Passes over the forget set."""
+    steps: duration.Steps = None
+    """Steps in place of epochs."""
     batch_size: int = 64
     """Examples per step."""
     rule: Rule | PerRole = Rule(lr=1e-3)
     """The update rule."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
 
 
 @method(reference="unpublished", aliases=("MINE",), roles=("forget",))
 def unlearn(model: nn.Module, data: UnlearningData, config: MineConfig, context: Context) -> nn.Module:
     """Descend on the negated loss of the forget set."""
     {body}
-    model.train()
-    step = context.stepper(model, config.rule, config.epochs * data.forget.steps(config.batch_size))
-    for _ in range(config.epochs):
-        for batch in data.forget.batches(config.batch_size, context.generator):
-            step(forget=lambda b=batch: -cross_entropy(model(b.inputs), b.labels))
+    total = duration.total_steps(config, data.forget.steps(config.batch_size))
+    step = context.stepper(model.train(), config.rule, total)
+    for batch in duration.batches(data.forget, config, context.generator):
+        step(forget=lambda b=batch: -cross_entropy(model(b.inputs), b.labels))
     return model
 '''
 

@@ -61,6 +61,16 @@ def architecture(
         return registry.of_config("models", wanted).call(wanted, shape, classes)  # type: ignore[return-value]
 
 
+def architectures() -> list[str]:
+    """The names of architectures that can be built without naming anything else, such as a network of timm."""
+    found = registry.plugins("models").values()
+    return [each.name for each in found if all(map(_optional, dataclasses.fields(each.config)))]
+
+
+def _optional(field: dataclasses.Field[object]) -> bool:
+    return not field.default is field.default_factory is dataclasses.MISSING
+
+
 def narrow(name: str) -> str:
     """An architecture in text with few channels, where its channels can be chosen."""
     return f"{name}:width=4" if "width" in config.field_names(registry.find("models", name).config) else name

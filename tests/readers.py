@@ -1,5 +1,6 @@
 """Every reader of users' files, with good files for it and seeded mutations of them, for the tests and the fuzzing."""
 
+import contextlib
 import csv
 import gzip
 import io
@@ -267,6 +268,9 @@ def _runs() -> Files:
 
 
 def _read_runs(folder: Path) -> object:
+    for path in folder.glob("*/run.json"):  # so that what follows the comparison of digests is read as well
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            runs.reseal(path.parent)
     found = results.load(folder)
     row = found.rows[0]
     results.history(found, row)

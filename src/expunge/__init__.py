@@ -5,6 +5,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from expunge.api.models import build_model
     from expunge.api.recorded import Recorded, train_recorded
     from expunge.api.unlearn import Audit, Result, evaluate, unlearn, unlearn_sequence
     from expunge.core.errors import RequestError, RunError
@@ -32,6 +33,7 @@ __all__ = [
     "TensorImages",
     "Unlearning",
     "UpdateMask",
+    "build_model",
     "evaluate",
     "train_recorded",
     "unlearn",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "api.models": ("build_model",),
     "api.recorded": ("Recorded", "train_recorded"),
     "api.unlearn": ("Audit", "Result", "evaluate", "unlearn", "unlearn_sequence"),
     "core.errors": ("RequestError", "RunError"),

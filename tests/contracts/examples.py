@@ -20,10 +20,10 @@ def example(plugin: Plugin) -> object:
 
 
 def value(hint: object) -> object:
-    """Two plug-ins with defaults where a list of them is wanted, 0 and 1 for a list of numbers, or ``here``."""
+    """Two plug-ins with defaults where a list of them is wanted, 0 and 1 for a list of numbers, or a function."""
     plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if get_origin(plain) is not tuple:
-        return "here"
+        return "tests.problems:architecture"
     notes = [note for note in getattr(get_args(plain)[0], "__metadata__", ()) if isinstance(note, Choice)]
     if not notes:
         return 0, 1

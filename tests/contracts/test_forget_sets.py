@@ -105,5 +105,5 @@ def test_one_that_chooses_what_is_not_there_is_refused(ids: str, cure: str, pack
 def test_it_may_take_only_what_the_caller_provides(package: Callable[..., Path]) -> None:
     body = EVERY_OTHER.replace("generator: torch.Generator)", "generator: torch.Generator, *, people: dict)")
     package(("forget_sets", "every", body))
-    with pytest.warns(UserWarning, match=r"keyword-only any of \(num_classes, poisoned\); got .*people"):
+    with pytest.warns(UserWarning, match=r"keyword-only any of \(num_classes, poisoned, names\); got .*people"):
         registry.plugins("forget_sets")

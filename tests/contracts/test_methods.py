@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from expunge.cli import _plugin
 from expunge.core import config, registry, weights
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask, largest
@@ -42,6 +43,8 @@ def short(name: str, **changes: object) -> Unlearning:
     """A method with two epochs in small batches."""
     wanted = presets.named(name)
     quick = {key: value for key, value in QUICK.items() if key in config.field_names(type(wanted.method))}
+    if "epochs" in quick:
+        quick |= {"epochs": type(wanted.method).epochs} if "steps" in changes else {"steps": None}
     return dataclasses.replace(wanted, method=dataclasses.replace(wanted.method, **(quick | changes)))
 
 
@@ -99,6 +102,36 @@ def test_a_rate_of_zero_moves_no_weight_but_those_it_prunes(gradual: str) -> Non
 
 def test_no_epochs_is_the_identity(gradual: str) -> None:
     assert problems.same(unlearned(short(gradual, epochs=0)), problems.model())
+
+
+LONG = [name for name in NAMES if "epochs" in config.field_names(type(presets.named(name).method))]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_steps_in_place_of_epochs(name: str) -> None:
+    """As many steps as epochs have give the same bits; fewer are taken exactly, and the schedule spans them."""
+    whole, under = run(short(name))
+    calls, retain = len(under.history()), sum("retain" in record["loss"] for record in under.history())
+    steps = next(n for n in (calls, retain) if problems.same(whole, unlearned(short(name, steps=n))))
+    assert steps == calls or "on retain batches" in _plugin.documented(type(short(name).method))["steps"]
+    for number in (steps - 1, 3, 1, 0):
+        history = run(short(name, steps=number, rule=Rule(lr=0.01, schedule="linear")))[1].history()
+        taken = len(history) if steps == calls else sum("retain" in record["loss"] for record in history)
+        assert taken == number
+        rates = [rate for record in history for rate in set(record["lr"].values())]
+        assert rates == pytest.approx([0.01 * (1 - step / len(history)) for step in range(len(history))])
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_steps_beside_epochs_are_refused_and_either_replaces_the_other(name: str) -> None:
+    with pytest.raises(RequestError, match="steps is given in place of epochs: leave out one"):
+        presets.named(name, {"steps": 3, "epochs": 2})
+    with pytest.raises(RequestError, match="steps is given in place of epochs: leave out one"):
+        short(name, steps=3, epochs=2)
+    by_steps = presets.named(name, {"steps": 3}, presets.named(name, {"epochs": 2})).method
+    assert (by_steps.steps, by_steps.epochs) == (3, type(by_steps).epochs)
+    by_epochs = presets.named(name, {"epochs": 2}, presets.named(name, {"steps": 3})).method
+    assert (by_epochs.steps, by_epochs.epochs) == (None, 2)
 
 
 @pytest.mark.parametrize("name", METHODS)

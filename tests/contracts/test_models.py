@@ -5,12 +5,12 @@ import re
 import pytest
 import torch
 
-from expunge.core import config, registry, weights
+from expunge.core import config, weights
 from expunge.core.errors import RequestError
 from tests import problems
 from tests.problems import architecture, attempt, narrow
 
-NAMES = list(registry.plugins("models"))
+NAMES = problems.architectures()
 SHAPE = (3, 32, 32)
 
 

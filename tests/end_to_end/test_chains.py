@@ -30,7 +30,7 @@ from expunge.unlearning import presets
 from expunge.unlearning.sequence import Sequence
 from tests import problems, runs
 from tests.command_line import Terminal
-from tests.runs import gap
+from tests.runs import gap, reseal
 
 FIRST, SECOND = ClassForget((3,)), RandomForget(count=9)
 TEN = RandomForget(share=0.1)
@@ -173,6 +173,7 @@ def test_a_chain_of_200_steps_costs_less_than_a_second(tmp_path: Path) -> None:
     for name, wanted in before.items():
         store.directory(name).path.mkdir()
         (store.directory(name).path / "config.json").write_text(json.dumps(config.run_to_data(wanted)))
+        reseal(store.directory(name).path)
     sizes = [path.stat().st_size for path in tmp_path.glob("*/config.json")]
     assert max(sizes) < 2 * min(sizes) + 2000, "each configuration is stored once"
     assert run_id(open_config(store.directory(run_id(chain)))) == run_id(chain)
@@ -186,6 +187,7 @@ def test_a_configuration_that_refers_to_itself_is_an_error(tmp_path: Path) -> No
     data = config.run_to_data(wanted) | {"original": {"run": directory.id, "digest": config.run_digest(wanted)}}
     directory.path.mkdir()
     (directory.path / "config.json").write_text(json.dumps(data))
+    reseal(directory.path)
     with pytest.raises(RequestError, match="refers to itself"):
         open_config(directory)
     assert expanded(directory)["kind"] == "unlearn"

@@ -37,7 +37,7 @@ from expunge.unlearning import presets
 from expunge.unlearning.sequence import Step, divide
 from tests import problems
 from tests.command_line import beside, write_method
-from tests.runs import comparison, digits, forgetting, original
+from tests.runs import comparison, digits, forgetting, original, reseal
 
 
 def forget_of(wanted: UnlearnConfig) -> torch.Tensor:
@@ -131,8 +131,7 @@ def test_a_failed_run_keeps_its_reason_until_it_is_tried_again(tmp_path: Path) -
 def test_other_training_images_are_noticed(tmp_path: Path) -> None:
     store, wanted = Store(tmp_path), forgetting()
     parent = execute.run(wanted.original, store, Session())
-    record = parent.record()
-    (parent.path / "run.json").write_text(json.dumps(record | {"data": "another"}))
+    reseal(parent.path, data="another")
     with pytest.raises(RequestError, match=r"not those that .* was trained on"):
         execute.run(wanted, store, Session())
 
@@ -143,10 +142,16 @@ def test_a_damaged_or_foreign_model_file_is_named(tmp_path: Path) -> None:
     path = parent.path / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(RequestError, match=r"model.safetensors is not as its run wrote it .* run it again"):
+        execute.run(wanted, store, Session())
+    reseal(parent.path)
     with pytest.raises(RequestError, match=r"model.safetensors cannot be read .* run it again"):
         execute.run(wanted, store, Session())
     other = execute.run(original(model=config.parse("models", "logistic")), store, Session())
     path.write_bytes((other.path / "model.safetensors").read_bytes())
+    with pytest.raises(RequestError, match=r"model.safetensors is not as its run wrote it"):
+        execute.run(wanted, store, Session())
+    reseal(parent.path)
     with pytest.raises(RequestError, match="another architecture"):
         execute.run(wanted, store, Session())
 

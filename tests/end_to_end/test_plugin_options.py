@@ -26,7 +26,7 @@ def words(default: object) -> list[str]:
     found = []
     for name in names:
         value = getattr(default, name)
-        if isinstance(value, (Rule, PerRole)):
+        if isinstance(value, (Rule, PerRole)) or (name == "epochs" and getattr(default, "steps", None)):
             continue
         found += [f"--{name.replace('_', '-')}", config.written(value)]
     return found

@@ -426,3 +426,24 @@ def test_an_empty_retain_set_is_refused() -> None:
     images = problems.images(9)
     with pytest.raises(RequestError, match="the retain set contains no examples"):
         expunge.unlearn(problems.model(), forget=images, retain=images.select(torch.arange(0)), **QUICK)
+
+
+def test_the_weight_decay_of_a_recorded_training_is_the_default() -> None:
+    data = problems.data()
+    trained = expunge.train_recorded(problems.model(), data.everything(), steps=2, batch_size=20, weight_decay=0.5)
+
+    def tuned(**more: object) -> nn.Module:
+        options = {"forget": data.forget, "retain": data.retain, "method": "finetune", "epochs": 1}
+        return expunge.unlearn(trained.model, **options, **more).model
+
+    known = {"trajectory": trained.trajectory}
+    assert problems.same(tuned(**known), tuned(weight_decay=0.5))
+    assert problems.same(tuned(), tuned(weight_decay=5e-4, **known))
+    assert not problems.same(tuned(), tuned(**known))
+    (chained,) = expunge.unlearn_sequence(
+        trained.model,
+        data.everything(),
+        expunge.Sequence(("class:1", "finetune:epochs=1")),
+        trajectory=trained.trajectory,
+    )
+    assert chained.notes["weight_decay"] == 0.5

@@ -38,7 +38,7 @@ from expunge.trajectory.vectors import open_store
 from expunge.unlearning import presets
 from tests import runs
 from tests.command_line import EXPUNGE, Terminal, expunge
-from tests.runs import digits, trained
+from tests.runs import digits, reseal, trained
 
 RULE = Rule(lr=0.05, momentum=0.0, weight_decay=0.05, clip=5.0)
 SMALL = ["--limit", 60, "--test-limit", 40, "--model", "logistic"]
@@ -301,6 +301,7 @@ def test_vectors_of_another_run_or_another_recursion(store: Store) -> None:
         execute.run(from_vectors(PrecomputeConfig(recorded()), "as_released=true"), store, Session())
     for file in FILES:
         shutil.copy(theirs.path / file, ours.path / file)
+    reseal(ours.path)
     with pytest.raises(RequestError, match="of another model"):
         execute.run(from_vectors(PrecomputeConfig(recorded()), seed=9), store, Session())
     shutil.rmtree(ours.path)
@@ -310,10 +311,13 @@ def test_damaged_vectors(copied: Store) -> None:
     kept = execute.run(PrecomputeConfig(recorded()), copied, Session())
     wanted = from_vectors(PrecomputeConfig(recorded()))
     os.truncate(kept.path / "vectors.bin", 1000)
+    with pytest.raises(RequestError, match=r"vectors\.bin is not as its run wrote it"):
+        execute.run(wanted, copied, Session())
+    reseal(kept.path)
     with pytest.raises(RequestError, match="cut off; precompute again"):
         execute.run(wanted, copied, Session())
     (kept.path / "vectors.json").unlink()
-    with pytest.raises(RequestError, match=r"cannot be read.*precompute again"):
+    with pytest.raises(RequestError, match=r"vectors\.json cannot be read"):
         execute.run(wanted, copied, Session())
 
 
@@ -321,6 +325,7 @@ def swap(store: Store, other: Store, wanted: TrainConfig) -> None:
     """Give the recorded run the trajectory of another."""
     theirs = execute.run(wanted, other, Session())
     shutil.copy(theirs.path / "trajectory.safetensors", original(store).path)
+    reseal(original(store).path)
 
 
 NEEDS = {
@@ -364,6 +369,7 @@ def test_the_trajectory_of_other_images(name: str, copied: Store) -> None:
 def test_a_trajectory_that_is_missing_or_cut_off(name: str, copied: Store) -> None:
     path = original(copied).path / "trajectory.safetensors"
     os.truncate(path, path.stat().st_size - 100)
+    reseal(path.parent)
     with pytest.raises(RequestError, match=r"trajectory\.safetensors cannot be read.*run it again"):
         execute.run(NEEDS[name], copied, Session())
     path.unlink()
@@ -372,9 +378,7 @@ def test_a_trajectory_that_is_missing_or_cut_off(name: str, copied: Store) -> No
 
 
 def test_images_that_have_changed_since(copied: Store) -> None:
-    path = original(copied).path / "run.json"
-    found = json.loads(path.read_text())
-    path.write_text(json.dumps(found | {"data": "other"}))
+    reseal(original(copied).path, data="other")
     for wanted in NEEDS.values():
         with pytest.raises(RequestError, match="training images are not those"):
             execute.run(wanted, copied, Session())

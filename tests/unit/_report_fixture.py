@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.runs import reseal
+
 METHODS = ("retrain", "original", "finetune", "gradient_ascent", "neggrad_plus", "random_label", "salun", "scrub")
 
 # Mean margins of the true class on the retain, forget and test set, and seconds.
@@ -61,8 +63,10 @@ def write_folder(
 
 
 def rewrite(path: Path, **changes: object) -> None:
-    """Change some keys of a JSON file."""
+    """Change some keys of a JSON file; that of a run gets its new digests."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    if (path.parent / "run.json").exists():
+        reseal(path.parent)
 
 
 def add_entry(folder: Path, **entry: object) -> None:
@@ -103,8 +107,8 @@ def _evaluate(
         "git_revision": "0123456789abcdef", "peak_memory_bytes": 400 * 2**20,
         "started": f"2026-01-02T03:0{seed}:00.5+00:00", "finished": f"2026-01-02T03:0{seed}:30.5+00:00",
     }  # fmt: skip
-    (directory / "run.json").write_text(json.dumps(record))
     (directory / "config.json").write_text(json.dumps(config_of(label, seed)))
+    reseal(directory, **record)
     return values
 
 
@@ -147,6 +151,7 @@ def _write_subject(
         tensors[f"{name}.ids"] = torch.arange(len(tensors[f"{name}.labels"]))
     save_file(tensors, folder / "predictions.safetensors")
     (folder / "history.jsonl").write_text("".join(json.dumps(step) + "\n" for step in _history(label, generator)))
+    reseal(folder)
 
 
 def _history(label: str, generator: torch.Generator) -> list[dict[str, object]]:

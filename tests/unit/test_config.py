@@ -103,7 +103,7 @@ def test_every_plugin_configuration_survives_json_and_text() -> None:
         ("scrub:temperature=1e999", "expected a finite number, got inf"),
         ("scrub:share=firts", "expected one of nothing, first"),
         ("scrub:forget.lr=0.1,share=second", "cannot share=second"),
-        ("finetune:epochs=-1", "epochs must be at least 0"),
+        ("finetune:epochs=-1", "epochs must be a finite number, at least 0"),
         ("neggrad_plus:alpha=1.2", r"alpha must be in \[0, 1\], got 1.2"),
     ],
 )

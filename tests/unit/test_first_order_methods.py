@@ -84,13 +84,11 @@ def l1_norm(made: nn.Module) -> Tensor:
 
 
 def test_the_l1_weight_falls_linearly_and_is_zero_in_the_last_epochs() -> None:
-    config = L1SparseConfig(epochs=5, final_epochs=2, alpha=0.3)
-    assert [config.alpha_of(e) for e in range(5)] == pytest.approx([0.3, 0.2, 0.1, 0, 0])
-    assert [L1SparseConfig(epochs=3, final_epochs=0, alpha=0.3).alpha_of(e) for e in range(3)] == pytest.approx(
-        [0.3, 0.2, 0.1]
-    )
-    for final in (3, 7):
-        assert [L1SparseConfig(epochs=3, final_epochs=final, alpha=0.3).alpha_of(e) for e in range(3)] == [0, 0, 0]
+    config = L1SparseConfig(final_epochs=2, alpha=0.3)
+    assert [config.alpha_of(e, 5) for e in range(5)] == pytest.approx([0.3, 0.2, 0.1, 0, 0])
+    for final, expected in ((0, [0.3, 0.2, 0.1]), (3, [0, 0, 0]), (7, [0, 0, 0])):
+        config = L1SparseConfig(final_epochs=final, alpha=0.3)
+        assert [config.alpha_of(e, 3) for e in range(3)] == pytest.approx(expected)
 
 
 def test_l1_sparse_by_hand() -> None:

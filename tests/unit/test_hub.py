@@ -40,8 +40,9 @@ def repository(folder: Path, *splits: str, **columns: str) -> Path:
         labels = ["dog", "cat"] * 3 if columns.get("label") == "word" else [1, 0] * 3
         table = {columns.get("image", "image"): rows, columns.get("label", "label"): labels}
         label = {"_type": "Value", "dtype": "string"} if columns.get("label") else NAMES
-        features = {[*table][0]: {"_type": "Image"}, [*table][1]: label}
-        kind = {[*table][0]: pl.Struct({"bytes": pl.Binary, "path": pl.String})}
+        image, column = table
+        features = {image: {"_type": "Image"}, column: label}
+        kind = {image: pl.Struct({"bytes": pl.Binary, "path": pl.String})}
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
         pl.DataFrame(table, schema_overrides=kind).write_parquet(path, metadata=metadata)
     return folder

@@ -112,6 +112,9 @@ class Computed:
     def with_labels(self, labels: Tensor) -> "Computed":
         return dataclasses.replace(self, labels=labels)
 
+    def with_ids(self, ids: Tensor) -> "Computed":
+        return dataclasses.replace(self, ids=ids)
+
     def with_augmentation(self, augmentation: Augmentation | None) -> "Computed":
         return dataclasses.replace(self, augmentation=augmentation)
 

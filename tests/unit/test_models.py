@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from expunge.core import config, registry
+from expunge.core import config
 from expunge.core.errors import RequestError
 from expunge.core.weights import reinitialise
 from expunge.data.normalisation import with_normalisation
@@ -13,7 +13,7 @@ from tests import problems
 from tests.problems import architecture, narrow
 
 
-@pytest.mark.parametrize("name", registry.plugins("models"))
+@pytest.mark.parametrize("name", problems.architectures())
 def test_the_same_seed_draws_the_same_weights_when_built_and_when_drawn_anew(name: str) -> None:
     fresh, model = (architecture(narrow(name), (3, 16, 16), seed=seed) for seed in (5, 6))
     assert not problems.same(problems.weights(fresh), problems.weights(model))

@@ -54,7 +54,7 @@ OPTIMIZERS = {
     "dual_aa_v": ("adamw", "adamw", "first"),
     "dual_aa_8bit": ("adamw8bit", "adamw8bit", "nothing"),
 }
-DECAY = {"adamw": 0.05, "adamw8bit": 0.05, "lion": 0.01, "sgd": 5e-4}
+DECAY = {"adamw": 0.05, "adamw8bit": 0.05, "lion": 0.01, "sgd": None}
 
 
 @pytest.mark.parametrize("method", ["sfron", "random_label", "scrub"])

@@ -13,7 +13,9 @@ from PIL import Image
 from expunge.core.errors import RequestError
 from expunge.data import split_data
 from expunge.data.split_data import DataConfig
+from expunge.store.directory import RunDirectory
 from tests import readers
+from tests.command_line import Terminal
 from tests.problems import dataset
 
 COLOUR = readers.pixels(1, 6, 4, 3)[0]
@@ -113,13 +115,26 @@ def test_unreadable_images_are_refused_or_left_out_and_counted(tmp_path: Path, n
     assert data.train.ids.tolist() == [0, 1, 3, 4], "the ids of the others do not change"
     assert data.train.labels.tolist() == [0, 0, 1, 1]
     assert data.all_labels.tolist() == [0, 0, 0, 1, 1]
-    assert data.train_names[3] == "b/0.png"
+    assert data.train_names[3] == "train/b/0.png"
     left_out = f"training: 1 of 5 images cannot be read and are left out: {tmp_path}/train/a/bad.img.png"
     assert data.notes == (left_out,)
     whole = split_data.load(DataConfig(f"{text},unreadable=skip", limit=5, validation=0.0))
     assert len(whole.train) == 4
     with pytest.raises(RequestError, match="must hold 1 to 5 of them, got 6"):
         split_data.load(DataConfig(f"{text},unreadable=skip", limit=6))
+
+
+def test_what_was_left_out_is_said_and_kept_in_the_record(tmp_path: Path, terminal: Terminal) -> None:
+    text = folder(tmp_path / "own", bad=b"")
+    words = ("train", "--data", f"{text},unreadable=skip", "--model", "logistic", "--epochs", "1", "--runs", tmp_path)
+    words = (*words, "--validation", "0")
+    terminal(*words)
+    assert "training: 1 of 5 images cannot be read and are left out:" in " ".join(terminal.error.split())
+    record = terminal.json(*words)
+    assert record["notes"]["images"][0].endswith("bad.img.png")
+    # The same images are found again by their names.
+    words = ("unlearn", "--run", record["run"], "--forget", "ids:train/a/0.png", "finetune", "--epochs", "1")
+    assert RunDirectory(terminal.folder(*words)).tensor("predictions", "forgotten.ids").tolist() == [0]
 
 
 def test_nothing_but_unreadable_images(tmp_path: Path) -> None:

@@ -459,13 +459,13 @@ def test_alternating_reaches_the_rate_for_every_number_of_epochs(epochs: int, in
     assert zeros(model.get_parameter("0.weight")) == round(0.7 * 36)
     assert list(context.sparsity) == ["0.weight"]
     assert context.notes["sparsity"] == pytest.approx(round(0.7 * 36) / 36)
-    assert len(config.portions(36)) == math.ceil(epochs / interval)
-    assert list(config.portions(36)) == list(range(0, epochs, interval))
+    assert len(config.portions(36, epochs)) == math.ceil(epochs / interval)
+    assert list(config.portions(36, epochs)) == list(range(0, epochs, interval))
 
 
 @pytest.mark.parametrize("epochs", range(1, 8))
 def test_as_released_an_odd_number_of_epochs_misses_a_pruning(epochs: int) -> None:
-    found = AoSparseConfig(epochs=epochs, rate=0.95, as_released=True).portions(10**6)
+    found = AoSparseConfig(rate=0.95, as_released=True).portions(10**6, epochs)
     assert list(found) == [epoch for epoch in range(epochs) if (epochs - epoch) % 2 == 0]
     events = (epochs - 1) // 2 + 1
     assert sum(found.values()) / 1e6 == pytest.approx(1 - 0.05 ** (len(found) / events), abs=1e-5)

@@ -421,8 +421,8 @@ def test_records_of_runs_are_checked(record: dict[str, object], words: str, tmp_
 
 
 def test_seconds_that_are_none_are_refused(tmp_path: Path) -> None:
-    for record in ({"status": "finished"}, {"status": "finished", "seconds": {"work": "long"}}):
-        (tmp_path / "run.json").write_text(json.dumps(record))
+    for changes in ({}, {"seconds": {"work": "long"}}):
+        runs.reseal(tmp_path, **changes)
         refused(RunDirectory(tmp_path).seconds, "run.json holds no seconds")
 
 
@@ -487,6 +487,7 @@ def test_predictions_without_their_labels_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"validation.logits": torch.ones(1, 2)}, tmp_path / "predictions.safetensors")
+    runs.reseal(tmp_path)
     refused(lambda: stored_predictions(RunDirectory(tmp_path)), "predictions.safetensors lacks validation.labels")
 
 

@@ -103,7 +103,7 @@ def test_weight_decay_is_in_what_is_clipped_unlike_in_other_trainings() -> None:
     model, images = network("logistic"), pictures(5)
     wanted = plan(clip=0.1, weight_decay=1.0)
     other = copy.deepcopy(model)
-    fit(other, images, wanted.rule, problems.context(), epochs=1, batch_size=5)
+    fit(other, images, wanted.rule, problems.context(), Training(1, 5))
     found, trajectory = trained(model, images, dataclasses.replace(wanted, epochs=1))
     problems.assert_close(found, by_torch(model, images, trajectory), rtol=1e-5, atol=1e-7)
     assert float((problems.vector(found) - problems.vector(other)).norm()) > 1e-3
@@ -142,6 +142,10 @@ def test_batches_are_passes_over_all_examples_with_a_short_one_at_the_end(fixed:
     assert not torch.equal(orders[0], torch.arange(7))
     torch.testing.assert_close(found.rates, 0.1 * 0.5 ** torch.arange(9, dtype=torch.float64))
     assert (found.l2, found.clip, found.momentum) == (0.2, 3.0, 0.5)
+    generator.manual_seed(0)
+    cut = draw(ids, rule, epochs=9, steps=7, batch_size=3, fixed_order=fixed, generator=generator)
+    assert torch.equal(cut.batches, found.batches[:7])
+    torch.testing.assert_close(cut.rates, found.rates[:7])
     whole = draw(ids, rule, epochs=1, batch_size=50, fixed_order=fixed, generator=generator)
     assert whole.batches.shape == (1, 7)
 
@@ -164,7 +168,7 @@ def test_positions_are_found_by_id() -> None:
 
 @pytest.mark.parametrize(("epochs", "count"), [(0, 3), (1, 0)])
 def test_a_training_of_nothing_is_refused(epochs: int, count: int) -> None:
-    with pytest.raises(RequestError, match="at least one example and one epoch"):
+    with pytest.raises(RequestError, match="at least one example, and one epoch or step"):
         draw(torch.arange(count), Rule(), epochs=epochs, batch_size=3, fixed_order=False, generator=torch.Generator())
 
 

@@ -75,7 +75,7 @@ def test_the_page_marks_methods_that_see_validation_images(tmp_path):
         (path,) = tmp_path.glob("evaluate-scrub-*/config.json")
         config = json.loads(path.read_text())
         config["subject"]["unlearning"]["method"] = {"name": "scrub", "rewind": rewind}
-        path.write_text(json.dumps(config))
+        rewrite(path, **config)
         text = "".join(written(tmp_path).text)
         assert ("scrub \N{DAGGER}" in text) == ("\N{DAGGER} sees validation images" in text) == rewind
 
@@ -293,11 +293,11 @@ def test_the_page_of_recorded_trainings_explains_distances_and_the_edge_of_its_c
         for path in tmp_path.glob("evaluate-*/config.json"):
             config = json.loads(path.read_text())
             config["subject"]["original"]["training"]["record"] = True
-            path.write_text(json.dumps(config))
+            rewrite(path, **config)
             record = json.loads((path.parent / "run.json").read_text())
             value = {"retrain": 0.0, "original": 1.0}.get(record["label"], far)
             record["metrics"]["weight_distance.relative_to_nothing"] = value
-            (path.parent / "run.json").write_text(json.dumps(record))
+            rewrite(path.parent / "run.json", **record)
         text = report.write(tmp_path, tmp_path / "report.html").read_text()
         assert "methods are ranked by the distance to retraining divided by that of the original." in text
         assert ("Values drawn at the upper edge are 2 or more" in text) == (far > 2)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from expunge.core.errors import RequestError
 from expunge.report import results
+from tests.runs import reseal
 from tests.unit._report_fixture import add_entry, rewrite, write_folder
 
 SMALL = (6, 10, 8)
@@ -44,7 +45,7 @@ def test_different_configurations_of_one_method_are_told_apart_without_a_manifes
     changed = next(tmp_path.glob("evaluate-scrub-s1-*")) / "config.json"
     config = json.loads(changed.read_text())
     config["subject"]["unlearning"]["method"]["epochs"] = 7
-    changed.write_text(json.dumps(config))
+    rewrite(changed, **config)
     labels = {row.label for row in results.load(tmp_path).rows}
     assert labels == {"retrain", "original", "scrub:epochs=5", "scrub:epochs=7"}
 
@@ -204,6 +205,7 @@ def test_history_has_nan_where_a_role_was_absent_or_null(tmp_path):
     row = found.first("scrub")
     records = [{"loss": {"forget": 1.5}}, {"loss": {"forget": None, "retain": 0.25}}, {"loss": {"retain": 0.5}}]
     (tmp_path / row.subject / "history.jsonl").write_text("\n".join(map(json.dumps, records)))
+    reseal(tmp_path / row.subject)
     losses = results.history(found, row)
     expected = {"forget": [1.5, torch.nan, torch.nan], "retain": [torch.nan, 0.25, 0.5]}
     for role, values in expected.items():
@@ -216,6 +218,9 @@ def test_a_damaged_history_is_named_with_the_line(tmp_path, line):
     row = found.first("scrub")
     path = tmp_path / row.subject / "history.jsonl"
     path.write_text('{"loss": {}}\n' + line + "\n")
+    with pytest.raises(RequestError, match=f"{path} is not as its run wrote it"):
+        results.history(found, row)
+    reseal(path.parent)
     with pytest.raises(RequestError, match=f"{path}, line 2"):
         results.history(found, row)
     path.unlink()
@@ -254,6 +259,8 @@ def test_damaged_predictions_are_named(tmp_path, damage):
         else:
             stored["test.labels"][0] = 10
         save_file(stored, path)
+    if damage != "missing":
+        reseal(path.parent)
     with pytest.raises(RequestError, match=str(path)):
         results.predictions(found, row)
 

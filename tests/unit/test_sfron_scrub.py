@@ -260,7 +260,7 @@ def test_maximising_comes_first_and_only_in_the_first_epochs() -> None:
 @pytest.mark.parametrize(("epochs", "maximised", "steps"), [(4, 1, 3 + 4 * 2), (3, 5, 3 * 3 + 3 * 2), (2, 0, 2 * 2)])
 def test_the_schedule_of_scrub_runs_over_the_steps_that_are_taken(epochs: int, maximised: int, steps: int) -> None:
     rule = Rule(lr=0.5, schedule="linear")
-    config = scrub.ScrubConfig(epochs, maximised, batch_size=15, forget_batch_size=4, rule=rule)
+    config = scrub.ScrubConfig(epochs, maximise_epochs=maximised, batch_size=15, forget_batch_size=4, rule=rule)
     _, context = problems.run(config)
     rates = [rate for record in context.history() for rate in record["lr"].values()]
     assert rates == pytest.approx([0.5 * (1 - taken / steps) for taken in range(steps)])

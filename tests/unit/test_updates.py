@@ -11,8 +11,10 @@ from torch.nn import functional
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask, largest
 from expunge.core.weights import trainable
-from expunge.training.rules import PerRole, Rule
+from expunge.methods.neggrad_plus import NegGradPlusConfig
+from expunge.training.rules import PerRole, Rule, weight_decay_of
 from expunge.training.stepper import Progress, Stepper, perturbation
+from expunge.unlearning.unlearn import Unlearning
 from tests import problems
 
 CPU = torch.device("cpu")
@@ -357,3 +359,48 @@ def test_bad_values_name_the_field(field: str, value: object) -> None:
 def test_a_model_without_trainable_weights_is_refused() -> None:
     with pytest.raises(RequestError, match="no trainable weights"):
         stepper(net().requires_grad_(False), Rule())
+
+
+SGD, ADAMW = Rule(weight_decay=0.5), Rule(optimizer="adamw", weight_decay=0.5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "original", "expected"),
+    [
+        (Rule(), None, 5e-4),
+        (Rule(), Rule(), 5e-4),
+        (Rule(), SGD, 0.5),
+        (Rule(), Rule(weight_decay=0.0), 0.0),
+        (Rule(weight_decay=0.0), SGD, 0.0),
+        (Rule(weight_decay=0.1), SGD, 0.1),
+        (Rule(), ADAMW, 5e-4),
+        (Rule(optimizer="adamw"), SGD, 5e-4),
+        (Rule(optimizer="lion"), ADAMW, 0.5),
+        (Rule(optimizer="adamw8bit"), ADAMW, 0.5),
+    ],
+)
+def test_weight_decay_is_by_default_that_of_the_original_if_of_one_kind(
+    rule: Rule, original: Rule | None, expected: float
+) -> None:
+    assert weight_decay_of(rule, original) == expected
+
+
+def test_the_context_gives_steppers_the_weight_decay_of_the_original_for_each_role() -> None:
+    for share in ("nothing", "both"):
+        after = [
+            problems.weights(problems.unlearned(Unlearning(NegGradPlusConfig(epochs=1, rule=rule)), original_rule=SGD))
+            for rule in (
+                PerRole(Rule(), Rule(lr=0.02), share),
+                PerRole(SGD, Rule(lr=0.02, weight_decay=0.5), share),
+                PerRole(Rule(weight_decay=5e-4), Rule(lr=0.02, weight_decay=0.5), share),
+                PerRole(SGD, Rule(lr=0.02, weight_decay=5e-4), share),
+            )
+        ]
+        assert problems.same(after[0], after[1])
+        assert not any(problems.same(after[0], other) for other in after[2:])
+    context = problems.context(original_rule=SGD)
+    assert (context.l2_coefficient(None), context.l2_coefficient(0.0)) == (0.5, 0.0)
+    assert context.notes == {"weight_decay": 0.5}
+    for unknown in (None, ADAMW):
+        with pytest.raises(RequestError, match="say the coefficient of the L2 term"):
+            problems.context(original_rule=unknown).l2_coefficient(None)

@@ -119,8 +119,9 @@ def train_recorded(
     model: nn.Module,
     images: Images,
     *,
-    epochs: int,
     batch_size: int,
+    epochs: int = Training.epochs,
+    steps: int | None = None,
     rule: Rule | None = None,
     fixed_order: bool = False,
     seed: int = 0,
@@ -133,8 +134,9 @@ def train_recorded(
     Args:
         model: Any module that returns logits, with its initial weights; those with ``requires_grad`` are trained.
         images: An ImageSet, a pair (images, labels), or a map-style dataset of (image, label).
-        epochs: Passes over the images.
         batch_size: Examples per step.
+        epochs: Passes over the images.
+        steps: Steps in place of epochs; the last epoch may be cut short.
         rule: SGD, optionally with momentum, a schedule and clipping; ``weight_decay`` is an L2 term in the loss.
         fixed_order: Use the same order of examples in every epoch.
         seed: Seed of the order.
@@ -150,7 +152,7 @@ def train_recorded(
     if rule is not None and options:
         raise RequestError(f"give the rule, or options of it ({', '.join(options)}), not both")
     chosen = config.override(Rule, {}, options, "rule") if rule is None else rule
-    plan = Training(epochs, batch_size, chosen, record=True, fixed_order=fixed_order)
+    plan = Training(epochs, batch_size, chosen, steps, record=True, fixed_order=fixed_order)
     place = torch.device(device) if device is not None else device_of(model)
     trained, kept = model_weights.clone(model).to(place), as_image_set(images).to(place)
     if len(kept):

@@ -28,6 +28,7 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import Subject, predict
 from expunge.evaluation.predictions import evaluate as run_metrics
 from expunge.training.context import Context
+from expunge.training.rules import Rule
 from expunge.training.stepper import Precision
 from expunge.trajectory.plan import Trajectory
 from expunge.unlearning import presets
@@ -142,8 +143,8 @@ def unlearn(
             classes = num_classes(student, kept, place)
             for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
                 check_images(name, images, kept.shape, classes)
-            l2 = None if trajectory is None else trajectory.plan.l2
-            context = Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2)
+            generator = randomness.generator(seed, "unlearning", device=place)
+            context = Context(generator, place, precision, original_rule=_rule_of(trajectory))
             parts = (forgotten.to(place), kept.to(place), None if held is None else held.to(place))
             data = UnlearningData(*parts, classes)
             unlearned = run_unlearning(student, data, wanted, context, {"trajectory": trajectory})
@@ -193,7 +194,12 @@ def unlearn_sequence(
             as_image_set(train, augmentation=augmentation).to(place),
             None if validation is None else as_image_set(validation).to(place),
             sequence,
-            lambda l2: Context(randomness.generator(seed, "unlearning", device=place), place, precision, l2=l2),
+            lambda: Context(
+                randomness.generator(seed, "unlearning", device=place),
+                place,
+                precision,
+                original_rule=_rule_of(trajectory),
+            ),
             trajectory,
         )
 
@@ -203,7 +209,7 @@ def _in_sequence(
     images: ImageSet,
     held: ImageSet | None,
     sequence: Sequence,
-    circumstances: Callable[[float | None], Context],
+    circumstances: Callable[[], Context],
     trajectory: Trajectory | None,
 ) -> list[Result]:
     """The result of each step of a sequence on ``student``, which is changed."""
@@ -211,10 +217,8 @@ def _in_sequence(
     classes = num_classes(student, images, place)
     for name, given in (("train", images), ("validation", held)):
         check_images(name, given, images.shape, classes)
-    l2 = None if trajectory is None else trajectory.plan.l2
-
     found: list[Result] = []
-    steps = run_sequence(student, images, held, classes, sequence, lambda: circumstances(l2), trajectory)
+    steps = run_sequence(student, images, held, classes, sequence, circumstances, trajectory)
     for unlearned, ids, now in steps:
         notes = {**now.notes, "forgotten": ids.tolist()}
         found.append(Result(weights.clone(unlearned), dict(now.seconds), now.history(), now.steps(), notes))
@@ -267,6 +271,11 @@ def evaluate(
             score(judged)
         values = score(_subject(model, splits, place, before, judged))
     return Audit(values, left_out, judged)
+
+
+def _rule_of(trajectory: Trajectory | None) -> Rule | None:
+    """The update rule by which the model was trained, as far as it matters to unlearning, where that is known."""
+    return None if trajectory is None else Rule(weight_decay=trajectory.plan.l2)
 
 
 def _next_id(images: ImageSet) -> int:

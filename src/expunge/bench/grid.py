@@ -53,7 +53,7 @@ class Comparison:
     variations: tuple[str, ...] = ()
     """Repeat everything for each of these changes of the training or the forget set: ``lr=0.1``,
     ``epochs=60,batch_size=64``, ``forget=random:200``, ``forget=(class:3,count=50)``;
-    the options of methods, such as an l2, do not change."""
+    the options given to methods, such as an l2, do not change."""
 
     def __post_init__(self) -> None:
         """Check ranges and names."""

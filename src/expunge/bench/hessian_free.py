@@ -6,7 +6,7 @@ from pathlib import Path
 from expunge.bench.grid import Comparison
 from expunge.data.split_data import DataConfig
 from expunge.training.fit import Training
-from expunge.training.rules import Rule
+from expunge.training.rules import Rule, weight_decay_of
 
 VARIANTS = (
     "hessian_free",
@@ -41,7 +41,7 @@ def network(name: str, data: DataConfig, model: str, plan: Training, forget: str
 
     The damping of Newton's steps is the published 0.01, which the released code adds twice.
     """
-    methods = (*VARIANTS, *newton(l2=plan.rule.weight_decay, damping=0.02), finetune(plan))
+    methods = (*VARIANTS, *newton(l2=weight_decay_of(plan.rule), damping=0.02), finetune(plan))
     return Comparison(name, data, model, plan, forget, methods)
 
 

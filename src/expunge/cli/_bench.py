@@ -16,6 +16,7 @@ from expunge.store.directory import Store
 
 def run(wanted: Comparison, folder: Path, options: _console.Common, jobs: int | None) -> int:
     """Run, print the table, write the report; status 1 if some run failed."""
+    _console.allow([wanted.model], options)
     started = time.perf_counter()
     device = str(_console.device(options.device))
     with _console.progress(options.quiet or options.json) as bars:

@@ -1,8 +1,9 @@
 """What the commands share: parsing by dataclass, progress bars, tables, JSON."""
 
 import json
+import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from expunge.core import checks, config, registry
+from expunge.core import checks, config, own_code, registry
 from expunge.core.errors import RequestError
 from expunge.data.id_lists import read_ids
 from expunge.data.poisoning import Poison
 from expunge.data.split_data import DataConfig, Split
+from expunge.models.own import OwnConfig
 from expunge.runs.unlearn import UnlearnConfig
 from expunge.store.directory import RunDirectory, Store
 from expunge.store.execute import Session
@@ -56,6 +58,8 @@ class Common:
     """Show no progress bars."""
     retry: bool = False
     """Try runs again that failed before."""
+    trust: bool = False
+    """Execute the file of your own code that builds the model (--model own.py:build), and remember that it may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,8 @@ class ModelOfImages(Common):
 
 def parse(kind: type[T], command: str, help_text: str | None, arguments: Sequence[str]) -> T:
     """The options of a command, from its arguments; exits with status 2 and a message if they are wrong."""
+    if {"--epochs", "--steps"} <= {word.partition("=")[0] for word in arguments}:
+        raise RequestError("--steps is given in place of --epochs: leave out one of them")
     return tyro.cli(
         kind,
         prog=f"expunge {command}",
@@ -172,9 +178,36 @@ def _lines(bars: Progress, ended: threading.Event) -> None:
                 say(f"{task.description}: {task.completed:.0f} of {task.total or 0:.0f}{left}")
 
 
+def allow(models: Iterable[object], options: Common) -> None:
+    """Have the user allow the execution of the code that builds these models, once for each source file.
+
+    Raises:
+        RequestError: It is not allowed.
+    """
+    for model in models:
+        if not isinstance(model, OwnConfig) or own_code.trusted(model.sha256):
+            continue
+        if not options.trust:
+            asked = f"{model.builder} (SHA-256 {model.sha256[:12]}) is a program that building the model executes"
+            if not (sys.stdin.isatty() and sys.stderr.isatty() and _agreed(asked)):
+                raise RequestError(f"{asked}: read it, then add --trust, which remembers that it may be executed")
+        own_code.trust(model.sha256, model.builder)
+
+
+def _agreed(asked: str) -> bool:
+    say(escape(f"{asked}. Execute it, now and later? [y/N]"))
+    return input().strip().lower() in ("y", "yes")
+
+
 @contextmanager
-def session(options: Common, memory: float = 0.25, files: Mapping[str, Path] | None = None) -> Iterator[Session]:
-    """Return a session with progress bars; ``memory`` in gigabytes limits work that can be done in pieces."""
+def session(
+    options: Common, wanted: Iterable[object], memory: float = 0.25, files: Mapping[str, Path] | None = None
+) -> Iterator[Session]:
+    """Return a session with progress bars for these runs and those that they depend on.
+
+    ``memory`` in gigabytes limits work that can be done in pieces.
+    """
+    allow((getattr(run, "model", None) for run in config.ordered(wanted)), options)
     with progress(options.quiet or options.json) as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -187,10 +220,10 @@ def session(options: Common, memory: float = 0.25, files: Mapping[str, Path] | N
 
 
 def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, T]:
-    """The store and the configuration of a finished run of some kind.
+    """The store and the configuration of a finished run of some kind, whose files are compared with their digests.
 
     Raises:
-        RequestError: There is no such run, it failed, or it is of another kind.
+        RequestError: There is no such run, it failed, it is of another kind, or one of its files is damaged.
     """
     directory = RunDirectory(path.resolve())
     if not directory.exists:
@@ -198,6 +231,7 @@ def open_run(path: Path, kinds: tuple[type[T], ...], what: str) -> tuple[Store, 
     record = directory.record()
     if record["status"] != "finished":
         raise RequestError(f"{path} is a failed run: {record['reason']}")
+    directory.verify()
     wanted = open_config(directory)
     if not isinstance(wanted, kinds):
         raise RequestError(f"{path} is a run of the kind {record['kind']}; this needs one of `expunge {what}`")
@@ -228,6 +262,9 @@ def report_run(directory: RunDirectory, options: Common, next_step: str) -> None
         return
     print(directory.path)
     if not options.quiet:
+        notes = cast("Mapping[str, object]", directory.record().get("notes", {}))
+        for note in cast("list[str]", notes.get("images", [])):
+            say(note)
         say(f"next, {next_step}")
 
 

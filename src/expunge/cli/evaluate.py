@@ -8,6 +8,8 @@ from expunge.cli import _console
 from expunge.core import config
 from expunge.runs.evaluate import EvaluateConfig, every_metric, shadow_models
 from expunge.store import execute
+from expunge.store.examples import forgotten_words
+from expunge.store.run import run_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     metrics = tuple(config.parse("metrics", text) for text in given.metrics) or every_metric()
     shadows = shadow_models(subject.original, given.shadows)
     wanted = EvaluateConfig(subject, reference, metrics, given.seed, shadows)
-    with _console.session(given) as session:
+    with _console.session(given, shadows) as session:
         directory = execute.run(wanted, store, session)
     record = directory.record()
     if given.json:
@@ -42,5 +44,6 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     values = cast("dict[str, float | None]", record["metrics"])
     rows = [(name, "not defined" if value is None else f"{value:.4g}") for name, value in values.items()]
+    _console.say(forgotten_words(store.directory(run_id(subject))))
     _console.print_table(directory.id, ("metric", "value"), rows)
     return 0

@@ -1,4 +1,4 @@
-"""List plug-ins of a kind (methods, metrics, data sources, ...) or recipes, with their options."""
+"""List plug-ins of a kind (methods, metrics, data sources, ...), recipes, or the ids and names of examples."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ import tyro
 
 from expunge.bench import recipes
 from expunge.cli import _console
+from expunge.cli import _ids as examples
 from expunge.core import registry
+from expunge.core.errors import RequestError
 from expunge.core.registry import Measure
 from expunge.unlearning import presets
 
@@ -20,23 +22,54 @@ class Arguments:
 
     what: Annotated[
         Literal[
-            "methods", "metrics", "scores", "pruning", "data", "models", "forget-sets", "poisons", "runs", "recipes"
+            "methods",
+            "metrics",
+            "scores",
+            "pruning",
+            "data",
+            "models",
+            "forget-sets",
+            "poisons",
+            "runs",
+            "recipes",
+            "ids",
         ],
         tyro.conf.Positional,
     ]
     """What to list."""
+    examples: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN|DATA [NAME|ID ...]]")] = ()
+    """Of ids: the run or data source, and the examples, by name or id; all by default."""
     json: bool = False
     """Print the result as JSON."""
+    csv: bool = False
+    """Of ids: print the result as CSV."""
+    all: bool = False
+    """Of ids: print all rows."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """List plug-ins or recipes."""
     given = _console.parse(Arguments, "list", __doc__, arguments)
+    if given.what == "ids":
+        return _ids(given)
+    if given.examples or given.csv or given.all:
+        raise RequestError("RUN|DATA, --csv and --all belong to `expunge list ids`")
     rows = _recipes() if given.what == "recipes" else _plugins(given.what.replace("-", "_"))
     if given.json:
         _console.print_json(rows)
         return 0
     _console.print_list(rows)
+    return 0
+
+
+def _ids(given: Arguments) -> int:
+    found = examples.find(given.examples)
+    if given.json:
+        _console.print_json([dataclasses.asdict(example) for example in found])
+    elif given.csv:
+        examples.write_csv(found)
+    else:
+        examples.show(found, given.all)
     return 0
 
 

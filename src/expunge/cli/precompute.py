@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     wanted = PrecomputeConfig(original, given.dtype, groups, given.as_released)
     if not given.memory > 0:
         raise RequestError(f"memory must be above 0, got {given.memory}")
-    with _console.session(given, memory=given.memory) as session:
+    with _console.session(given, [wanted], memory=given.memory) as session:
         expected = estimate(wanted, RunDirectory(given.run.resolve()), store, session)
         if expected is not None and not given.json:
             size = f"{expected.rows} vectors of {expected.size} numbers, {_size(expected.nbytes)}"

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     pruner = config.override(plugin.config, {}, options, plugin.name)
     store, original = _console.open_original(given.run)
     wanted = PruneConfig(original, pruner, given.rewind, _retraining(original, given), given.precision, given.seed)
-    with _console.session(given) as session:
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")
     return 0
@@ -63,7 +63,7 @@ def _retraining(original: GivesModel, given: Arguments) -> Training | None:
     """The plan of training under the mask, where it is not that of the original."""
     plan = original.training
     if given.epochs is not None:
-        plan = dataclasses.replace(plan, epochs=given.epochs, stop_after=None)
+        plan = dataclasses.replace(plan, epochs=given.epochs, steps=None, stop_after=None)
     if given.lr is not None:
         plan = dataclasses.replace(plan, rule=dataclasses.replace(plan.rule, lr=given.lr))
     return None if plan == original.training else plan

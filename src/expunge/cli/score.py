@@ -1,5 +1,6 @@
 """Give every training example of a model a score: its influence on the test loss, for example."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from expunge.core import checks, config
 from expunge.runs.score import ScoreConfig
 from expunge.store import execute
 from expunge.store.directory import RunDirectory
+from expunge.store.examples import names_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     checks.at_least(1, top=given.top)
     store, original = _console.open_original(given.run)
     wanted = ScoreConfig(original, config.parse("scores", given.score), given.seed)
-    with _console.session(given) as session:
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     if given.csv is not None:
         _write(directory, given.csv)
@@ -44,20 +46,21 @@ def run(arguments: Sequence[str]) -> int:
         _console.print_json({"run": str(directory.path), **directory.record()})
         return 0
     for title, rows in _extremes(directory, given.top):
-        _console.print_table(title, ("id", "label", "score"), rows)
+        _console.print_table(title, ("id", "name", "label", "score"), rows)
     print(directory.path)
     return 0
 
 
-def _extremes(directory: RunDirectory, top: int) -> list[tuple[str, list[tuple[str, str, str]]]]:
+def _extremes(directory: RunDirectory, top: int) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
     """For each score, the examples with the highest and the lowest."""
     found = directory.tensors("scores")
     ids, labels = found.pop("ids").tolist(), found.pop("labels").tolist()
-    tables: list[tuple[str, list[tuple[str, str, str]]]] = []
+    names = names_of(directory)
+    tables: list[tuple[str, list[tuple[str, str, str, str]]]] = []
     for name, values in found.items():
         order = values.argsort(descending=True).tolist()
         for word, chosen in (("highest", order[:top]), ("lowest", order[::-1][:top])):
-            rows = [(str(ids[at]), str(labels[at]), f"{float(values[at]):.4g}") for at in chosen]
+            rows = [(str(ids[at]), names.of(ids[at]), str(labels[at]), f"{float(values[at]):.4g}") for at in chosen]
             tables.append((f"{name}, {word}", rows))
     return tables
 
@@ -65,6 +68,9 @@ def _extremes(directory: RunDirectory, top: int) -> list[tuple[str, list[tuple[s
 def _write(directory: RunDirectory, path: Path) -> None:
     found = directory.tensors("scores")
     columns = ["ids", "labels", *(name for name in found if name not in ("ids", "labels"))]
-    rows = zip(*(found[name].tolist() for name in columns), strict=True)
-    lines = [",".join(["id", "label", *columns[2:]]), *(",".join(map(repr, row)) for row in rows)]
-    path.write_text("\n".join(lines) + "\n")
+    names = names_of(directory)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "name", "label", *columns[2:]])
+        for example, *rest in zip(*(found[name].tolist() for name in columns), strict=True):
+            writer.writerow([example, names.of(example), *map(repr, rest)])

@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     poison = None if given.poison is None else cast("Poison", config.parse("poisons", given.poison))
     model = config.parse("models", given.model)
     wanted = TrainConfig(given.images(poison), model, given.training, given.precision, given.seed)
-    with _console.session(given) as session:
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, _console.store(given.runs), session)
     method = "hessian-free" if given.training.record else "scrub"
     _console.report_run(directory, given, f"unlearn: expunge unlearn --run RUN --forget random:10% {method}")

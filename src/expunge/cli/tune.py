@@ -36,6 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     given = _console.parse(Arguments, "tune", __doc__, arguments)
     wanted = recipes.find(given.recipe)
     wanted = dataclasses.replace(wanted, methods=given.methods or wanted.methods)
+    _console.allow([wanted.model], given)
     folder = given.out or Path(f"tune-{wanted.name}")
     device = str(_console.device(given.device))
     with _console.progress(given.quiet or given.json) as bars:

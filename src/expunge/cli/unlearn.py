@@ -11,6 +11,7 @@ from expunge.methods.retrain import RetrainConfig
 from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store import execute
 from expunge.store.directory import Store
+from expunge.store.examples import forgotten_words
 from expunge.training.stepper import Precision
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
@@ -24,8 +25,8 @@ class Arguments(_console.Common):
     run: _console.RunPath
     """The run with the model to unlearn from: of `expunge train`, `prune`, `import`, or `unlearn`."""
     forget: str
-    """What to forget: random:4500, random:10%, class:3, class:3+5,count=50, ids:FILE (one id a line),
-    poisoned; see `expunge list forget-sets`."""
+    """What to forget: random:4500, random:10%, class:3, class:3+5,count=50, ids:FILE (an id or path a line),
+    ids:FILE.csv,column=photo, group:FILE.csv,column=person,people=anna+ben, poisoned; `expunge list forget-sets`."""
     forget_seed: int = 0
     """Seed of the choice of a random forget set."""
     withhold: str | None = None
@@ -53,11 +54,17 @@ def run(arguments: Sequence[str]) -> int:
     withhold = None if given.withhold is None else config.parse("forget_sets", given.withhold)
     forget = config.parse("forget_sets", given.forget)
     wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, given.precision, given.seed, withhold)
-    with _console.session(given) as session:
+    with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     notes = directory.record().get("notes")
     if name != "original" and isinstance(notes, dict) and "unchanged" in notes:
         _console.say(f"warning: {name} left the model as it was: give it more epochs, or a larger rate or scale")
+    if not given.quiet and isinstance(notes, dict) and "weight_decay" in notes:
+        _console.say(
+            f"weight decay {notes['weight_decay']}, as in the training of the original (--weight-decay sets it)"
+        )
+    if not given.json:
+        _console.say(forgotten_words(directory))
     _console.report_run(directory, given, "evaluate: expunge evaluate --run RUN --reference RETRAINED")
     return 0
 

@@ -1,8 +1,9 @@
-"""Checkpoints of the original repositories, read without executing them and translated to our names.
+"""Checkpoints of other code and of runs, read without executing them and translated to our names.
 
-Unlearn-Sparse, SalUn, discriminative adversarial unlearning, sharp-unlearn, RUM and DualOptim save with
-``torch.save``: a state dict, or a dictionary with a ``state_dict``, results and optimizers. Pruned layers hold
-``X.weight_orig`` and ``X.weight_mask``, and the normalisation of the inputs is called ``normalize``.
+A file in safetensors, or one of ``torch.save``: a state dict, alone or in a dictionary as of timm (``state_dict``) or
+torchvision (``model``). Unlearn-Sparse, SalUn, discriminative adversarial unlearning, sharp-unlearn, RUM and DualOptim
+save a dictionary with a ``state_dict``, results and optimizers. Pruned layers hold ``X.weight_orig`` and
+``X.weight_mask``, and the normalisation of the inputs is called ``normalize``.
 """
 
 import mmap
@@ -18,16 +19,22 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from expunge.core import files, pickles, weights
+from expunge.core import files, packing, pickles, weights
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 
 State = dict[str, Tensor]
 
+HEADER = "expunge"
+"""The key of expunge's metadata in the header of a model file of a run."""
+
 _LAST = ("fc", "linear", "classifier")
 """Names of the last layer."""
+_NESTED = ("state_dict", "model", "model_state_dict")
+"""Keys under which a checkpoint holds its state dict."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,8 @@ class Checkpoint:
     """Deviation of each channel."""
     ignored: tuple[str, ...]
     """The names of the other contents of the file: results, optimizer and so on."""
-
-    @property
-    def original(self) -> bool:
-        """Whether it has the layout of the original repositories, whose networks normalise their inputs."""
-        return self.mean is not None
+    original: bool = False
+    """Whether it has the layout of the original repositories, whose networks normalise their inputs."""
 
 
 def read(path: Path) -> Checkpoint:
@@ -60,11 +64,28 @@ def read(path: Path) -> Checkpoint:
         RequestError: The file is missing or damaged, holds no weights, or asks for anything but plain values.
     """
     content = _mapping(_load(path), str(path))
-    ignored = tuple(str(key) for key in content if key != "state_dict") if "state_dict" in content else ()
-    state = _tensors(content.get("state_dict", content), str(path))
+    nested = next((key for key in _NESTED if key in content and not isinstance(content[key], Tensor)), None)
+    ignored = () if nested is None else tuple(str(key) for key in content if key != nested)
+    state = _tensors(content if nested is None else content[nested], str(path))
+    of_run = "normalise.mean" in state and "network." in _network(state)[0]
+    if of_run:
+        state = {re.sub("^network[.]", "", re.sub("^normalise[.]", "normalize.", key)): state[key] for key in state}
     mean, std = _normalisation(state, str(path))
     mask = _unprune(state, str(path))
-    return Checkpoint(state, mask, mean, std, ignored)
+    return Checkpoint(state, mask, mean, std, ignored, original=mean is not None and not of_run)
+
+
+def earlier(path: Path) -> dict[int, Path]:
+    """The files ``epoch_K_rewind_weight.pt`` beside a checkpoint of Unlearn-Sparse by their epoch K."""
+    names = ((re.fullmatch(r"epoch_(\d+)_rewind_weight\.pt", each.name), each) for each in path.parent.glob("epoch_*"))
+    return {int(name[1]): each for name, each in sorted(names, key=lambda pair: pair[1].name) if name}
+
+
+def plain(state: Mapping[str, Tensor], *, ours: bool) -> State:
+    """The state of a network without the normalisation; with ``ours``, under the names of torchvision where known."""
+    own = _network(state)[1]
+    names = _original_names(own, {}) if ours else {name: name for name in own}
+    return {theirs: own[name] for name, theirs in names.items()}
 
 
 def translate(checkpoint: Checkpoint, model: nn.Module, what: str) -> tuple[State, Mask | None]:
@@ -111,6 +132,8 @@ def _load(path: Path) -> object:
     if not path.is_file():
         raise RequestError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: name a checkpoint file")
     try:
+        if path.suffix == ".safetensors":
+            return _safetensors(path)
         with _only(_NUMPY), warnings.catch_warnings(), files.opened(path) as file:
             warnings.simplefilter("ignore")  # about formats, which are refused or read
             _check_cost(file, str(path))
@@ -120,6 +143,21 @@ def _load(path: Path) -> object:
         raise
     except Exception as error:  # pickle, torch and the file system each raise their own
         raise RequestError(f"{path} {_refusal(error)}") from error
+
+
+def _safetensors(path: Path) -> State:
+    """The tensors; pruned weights of a run in their two parts, as in a checkpoint of ``torch.nn.utils.prune``."""
+    files.check_regular(path)
+    with safe_open(path, framework="pt") as file:
+        stored: State = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        header = (file.metadata() or {}).get(HEADER)
+    if header is None:
+        return stored
+    known = _mapping(files.parse_json(header, f"the header of {path}", files.ANOTHER), str(path))
+    state, kept = packing.unpack(stored, cast("dict[str, list[int]]", known.get("sparse", {})))
+    for name, mask in kept.items():
+        state |= {f"{name}_orig": state.pop(name), f"{name}_mask": mask}
+    return state
 
 
 def _check_cost(file: BinaryIO, path: str) -> None:
@@ -281,7 +319,9 @@ def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str)
 
 def _original_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
     """For each of our names, that of the original code; ``given`` decides where original codes differ."""
-    table = _residual(own) if "stem.0.weight" in own else _numbered(own, given)
+    if own.keys() == given.keys():
+        return {name: name for name in own}
+    table = _residual(own) if "stages.0.body.0.weight" in own else _numbered(own, given)
     ours, theirs = ([name for name in _LAST if f"{name}.weight" in state] for state in (own, given))
     if len(ours) == len(theirs) == 1:
         table[ours[0]] = theirs[0]
@@ -305,7 +345,10 @@ def _residual(own: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _numbered(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
-    """The layers of VGG networks, by their order: the numbers depend on layers without weights (dropout)."""
+    """Layers by their order: those of VGG networks, whose numbers depend on dropout, and those of plain sequences."""
+    if all(re.match(r"\d+\.\w+$", name) for name in own):
+        ours, theirs = (list(dict.fromkeys(name.rpartition(".")[0] for name in state)) for state in (own, given))
+        return dict(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else {}
     table: dict[str, str] = {}
     for part in ("features", "classifier"):
         matches = ([re.match(rf"{part}\.(\d+)\.", name) for name in state] for state in (own, given))

@@ -49,6 +49,18 @@ class ReadBy:
     function: Callable[[str], object]
 
 
+@dataclass(frozen=True)
+class InPlaceOf:
+    """Annotation of a field that is given in place of another: to set either resets the other to its default."""
+
+    field: str
+
+
+@dataclass(frozen=True)
+class Others:
+    """Annotation of a field, a tuple of texts ``key=value``, for the options in a text that have no field."""
+
+
 def to_data(value: object, declared: object = None, *, runs: bool = False) -> dict[str, object]:
     """Return a configuration as JSON-ready data.
 
@@ -114,15 +126,32 @@ def parse(kind: str, text: str) -> object:
     """Return the plug-in configuration written ``NAME:key=value,...``.
 
     A value without a key belongs to the first field (``idx:/data/mnist``, ``class:3+5,count=50``), a percentage
-    without a key to the field ``share`` (``random:10%``).
+    without a key to the field ``share`` (``random:10%``). ``FILE.py:NAME`` and ``package.module:NAME`` are a function
+    of the user's own, where the kind allows it.
 
     Raises:
         RequestError: The name, a key or a value is wrong.
     """
-    name, _, rest = text.partition(":")
+    own = registry.KINDS[kind].own
+    name, _, rest = (f"{own}:{text}" if own and _USERS_FUNCTION.match(text) else text).partition(":")
     plugin = registry.find(kind, name)
     what = f"{registry.KINDS[kind].singular} {plugin.name}"
-    return override(plugin.config, {}, assignments(rest, field_names(plugin.config), what), what)
+    names = field_names(plugin.config)
+    values = assignments(rest, names, what)
+    for field in _others(plugin.config):
+        more = {key: values.pop(key) for key in [*values] if key.partition(".")[0] not in names}
+        values |= {field: tuple(f"{key}={value}" for key, value in more.items())} if more else {}
+    return override(plugin.config, {}, values, what)
+
+
+_USERS_FUNCTION = re.compile(r"([^:,()=]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+):[A-Za-z_]\w*(,|$)")
+
+
+@cache
+def _others(kind: type) -> tuple[str, ...]:
+    """The field that takes the options without a field, if there is one."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(name for name, hint in hints.items() if _note(hint, Others) is not None)
 
 
 def read_texts(value: object) -> None:
@@ -155,7 +184,9 @@ def text(kind: str, value: object) -> str:
     leading = [field.name for field in first if _default(plugin.config, field.name) is None]
     parts: list[str] = []
     for name, part in _changed(value):
-        if name == "share" and isinstance(part, float) and float(f"{100 * part:.12g}") / 100 == part:
+        if name in _others(plugin.config):
+            parts += cast("tuple[str, ...]", part)
+        elif name == "share" and isinstance(part, float) and float(f"{100 * part:.12g}") / 100 == part:
             parts.append(f"{100 * part:.12g}%")
         else:
             parts.append(written(part) if name in leading else f"{name}={written(part)}")
@@ -181,7 +212,9 @@ def written(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "+".join(quoted(written(part), "+,:") for part in cast("tuple[object, ...]", value))
+        parts = cast("tuple[object, ...]", value)
+        texts = [written(part) if isinstance(part, str) else quoted(written(part), "+,:") for part in parts]
+        return f"({texts[0]})" if len(texts) == 1 and texts[0].startswith("(") else "+".join(texts)
     kind = registry.kind_of(value)
     if kind == "runs":
         return run_id(value)
@@ -200,15 +233,28 @@ def override(kind: type[T], data: Mapping[str, object], values: Mapping[str, obj
     its ``rule`` (``lr``).
 
     Raises:
-        RequestError: A key is unknown or a value wrong; the message begins with ``what``.
+        RequestError: A key is unknown, a value wrong, or both of two alternatives are given; the message begins with
+            ``what``.
     """
     merged = _copied(data)
+    given = {key for key, value in values.items() if not _is_none(value)}
+    for one, other in _alternatives(kind):
+        if {one, other} <= given:
+            raise RequestError(f"{what}: {one} is given in place of {other}: leave out one of them")
+        merged |= {b: _default(kind, b) for a, b in ((one, other), (other, one)) if a in given and b in merged}
     for key, value in values.items():
         _set(kind, merged, _path(kind, key, what), value, what)
     try:
         return from_data(kind, merged)
     except RequestError as error:
         raise RequestError(f"{what}: {error}") from error
+
+
+@cache
+def _alternatives(kind: type) -> list[tuple[str, str]]:
+    """The fields of a dataclass that are given in place of another, each with that other."""
+    notes = {name: _note(hint, InPlaceOf) for name, hint in get_type_hints(kind, include_extras=True).items()}
+    return [(name, note.field) for name, note in notes.items() if note is not None]
 
 
 def _copied(data: Mapping[str, object]) -> dict[str, object]:
@@ -259,6 +305,7 @@ def _converter(runs: bool = False) -> cattrs.Converter:
         converter.register_structure_hook(plain, _strict(plain, accepted))
     converter.register_structure_hook_func(_is_optional, _structure_optional)
     converter.register_structure_hook_func(_is_literal, _structure_literal)
+    converter.register_structure_hook_func(lambda kind: kind == int | str, _structure_number_or_text)
     converter.register_structure_hook_func(_is_list, lambda value, kind: _structure_list(value, get_args(kind)[0]))
     converter.register_structure_hook(Path, lambda value, _: Path(opened(value) if isinstance(value, Text) else value))
     converter.register_structure_hook_func(lambda kind: _note(kind, ReadBy) is not None, _structure_read)
@@ -304,8 +351,12 @@ def _is_optional(kind: object) -> bool:
     return get_origin(kind) in (Union, UnionType) and type(None) in get_args(kind) and not _is_union(kind)
 
 
+def _is_none(value: object) -> bool:
+    return value is None or (isinstance(value, Text) and value.lower() == "none")
+
+
 def _structure_optional(value: object, kind: object) -> object:
-    if value is None or (isinstance(value, Text) and value.lower() == "none"):
+    if _is_none(value):
         return None
     rest = tuple(each for each in get_args(kind) if each is not type(None))
     return _converter().structure(value, rest[0] if len(rest) == 1 else Union[rest])  # pyright: ignore  # noqa: UP007
@@ -353,6 +404,14 @@ def _structure_literal(value: object, kind: object) -> object:
         if value == known or (isinstance(value, Text) and value == str(known)):
             return known
     raise TypeError(f"expected one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
+
+
+def _structure_number_or_text(value: object, _: object) -> object:
+    if isinstance(value, Text):
+        value = int(value) if re.fullmatch(r"0|[1-9][0-9]{0,18}", value) else str(opened(value))
+    if type(value) not in (int, str):
+        raise TypeError(f"expected a whole number or text, got {value!r}")
+    return value
 
 
 def _is_choice(kind: object) -> bool:

@@ -38,6 +38,8 @@ class Kind:
     singular: str
     parameters: tuple[str, ...]
     extras: Mapping[str, str] = field(default_factory=dict[str, str])
+    own: str = ""
+    """The plug-in that the texts ``FILE.py:NAME`` and ``package.module:NAME`` stand for."""
 
 
 _RECORDED = (
@@ -63,12 +65,16 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "expunge.data.forget_sets",
             "forget set",
             ("train", "config", "generator"),
-            {"num_classes": "the number of classes", "poisoned": "the ids of the poisoned examples"},
+            {
+                "num_classes": "the number of classes",
+                "poisoned": "the ids of the poisoned examples",
+                "names": "the names of the examples",
+            },
         ),
         "poisons": Kind("expunge.data.poisons", "poison", ("shape", "config")),
         "pruning": Kind("expunge.pruning", "pruner", ("model", "shape", "config", "context")),
         "scores": Kind("expunge.scores", "score", ("model", "data", "config", "context"), {"trajectory": _RECORDED}),
-        "models": Kind("expunge.models", "model", ("config", "shape", "num_classes")),
+        "models": Kind("expunge.models", "model", ("config", "shape", "num_classes"), own="own"),
         "runs": Kind("expunge.runs", "kind of run", ("config", "parents", "draft", "session")),
     }
 )
@@ -283,7 +289,8 @@ def forget_set(
     """Mark ``f(train, config, generator) -> Tensor`` as a forget set.
 
     The function returns ids, int64 (n,), in any order. ``train`` contains the training examples that have not been
-    forgotten before. It may take keyword-only ``num_classes``, and ``poisoned``, the ids of the poisoned examples.
+    forgotten before. It may take keyword-only ``num_classes``, ``poisoned``, the ids of the poisoned examples, and
+    ``names``, an :class:`expunge.data.names.Names`.
 
     Args:
         words: A description of the examples for reports; by default the text of the configuration.

@@ -101,7 +101,13 @@ def reinitialise(model: nn.Module) -> None:
         )
 
 
+class Rebuilt:
+    """Base of a module whose ``reset_parameters`` initialises all of it, its children included."""
+
+
 def _children_first(module: nn.Module) -> list[nn.Module]:
+    if isinstance(module, Rebuilt):
+        return [module]
     return [found for child in module.children() for found in _children_first(child)] + [module]
 
 

@@ -32,13 +32,13 @@ class Part:
     read: Callable[[Sequence[int]], tuple[Array, Sequence[int], tuple[str, ...]]]
     """Reads the images of the examples at some positions, ascending; returns them, the positions that could be read,
     and notes for the user."""
-    names: Sequence[str] = ()
-    """The name of each example; none if the set has none."""
 
 
 Examples = Arrays | Part
-Found = tuple[Examples, Examples, tuple[str, ...]]
-"""What a reader finds: training set, test set and class names, which may be empty."""
+Names = tuple[Sequence[str], Sequence[str]]
+"""The names of the training examples and of the test examples, which may be empty."""
+Found = tuple[Examples, Examples, tuple[str, ...], Names]
+"""What a reader finds in a folder: training set, test set, class names, which may be empty, and names of examples."""
 
 MOST_CLASSES = 2**16
 """The largest number of classes: one wrong label would else make a network and predictions of any size."""
@@ -82,8 +82,6 @@ class _Chosen:
     """All that were read."""
     labels: Tensor
     """The labels of all."""
-    names: tuple[str, ...]
-    """The names of all."""
     notes: tuple[str, ...]
 
 
@@ -95,10 +93,10 @@ def dataset(
     class_names: Sequence[str] = (),
     config: Augmented | None = None,
     statistics: Statistics | None = None,
-    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    names: Names = ((), ()),
     limits: Limits | None = None,
 ) -> Dataset:
-    """Make a Dataset of training and test examples; ``names`` are those of the examples of both, given as arrays.
+    """Make a Dataset of training and test examples; ``names`` are those of the examples of both.
 
     Images are (n, height, width[, channels]) or channels first. By default, classes are numbered up to the largest
     training label, and mean and standard deviation are those of the training images: of all that are given as arrays,
@@ -121,14 +119,37 @@ def dataset(
             classes,
             mean,
             std,
-            chosen.names,
-            unseen.names,
+            tuple(names[0]),
+            tuple(names[1]),
             chosen.labels,
             unseen.labels,
             (*(f"training: {note}" for note in chosen.notes), *(f"test: {note}" for note in unseen.notes)),
         )
     except RequestError as error:
         raise RequestError(f"{where}: {error}") from error
+
+
+def from_folder(
+    folder: Path, found: Found, config: Augmented, limits: Limits | None, statistics: Statistics | None = None
+) -> Dataset:
+    """Make a Dataset of what a reader has found in a folder; see :func:`dataset`."""
+    train, test, classes, names = found
+    return dataset(
+        train,
+        test,
+        folder,
+        class_names=classes,
+        config=config,
+        statistics=statistics,
+        names=usable(names),
+        limits=limits,
+    )
+
+
+def usable(names: Names) -> Names:
+    """Return the names that a file gives, or none if they are not text that can be printed, each there once."""
+    fit = all(side and len(set(side)) == len(side) and all(map(str.isprintable, side)) for side in names)
+    return names if fit and all(map(all, names)) else ((), ())
 
 
 def vectors(train: Arrays, test: Arrays, where: Path | str, *, class_names: Sequence[str]) -> Dataset:
@@ -161,16 +182,16 @@ def _chosen(examples: Examples, names: Sequence[str], limits: Limits | None, par
     labels = _labels(given)
     if not len(labels):
         raise RequestError("there are no images")
-    positions = torch.arange(len(labels)) if limits is None else limits.choose(labels, part)
+    positions = torch.arange(len(labels)) if limits is None else limits.choose(labels, part, names)
     if isinstance(examples, Part):
         images, kept, notes = examples.read(positions.tolist())
         pixels = inputs = torch.from_numpy(_writable(images))
-        return _Chosen(_of(inputs, labels, torch.tensor(kept)), pixels, labels, tuple(examples.names), notes)
+        return _Chosen(_of(inputs, labels, torch.tensor(kept)), pixels, labels, notes)
     if len(examples[0]) != len(labels):
         raise RequestError(f"images of shape {examples[0].shape} need one label each, got {len(labels)} labels")
     pixels = torch.from_numpy(_writable(examples[0]))
     inputs = pixels if len(positions) == len(labels) else pixels[positions]
-    return _Chosen(_of(inputs, labels, positions), pixels, labels, tuple(names), ())
+    return _Chosen(_of(inputs, labels, positions), pixels, labels, ())
 
 
 def _of(inputs: Tensor, labels: Tensor, ids: Tensor) -> TensorImages:

@@ -38,7 +38,7 @@ class Layout:
 
 
 def _idx_folder(folder: Path, _: Reading) -> Found:
-    return (*_idx.read_folder(folder), ())
+    return (*_idx.read_folder(folder), (), ((), ()))
 
 
 def _batches(folder: Path, options: Reading) -> Found:
@@ -82,8 +82,6 @@ def load(
     folder = folder_of(names, config.root)
     for layout in layouts:
         if layout.present(folder):
-            train, test, found = layout.read(folder, options)
-            return _assemble.dataset(
-                train, test, folder, class_names=found, config=config, statistics=statistics, limits=limits
-            )
+            found = layout.read(folder, options)
+            return _assemble.from_folder(folder, found, config, limits, statistics)
     raise RequestError(f"{folder} holds no {', no '.join(layout.what for layout in layouts)}")

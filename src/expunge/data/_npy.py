@@ -40,7 +40,7 @@ def _header(file: BinaryIO, where: object) -> tuple[np.dtype[np.generic], tuple[
     if start[:6] != MAGIC or start[6:7] not in (b"\x01", b"\x02", b"\x03") or length > _LONGEST:
         raise RequestError(f"{where} cannot be read: it is no .npy array; {CURE}")
     text = file.read(length).decode("latin1")
-    kind = re.search(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[biuf]\d{1,2})['"]""", text)
+    kind = re.search(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[biufSU]\d{1,4})['"]""", text)
     order = re.search(r"""['"]fortran_order['"]\s*:\s*(True|False)""", text)
     sizes = re.search(r"""['"]shape['"]\s*:\s*\(((?:\s*\d{1,18}L?\s*,)*(?:\s*\d{1,18}L?)?)\s*\)""", text)
     if not (kind and order and sizes):

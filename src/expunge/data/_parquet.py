@@ -23,7 +23,7 @@ import numpy.typing as npt
 from expunge.core import files
 from expunge.core.errors import RequestError
 from expunge.data import _pictures, labelling
-from expunge.data._assemble import Array, Part
+from expunge.data._assemble import Array, Found, Part
 from expunge.data._pictures import USUAL, Reading
 
 CURE = "it may be cut short; fetch it again"
@@ -45,6 +45,8 @@ class Table:
     """The class names in the file's metadata, empty if it has none in the Hugging Face schema."""
     words: tuple[str, ...] | None = None
     """The labels, where they are text; ``labels`` are then 0."""
+    examples: tuple[str, ...] = ()
+    """The name of each image, empty if the file has none."""
 
 
 def present(folder: Path) -> bool:
@@ -52,8 +54,8 @@ def present(folder: Path) -> bool:
     return bool(_files(folder, ("train",)))
 
 
-def read_folder(folder: Path, options: Reading) -> tuple[Part, Part, tuple[str, ...]]:
-    """Read labels and encoded images for training and test, and class names, which are empty if the files lack them.
+def read_folder(folder: Path, options: Reading) -> Found:
+    """Read labels and encoded images for training and test, and names of classes and images, empty if there are none.
 
     The test set is the first of ``options.tests`` that is there. Files may be in the folder, in one
     within it (``data/``, ``plain_text/``, ``cifar100/``), in ``NAME/SPLIT/``, or in a folder per split.
@@ -70,9 +72,12 @@ def read_folder(folder: Path, options: Reading) -> tuple[Part, Part, tuple[str, 
             raise RequestError(
                 f"{table.path} has other class names than {train[0].path}: they belong to different sets"
             )
+    examples = tuple(tuple(name for table in tables for name in table.examples) for tables in (train, test))
+    complete = all(len(table.examples) == len(table.labels) for table in (*train, *test))
+    names = (examples[0], examples[1]) if complete else ((), ())
     if train[0].words is not None:
-        return _by_words(train, test, options)
-    return _part(train, options), _part(test, options), train[0].names
+        return (*_by_words(train, test, options), names)
+    return _part(train, options), _part(test, options), train[0].names, names
 
 
 def _files(folder: Path, splits: Sequence[str]) -> list[Path]:
@@ -130,8 +135,9 @@ def _tables(paths: Sequence[Path], options: Reading = USUAL) -> list[Table]:
             labels, sizes = _array(pipe, rows, np.int64, path), _array(pipe, rows, np.int64, path)
             content = _array(pipe, int(sizes.sum()), np.uint8, path)
             names = tuple(cast("list[str]", said["names"]))
+            examples = tuple(cast("list[str]", said["examples"]))
             words = None if said["words"] is None else tuple(cast("list[str]", said["words"]))
-            found.append(Table(path, labels, content.view(np.uint8), np.cumsum(sizes), names, words))
+            found.append(Table(path, labels, content.view(np.uint8), np.cumsum(sizes), names, words, examples))
         return found
 
 

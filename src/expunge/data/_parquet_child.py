@@ -3,9 +3,9 @@
 polars ends the process on some damaged files, or takes all memory, so that it reads them in a process of its own.
 Arguments: as JSON, the paths of Python's modules, the names of the columns, which may be empty, and whether whole
 tables are wanted; then the files. For each file comes a line of JSON with its number, then one with an error, or one
-with the number of rows, the class names and the labels that are text, after which come the labels and the sizes of the
-images, int64, and their bytes. Where whole tables are wanted, the line says the number of bytes, and the table follows
-as CSV.
+with the number of rows, the names of classes and images and the labels that are text, after which come the labels and
+the sizes of the images, int64, and their bytes. Where whole tables are wanted, the line says the number of bytes, and
+the table follows as CSV.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from typing import Any
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+NAME_COLUMNS = ("name", "filename", "file_name", "id", "key")
 
 
 class Refused(Exception):
@@ -61,19 +62,36 @@ def _send(path: str, image_columns: tuple[str, ...], label_columns: tuple[str, .
         raise Refused(f": the column {image} should hold encoded images as struct {{bytes, path}}, not {kind}")
     if not columns[label].is_integer() and columns[label] != pl.String:
         raise Refused(f": labels must be whole numbers or text, got {columns[label]}")
-    table = pl.read_parquet(path, columns=[image, label]).select(content.alias("image"), pl.col(label).alias("label"))
+    names = _examples(columns, image)
+    table = pl.read_parquet(path, columns=[*{image, label, *names.meta.root_names()}]).select(
+        content.alias("image"), pl.col(label).alias("label"), names.cast(pl.String).alias("name")
+    )
     if table["image"].null_count() or table["label"].null_count():
         raise Refused("has rows without image bytes or label")
     images = table["image"].to_list()
     words = table["label"].to_list() if columns[label] == pl.String else None
-    names = _names(pl.read_parquet_metadata(path).get("huggingface", ""), label)
-    _say({"rows": len(images), "names": names, "words": words})
+    classes = _names(pl.read_parquet_metadata(path).get("huggingface", ""), label)
+    examples = [] if table["name"].null_count() else table["name"].to_list()
+    _say({"rows": len(images), "names": classes, "words": words, "examples": examples})
     labels = table["label"].cast(pl.Int64) if words is None else pl.zeros(len(images), pl.Int64, eager=True)
     sys.stdout.buffer.write(labels.to_numpy().tobytes())
     sys.stdout.buffer.write(pl.Series([len(each) for each in images], dtype=pl.Int64).to_numpy().tobytes())
     for each in images:
         sys.stdout.buffer.write(each)
     sys.stdout.buffer.flush()
+
+
+def _examples(columns: Any, image: str) -> Any:
+    """The expression of the names of the images, null if there are none."""
+    import polars as pl  # noqa: PLC0415 - once its place is known
+
+    for name in NAME_COLUMNS:
+        if name in columns and (columns[name] == pl.String or columns[name].is_integer()):
+            return pl.col(name)
+    kind = columns[image]
+    if isinstance(kind, pl.Struct) and pl.Field("path", pl.String) in kind.fields:
+        return pl.col(image).struct.field("path")
+    return pl.lit(None)
 
 
 def _send_table(path: str) -> None:

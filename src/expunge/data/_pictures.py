@@ -143,7 +143,6 @@ def part(
     labels: Sequence[int] | Array,
     where: str,
     decoding: Decoding,
-    names: Sequence[str] = (),
 ) -> Part:
     """The part of a set whose examples are these pictures, decoded on demand."""
 
@@ -158,14 +157,13 @@ def part(
             notes.append(f"{len(missing)} of {len(positions)} images cannot be read and are left out: {first}")
         return found.images, kept, tuple(notes)
 
-    return Part(np.asarray(labels, np.int64), some, names)
+    return Part(np.asarray(labels, np.int64), some)
 
 
 def of_files(labelled: Sequence[tuple[Path, int]], root: Path, decoding: Decoding) -> Part:
-    """The part of a set whose examples are these files, with their labels; names are paths within ``root``."""
+    """The part of a set whose examples are these files, with their labels."""
     pictures = [(str(path), partial(Path, path)) for path, _ in labelled]
-    names = [path.relative_to(root).as_posix() for path, _ in labelled]
-    return part(pictures, [label for _, label in labelled], str(root), decoding, names)
+    return part(pictures, [label for _, label in labelled], str(root), decoding)
 
 
 class _Coloured(Exception):

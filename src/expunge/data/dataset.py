@@ -48,6 +48,9 @@ class Dataset:
             if len(set(names)) != len(names):
                 repeated = next(each for each, count in Counter(names).items() if count > 1)
                 raise RequestError(f"two {name} images have the name {repeated!r}: each needs a name of its own")
+            wrong = next((each for each in names if not each or not each.isprintable()), None)
+            if wrong is not None:
+                raise RequestError(f"the name {wrong!r} of a {name} image is no printable text in UTF-8: rename it")
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.num_classes:
                 raise RequestError(
@@ -66,6 +69,11 @@ class Dataset:
     def all_labels(self) -> Tensor:
         """The labels of all training examples of the source, by id: int64."""
         return self.train.labels if self.train_labels is None else self.train_labels
+
+    @property
+    def all_ids(self) -> Tensor:
+        """The ids of all training examples of the source, in the same order: int64."""
+        return self.train.ids if self.train_labels is None else torch.arange(len(self.train_labels))
 
     @property
     def all_test_labels(self) -> Tensor:

@@ -8,11 +8,17 @@ from torch import Tensor
 from expunge.core import registry
 from expunge.core.errors import RequestError
 from expunge.data.image_set import ImageSet
+from expunge.data.names import Names
 from expunge.data.subsets import some
 
 
 def forget_ids(
-    forget: object, train: ImageSet, generator: torch.Generator, num_classes: int, poisoned: Tensor | None = None
+    forget: object,
+    train: ImageSet,
+    generator: torch.Generator,
+    num_classes: int,
+    poisoned: Tensor | None = None,
+    names: Names = Names(),  # noqa: B008 - frozen
 ) -> Tensor:
     """Return the ids of a forget set: int64, ascending. ``poisoned`` are the ids of the poisoned examples, if any.
 
@@ -20,7 +26,7 @@ def forget_ids(
         RequestError: The set is empty, is the whole training set, or contains ids that are not in the training set.
     """
     plugin = registry.of_config("forget_sets", forget)
-    chosen = plugin.call(train, forget, generator, num_classes=num_classes, poisoned=poisoned)
+    chosen = plugin.call(train, forget, generator, num_classes=num_classes, poisoned=poisoned, names=names)
     ids = cast("Tensor", chosen).to(train.device)
     unknown = ids[~torch.isin(ids, train.ids)]
     if len(unknown):

@@ -107,6 +107,10 @@ class ImageSet(Protocol):
         """Return the same examples with these labels: int64 (n,)."""
         ...
 
+    def with_ids(self, ids: Tensor, /) -> "ImageSet":
+        """Return the same examples with other ids: int64 (n,), each once."""
+        ...
+
     def with_augmentation(self, augmentation: Augmentation | None, /) -> "ImageSet":
         """Return the same examples with another augmentation, or none."""
         ...
@@ -215,6 +219,10 @@ class TensorImages:
     def with_labels(self, labels: Tensor) -> "TensorImages":
         """Return the same examples with these labels; images are shared."""
         return replace(self, labels=labels)
+
+    def with_ids(self, ids: Tensor) -> "TensorImages":
+        """Return the same examples with these ids; images are shared."""
+        return replace(self, ids=ids)
 
     def with_augmentation(self, augmentation: Augmentation | None) -> "TensorImages":
         """Return the same examples with another augmentation; images are shared."""

@@ -1,6 +1,7 @@
 """A data set split into training, validation and test set, with poisoned examples if configured."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, cast
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor
 from expunge.core import checks, randomness, registry
 from expunge.core.config import Choice, ReadBy, read_texts
 from expunge.core.errors import RequestError
-from expunge.data import splits
+from expunge.data import manifest, splits
 from expunge.data.dataset import Dataset
 from expunge.data.id_lists import check_ids, read_ids
 from expunge.data.image_set import ImageSet
+from expunge.data.manifest import Manifest
+from expunge.data.names import Names
 from expunge.data.poisoning import Poison, poison, triggered
 from expunge.data.splits import Limits
 from expunge.data.subsets import some
@@ -70,6 +73,14 @@ class SplitData:
     dataset: Dataset
     poison: "Poisoned | None" = None
     """The poisoned examples of the training set, if there are any."""
+    names: Names = field(default_factory=Names)
+    """The names of the examples of the source, by id."""
+    manifest: Manifest | None = None
+    """The manifest of the data; None if the source gives no names."""
+    missing: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """The ids of training examples that the manifest has and the disk lacks; their images in ``train`` are black."""
+    notes: Mapping[str, object] = field(default_factory=dict[str, object])
+    """How the data on disk differ from the manifest, and what the source says of its images; empty if nothing."""
 
 
 @dataclass(frozen=True)
@@ -85,28 +96,63 @@ class Poisoned:
     """Test images of other classes with the trigger and the target label; empty if the poison is no trigger."""
 
 
-def load(wanted: DataConfig) -> SplitData:
-    """Load, split and poison the data, on the CPU."""
+def load(wanted: DataConfig, known: Manifest | None = None) -> SplitData:
+    """Load, split and poison the data, on the CPU.
+
+    With the manifest of a model's data, examples have the ids, labels and splits that they have in it.
+
+    Raises:
+        RequestError: The data cannot be read, or differ from the manifest in more than missing and new images.
+    """
     plugin = registry.of_config("data", wanted.source)
     seed = wanted.seed or 0  # never None once the configuration is made
     limits = Limits(wanted.limit, wanted.test_limit, seed)
+    if known is not None:
+        limits = Limits(named=manifest.used(known))
     dataset = cast("Dataset", plugin.call(wanted.source, limits=limits))
+    if known is None:
+        found = _drawn(dataset, wanted, None if "limits" in plugin.extras else limits)
+    else:
+        found = _aligned(dataset, known)
+    if dataset.notes:
+        found = replace(found, notes={**found.notes, "images": list(dataset.notes)})
+    if wanted.poison is None:
+        return found
+    if len(found.missing):
+        raise RequestError(
+            f"{len(found.missing)} training images are missing, and poisoned data need all: restore "
+            f"{found.names.few(found.missing)}"
+        )
+    poisoned, ids = poison(found.train, wanted.poison, found.dataset.num_classes)
+    before = found.train.select(torch.isin(found.train.ids, ids))
+    audit = Poisoned(wanted.poison, ids, before, triggered(found.test, wanted.poison))
+    return replace(found, train=poisoned, poison=audit)
+
+
+def _drawn(dataset: Dataset, wanted: DataConfig, limits: Limits | None) -> SplitData:
+    """The split of a data set that no model was trained on yet; the source may have applied the limits."""
     pool, test = dataset.train, dataset.test
-    if "limits" not in plugin.extras:
+    if limits is not None:
         pool = pool.select(limits.choose(pool.labels, "train"))
         test = test.select(limits.choose(test.labels, "test"))
-    clean, held = _split(dataset.all_labels, pool, wanted, seed)
-    if wanted.poison is None:
-        return SplitData(clean, held, test, dataset)
-    poisoned, ids = poison(clean, wanted.poison, dataset.num_classes)
-    before = clean.select(torch.isin(clean.ids, ids))
+    train, held = _split(dataset, pool, wanted, wanted.seed or 0)
+    if not dataset.train_names:
+        return SplitData(train, held, test, dataset)
+    listed = manifest.of(dataset, train, held, test)
+    return SplitData(train, held, test, dataset, names=listed.names, manifest=listed)
+
+
+def _aligned(dataset: Dataset, known: Manifest) -> SplitData:
+    """The split of the manifest."""
+    found = manifest.align(known, dataset)
+    whole = manifest.described(dataset, known, found)
     return SplitData(
-        poisoned, held, test, dataset, Poisoned(wanted.poison, ids, before, triggered(test, wanted.poison))
+        found.train, found.validation, found.test, whole, None, known.names, known, found.missing, found.notes
     )
 
 
-def _split(labels: Tensor, pool: ImageSet, wanted: DataConfig, seed: int) -> tuple[ImageSet, ImageSet]:
-    """The training and the validation images among those that the limit has left; ``labels`` are those of all.
+def _split(dataset: Dataset, pool: ImageSet, wanted: DataConfig, seed: int) -> tuple[ImageSet, ImageSet]:
+    """The training and the validation images among those that the limit has left.
 
     A split that is given, or released, is one of all images: the limit moves none to the other side.
 
@@ -115,11 +161,11 @@ def _split(labels: Tensor, pool: ImageSet, wanted: DataConfig, seed: int) -> tup
     """
     if wanted.validation_ids is not None:
         held = torch.tensor(wanted.validation_ids, device=pool.device)
-        unknown = held[(held < 0) | (held >= len(labels))]
+        unknown = held[~torch.isin(held, dataset.all_ids)]
         if len(unknown):
             raise RequestError(f"no training image has the validation ids {some(unknown.tolist())}")
     elif wanted.split == "released":
-        held = splits.released(labels, wanted.validation, seed)[1]
+        held = dataset.all_ids[splits.released(dataset.all_labels, wanted.validation, seed)[1]]
     else:
         generator = randomness.generator(seed, "split")
         train, validation = splits.class_balanced(pool.labels, wanted.validation, generator)

@@ -1,5 +1,6 @@
 """Class-balanced splits and subsets."""
 
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,13 +88,18 @@ class Limits:
     train: int | None = None
     test: int | None = None
     seed: int = 0
+    named: Mapping[PartName, Set[str]] | None = None
+    """The examples that are wanted by name, in place of a choice, where the source gives names."""
 
-    def choose(self, labels: Tensor, part: PartName) -> Tensor:
-        """Return the positions of the chosen examples, ascending.
+    def choose(self, labels: Tensor, part: PartName, names: Sequence[str] = ()) -> Tensor:
+        """Return the positions of the chosen examples, ascending. If none of those wanted by name is there, the first.
 
         Raises:
             RequestError: There are fewer.
         """
+        if self.named is not None and names:
+            wanted = self.named[part]
+            return torch.tensor([place for place, name in enumerate(names) if name in wanted] or [0])
         count = self.train if part == "train" else self.test
         if count is None:
             return torch.arange(len(labels), device=labels.device)

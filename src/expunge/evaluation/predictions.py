@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -171,15 +172,22 @@ def stored_predictions(directory: RunDirectory) -> tuple[dict[str, Predictions],
         RequestError: The file is missing, damaged or incomplete.
     """
     stored = directory.tensors("predictions")
+    return by_split(stored, directory.path / "predictions.safetensors", directory.cure), stored
+
+
+def by_split(stored: Mapping[str, Tensor], path: Path, cure: str) -> dict[str, Predictions]:
+    """The predictions by split, from the tensors of their file.
+
+    Raises:
+        RequestError: Labels or ids are missing.
+    """
     names = [name for name in ("train", "validation", "test", "triggered") if f"{name}.logits" in stored]
     lacks = [f"{name}.{part}" for name in names for part in ("labels", "ids") if f"{name}.{part}" not in stored]
     if lacks:
-        path = directory.path / "predictions.safetensors"
-        raise RequestError(f"{path} lacks {lacks[0]}: delete {directory.path} and run it again")
-    found = {
+        raise RequestError(f"{path} lacks {lacks[0]}: {cure}")
+    return {
         name: Predictions(stored[f"{name}.logits"], stored[f"{name}.labels"], stored[f"{name}.ids"]) for name in names
     }
-    return found, stored
 
 
 def parted(splits: Mapping[str, Predictions], ids: Tensor, withheld: Tensor | None = None) -> dict[str, Predictions]:

@@ -30,8 +30,8 @@ from expunge.methods._attacker import (
     recognition,
     tapped,
 )
+from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 from expunge.training.stepper import Objective, Stepper
@@ -46,6 +46,8 @@ class AdversarialConfig:
 
     epochs: int = 3
     """Passes over the retain set; the forget and the validation set are cycled."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Retain examples per step, and as many of the forget and validation set, or all of the smaller one."""
     adversarial_weight: float = 0.9
@@ -75,7 +77,7 @@ class AdversarialConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         checks.at_least(0, adversarial_weight=self.adversarial_weight, decorrelation_weight=self.decorrelation_weight)
         checks.at_least(0, off_diagonal=self.off_diagonal, attacker_lr=self.attacker_lr)
         checks.at_least(0, stop_after=self.stop_after, stop_lr=self.stop_lr, pretrain_steps=self.pretrain_steps)
@@ -136,21 +138,20 @@ def unlearn(
     classifier = classifier_of(model, data.retain)
     opponent = Attacker(classifier.out_features).to(context.device)
     opponent.load_state_dict(attacker)
-    total = config.epochs * data.retain.steps(config.batch_size)
+    total = duration.total_steps(config, data.retain.steps(config.batch_size))
     attacks = total if config.stop_after is None else min(config.stop_after, total)
     learn = learner(opponent, config.attacker_lr, attacks, context.device)
     step = context.stepper(model, config.rule, total)
     pairs = _pairs(data.forget, unseen, config, context.generator)
     with tapped(model, classifier) as forward:
         show = partial(observe, model, forward, config.probe)
-        for _ in range(config.epochs):
-            for batch in data.retain.batches(config.batch_size, context.generator):
-                objectives: dict[str, Objective] = {}
-                if step.taken < attacks:
-                    objectives["forget"] = duel(show, *next(pairs), opponent, learn, config)
-                elif step.taken == attacks and config.stop_lr is not None:
-                    step.set_lr(config.stop_lr)
-                step(**objectives, retain=lambda b=batch: cross_entropy(forward(b.inputs)[0], b.labels))
+        for batch in duration.batches(data.retain, config, context.generator):
+            objectives: dict[str, Objective] = {}
+            if step.taken < attacks:
+                objectives["forget"] = duel(show, *next(pairs), opponent, learn, config)
+            elif step.taken == attacks and config.stop_lr is not None:
+                step.set_lr(config.stop_lr)
+            step(**objectives, retain=lambda b=batch: cross_entropy(forward(b.inputs)[0], b.labels))
     return model
 
 

@@ -7,9 +7,9 @@ from torch import nn
 from expunge.core import checks
 from expunge.core.registry import method
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training import sparsity as prunable
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
@@ -20,6 +20,8 @@ class AoSparseConfig:
 
     epochs: int = 10
     """Passes over the retain set."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     rate: float = 0.95
     """Share of the remaining prunable weights that is pruned at the end."""
     interval: int = 2
@@ -35,15 +37,15 @@ class AoSparseConfig:
     rank the weights of the last forward pass. For comparisons with published numbers only."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         prunable.check(self.rate)
         checks.at_least(1, interval=self.interval)
 
-    def portions(self, total: int) -> dict[int, int]:
-        """Of ``total`` weights, the number to prune at the start of each epoch, counted from 0."""
-        events = -(-self.epochs // self.interval)
-        first = self.epochs % self.interval if self.as_released else 0
-        at = range(first, self.epochs, self.interval)
+    def portions(self, total: int, epochs: int) -> dict[int, int]:
+        """Of ``total`` weights, the number to prune at the start of each of ``epochs``, counted from 0."""
+        events = -(-epochs // self.interval)
+        first = epochs % self.interval if self.as_released else 0
+        at = range(first, epochs, self.interval)
         numbers = prunable.portions(total, self.rate, events, as_released=self.as_released)
         return dict(zip(at, numbers, strict=False))
 
@@ -63,12 +65,13 @@ def unlearn(model: nn.Module, data: UnlearningData, config: AoSparseConfig, cont
     """
     model.train()
     weights = prunable.required(model, config.linear)
-    step = context.stepper(model, config.rule, config.epochs * data.retain.steps(config.batch_size))
+    per_epoch = data.retain.steps(config.batch_size)
+    step = context.stepper(model, config.rule, duration.total_steps(config, per_epoch))
     candidates = prunable.candidates(weights, context, "retain")
-    portions = config.portions(prunable.count(candidates))
+    portions = config.portions(prunable.count(candidates), duration.count_epochs(config, per_epoch))
     sparsity = context.sparsity
     magnitudes = prunable.magnitudes(weights)
-    for epoch in range(config.epochs):
+    for epoch, batches in enumerate(duration.passes(data.retain, config, context.generator)):
         if epoch in portions:
             step.check()
             magnitudes = magnitudes if config.as_released else prunable.magnitudes(weights)
@@ -76,7 +79,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: AoSparseConfig, cont
             candidates = {name: kept & ~pruned[name] for name, kept in candidates.items()}
             sparsity = prunable.without(sparsity, pruned)
             step.sparsify(sparsity)
-        for batch in data.retain.batches(config.batch_size, context.generator):
+        for batch in batches:
             if config.as_released:
                 magnitudes = prunable.magnitudes(weights)
             step(retain=lambda b=batch: cross_entropy(model(b.inputs), b.labels))

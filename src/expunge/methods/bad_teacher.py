@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from expunge.core import checks, weights
 from expunge.core.registry import method
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.batches import by_role, joined
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import divergence
 from expunge.training.rules import PerRole, Rule
 
@@ -21,6 +21,8 @@ class BadTeacherConfig:
 
     epochs: int = 1
     """Passes over the forget set and a fraction of the retain set, shuffled together."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 256
     """Examples of both sets per step."""
     retain_fraction: float = 0.3
@@ -31,7 +33,7 @@ class BadTeacherConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         checks.between(0, 1, retain_fraction=self.retain_fraction)
         checks.above(0, temperature=self.temperature)
 
@@ -51,14 +53,13 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BadTeacherConfig, co
     drawn = torch.randperm(len(data.retain), generator=generator, device=generator.device)[:count]
     images = joined(data.forget, data.retain.select(drawn))
     model.train()
-    step = context.stepper(model, config.rule, config.epochs * images.steps(config.batch_size))
-    for _ in range(config.epochs):
-        for batch in images.batches(config.batch_size, generator):
-            x, of_forget = batch.inputs, batch.ids < len(data.forget)
+    step = context.stepper(model, config.rule, duration.total_steps(config, images.steps(config.batch_size)))
+    for batch in duration.batches(images, config, generator):
+        x, of_forget = batch.inputs, batch.ids < len(data.forget)
 
-            def divergences(x: Tensor = x, of_forget: Tensor = of_forget) -> Tensor:
-                teacher = torch.where(of_forget[:, None], incompetent(x), competent(x))
-                return divergence(model(x), teacher, config.temperature)
+        def divergences(x: Tensor = x, of_forget: Tensor = of_forget) -> Tensor:
+            teacher = torch.where(of_forget[:, None], incompetent(x), competent(x))
+            return divergence(model(x), teacher, config.temperature)
 
-            step(**by_role(divergences, of_forget, step))
+        step(**by_role(divergences, of_forget, step))
     return model

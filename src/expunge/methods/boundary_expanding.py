@@ -14,8 +14,8 @@ from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.core.registry import method
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
@@ -26,13 +26,15 @@ class BoundaryExpandingConfig:
 
     epochs: int = 10
     """Passes over the forget set."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""
     rule: Rule | PerRole = Rule(lr=1e-4)
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
 
 
 @method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BE",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
@@ -44,14 +46,12 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryExpandingCon
     classifier = _classifier(model, data)
     shadow = torch.full_like(data.forget.labels, classifier.out_features)
     forget = data.forget.with_labels(shadow)
+    total = duration.total_steps(config, forget.steps(config.batch_size))
     model.train()
     with _expanded(classifier, context):
-        step = _widened(context, model, classifier).stepper(
-            model, config.rule, config.epochs * forget.steps(config.batch_size)
-        )
-        for _ in range(config.epochs):
-            for batch in forget.batches(config.batch_size, context.generator):
-                step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
+        step = _widened(context, model, classifier).stepper(model, config.rule, total)
+        for batch in duration.batches(forget, config, context.generator):
+            step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
     return model
 
 

@@ -10,8 +10,8 @@ from expunge.core.errors import RequestError
 from expunge.core.registry import method
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
@@ -22,6 +22,8 @@ class BoundaryShrinkConfig:
 
     epochs: int = 10
     """Passes over the forget set."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""
     bound: float = 0.1
@@ -32,7 +34,7 @@ class BoundaryShrinkConfig:
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         checks.between(0, 1, bound=self.bound)
 
 
@@ -46,10 +48,9 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig
     nearest = nearest_labels(weights.frozen_copy(model), data.forget, config)
     forget = data.forget.with_labels(nearest)
     model.train()
-    step = context.stepper(model, config.rule, config.epochs * forget.steps(config.batch_size))
-    for _ in range(config.epochs):
-        for batch in forget.batches(config.batch_size, context.generator):
-            step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
+    step = context.stepper(model, config.rule, duration.total_steps(config, forget.steps(config.batch_size)))
+    for batch in duration.batches(forget, config, context.generator):
+        step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
     return model
 
 

@@ -6,8 +6,9 @@ from torch import nn
 
 from expunge.core.registry import method
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule, fit
+from expunge.training.fit import fit
 from expunge.training.rules import PerRole, Rule
 
 
@@ -17,13 +18,15 @@ class FinetuneConfig:
 
     epochs: int = 10
     """Passes over the retain set."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""
     rule: Rule | PerRole = Rule(lr=0.01)
     """The update rule."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
 
 
 @method(
@@ -34,4 +37,4 @@ class FinetuneConfig:
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: FinetuneConfig, context: Context) -> nn.Module:
     """Continue training on the retain set alone: ``min E_retain[CE]``."""
-    return fit(model, data.retain, config.rule, context, epochs=config.epochs, batch_size=config.batch_size)
+    return fit(model, data.retain, config.rule, context, config)

@@ -8,8 +8,8 @@ from expunge.core import checks
 from expunge.core.registry import method
 from expunge.core.weights import check_plain, trainable
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy, l1_penalty
 from expunge.training.rules import PerRole, Rule
 
@@ -20,6 +20,8 @@ class GradientAscentConfig:
 
     epochs: int = 5
     """Passes over the forget set."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""
     l1: float = 0.0
@@ -28,7 +30,7 @@ class GradientAscentConfig:
     """The update rule; weight decay applies to ascent too."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         checks.at_least(0, l1=self.l1)
 
 
@@ -44,8 +46,8 @@ def unlearn(model: nn.Module, data: UnlearningData, config: GradientAscentConfig
         check_plain(model, "an l1 norm")
     model.train()
     weights = list(trainable(model).values())
-    step = context.stepper(model, config.rule, config.epochs * data.forget.steps(config.batch_size))
-    for _ in range(config.epochs):
-        for batch in data.forget.batches(config.batch_size, context.generator):
-            step(forget=lambda b=batch: l1_penalty(weights, config.l1) - cross_entropy(model(b.inputs), b.labels))
+    total = duration.total_steps(config, data.forget.steps(config.batch_size))
+    step = context.stepper(model, config.rule, total)
+    for batch in duration.batches(data.forget, config, context.generator):
+        step(forget=lambda b=batch: l1_penalty(weights, config.l1) - cross_entropy(model(b.inputs), b.labels))
     return model

@@ -10,9 +10,8 @@ from expunge.core import checks
 from expunge.core.registry import method
 from expunge.core.weights import check_plain, trainable
 from expunge.data.unlearning_data import UnlearningData
-from expunge.training import sparsity
+from expunge.training import duration, sparsity
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy, l1_penalty
 from expunge.training.rules import PerRole, Rule
 
@@ -27,10 +26,12 @@ class L1SparseConfig:
 
     epochs: int = 10
     """Passes over the retain set."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     alpha: float = 1e-4
     """Weight of the l1 norm in the first epoch, which decreases linearly; the released 0.2 is far too large."""
     final_epochs: int = 0
-    """Number of last epochs without penalty; ``epochs`` or more for no penalty at all."""
+    """Number of last epochs without penalty; as many as there are, or more, for no penalty at all."""
     threshold: float = 1e-3
     """Absolute value below which a weight is small: the share of small weights is noted."""
     prune: bool = False
@@ -43,12 +44,12 @@ class L1SparseConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         checks.at_least(0, alpha=self.alpha, final_epochs=self.final_epochs, threshold=self.threshold)
 
-    def alpha_of(self, epoch: int) -> float:
-        """The weight of the l1 norm in an epoch, counted from 0."""
-        decaying = self.epochs - self.final_epochs
+    def alpha_of(self, epoch: int, epochs: int) -> float:
+        """The weight of the l1 norm in an epoch of ``epochs``, counted from 0."""
+        decaying = epochs - self.final_epochs
         return self.alpha * (1 - epoch / decaying) if epoch < decaying else 0.0
 
 
@@ -73,12 +74,14 @@ def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, cont
         sparsity.required(model, config.linear)
     model.train()
     weights = list(trainable(model).values())
-    step = context.stepper(model, config.rule, config.epochs * data.retain.steps(config.batch_size))
+    per_epoch = data.retain.steps(config.batch_size)
+    epochs = duration.count_epochs(config, per_epoch)
+    step = context.stepper(model, config.rule, duration.total_steps(config, per_epoch))
     accuracies: list[Tensor] = []
     before_last_epoch = 0
-    for epoch in range(config.epochs):
-        alpha, before_last_epoch = config.alpha_of(epoch), len(accuracies)
-        for batch in data.retain.batches(config.batch_size, context.generator):
+    for epoch, batches in enumerate(duration.passes(data.retain, config, context.generator)):
+        alpha, before_last_epoch = config.alpha_of(epoch, epochs), len(accuracies)
+        for batch in batches:
             step(retain=lambda b=batch, a=alpha: _objective(model(b.inputs), b.labels, weights, a, accuracies))
     if config.alpha > 0 and accuracies:
         last = torch.stack(accuracies[before_last_epoch:]).mean()

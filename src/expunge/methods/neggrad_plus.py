@@ -7,9 +7,10 @@ from torch import nn
 from expunge.core import checks
 from expunge.core.registry import method
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.batches import cycle
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule, fit
+from expunge.training.fit import fit
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 
@@ -22,13 +23,15 @@ class NegGradPlusConfig:
     """Weight of the retain loss, in [0, 1]; the forget loss has the weight alpha - 1."""
     epochs: int = 5
     """Passes over the retain set; the forget set is cycled."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples of each set per step."""
     rule: Rule | PerRole = Rule(lr=0.01)
     """The update rule."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         checks.between(0, 1, alpha=self.alpha)
 
 
@@ -44,12 +47,11 @@ def unlearn(model: nn.Module, data: UnlearningData, config: NegGradPlusConfig, c
     """
     alpha, size = config.alpha, config.batch_size
     if alpha == 1:
-        return fit(model, data.retain, config.rule, context, epochs=config.epochs, batch_size=size)
+        return fit(model, data.retain, config.rule, context, config)
     model.train()
-    step = context.stepper(model, config.rule, config.epochs * data.retain.steps(size))
-    for _ in range(config.epochs):
-        forget_batches = cycle(data.forget, size, context.generator)
-        for retain, forget in zip(data.retain.batches(size, context.generator), forget_batches, strict=False):
+    step = context.stepper(model, config.rule, duration.total_steps(config, data.retain.steps(size)))
+    for retain_batches in duration.passes(data.retain, config, context.generator):
+        for retain, forget in zip(retain_batches, cycle(data.forget, size, context.generator), strict=False):
             step(
                 retain=lambda b=retain: alpha * cross_entropy(model(b.inputs), b.labels),
                 forget=lambda b=forget: (alpha - 1) * cross_entropy(model(b.inputs), b.labels),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -16,9 +17,9 @@ from expunge.core.registry import method
 from expunge.core.weights import trainable
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.batches import by_role, joined
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 from expunge.training.stepper import Objective, Stepper
@@ -30,6 +31,8 @@ class RandomLabelConfig:
 
     epochs: int = 10
     """Epochs: each one pass over the forget set and one over the retain set."""
+    steps: duration.Steps = None
+    """Steps, of either set or of both mixed, in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""
     order: Literal["alternate", "mixed"] = "alternate"
@@ -42,7 +45,7 @@ class RandomLabelConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         checks.between(0, 1, proximal=self.proximal)
         checks.one_of(("alternate", "mixed"), order=self.order)
 
@@ -65,14 +68,15 @@ def unlearn(model: nn.Module, data: UnlearningData, config: RandomLabelConfig, c
     size, generator = config.batch_size, context.generator
     if config.order == "mixed":
         both = joined(data.forget, data.retain)
-        steps, epoch = both.steps(size), partial(_mixed, model, both, data, config)
+        per_epoch, epoch = both.steps(size), partial(_mixed, model, both, data, config)
     else:
-        steps = data.forget.steps(size) + data.retain.steps(size)
+        per_epoch = data.forget.steps(size) + data.retain.steps(size)
         epoch = partial(_alternate, model, data, config)
-    step = context.stepper(model, config.rule, config.epochs * steps)
+    total = duration.total_steps(config, per_epoch)
+    step = context.stepper(model, config.rule, total)
     original = _copies(model, context) if config.proximal > 0 else []
-    for _ in range(config.epochs):
-        for objectives in epoch(step, generator):
+    for begun in range(0, total, per_epoch):
+        for objectives in islice(epoch(step, generator), total - begun):
             step(**objectives)
             soft_threshold(original, config.proximal * (1 - (step.taken - 1) / step.steps))
     return model

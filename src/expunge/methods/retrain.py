@@ -10,8 +10,9 @@ from expunge.core.registry import method
 from expunge.core.weights import assign, reinitialise
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.context import Context
-from expunge.training.fit import check_schedule, fit
+from expunge.training.fit import fit
 from expunge.training.rules import PerRole, Rule
 from expunge.trajectory.flat_loss import flat_loss
 from expunge.trajectory.plan import Trajectory, needed
@@ -28,6 +29,8 @@ class RetrainConfig:
     """Examples per step."""
     rule: Rule | PerRole = Rule(lr=0.1, schedule="cosine", warmup=0.05)
     """The update rule."""
+    steps: duration.Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     label_smoothing: float = 0.0
     """Fraction of each label spread evenly over all classes, in [0, 1)."""
     recorded: bool = False
@@ -35,7 +38,7 @@ class RetrainConfig:
     forgotten examples. The other options are then not used."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
+        duration.check(self)
         if not 0.0 <= self.label_smoothing < 1.0:
             raise RequestError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
 
@@ -58,15 +61,7 @@ def unlearn(
     if config.recorded:
         return _replayed(model, data, needed(trajectory, "retrain:recorded=true"), forgotten, context)
     reinitialise(model)
-    return fit(
-        model,
-        data.retain,
-        config.rule,
-        context,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        label_smoothing=config.label_smoothing,
-    )
+    return fit(model, data.retain, config.rule, context, config, label_smoothing=config.label_smoothing)
 
 
 def _replayed(

@@ -13,6 +13,7 @@ from expunge.core.registry import method
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import predict
+from expunge.training import duration
 from expunge.training.context import Context
 from expunge.training.losses import cross_entropy, distillation
 from expunge.training.rules import PerRole, Rule
@@ -24,6 +25,8 @@ class ScrubConfig:
 
     epochs: int = 5
     """Epochs: each one pass over the forget set (the first ``maximise_epochs`` only), then one over the retain set."""
+    steps: duration.Steps = None
+    """Steps on retain batches in place of epochs; the last epoch may be cut short."""
     maximise_epochs: int = 2
     """The first epochs, in which the divergence on the forget set is maximised."""
     temperature: float = 4.0
@@ -42,8 +45,9 @@ class ScrubConfig:
     """The update rule."""
 
     def __post_init__(self) -> None:
-        checks.at_least(0, epochs=self.epochs, maximise_epochs=self.maximise_epochs)
-        checks.at_least(1, batch_size=self.batch_size, forget_batch_size=self.forget_batch_size)
+        duration.check(self)
+        checks.at_least(0, maximise_epochs=self.maximise_epochs)
+        checks.at_least(1, forget_batch_size=self.forget_batch_size)
         checks.above(0, temperature=self.temperature)
         checks.at_least(0, alpha=self.alpha, gamma=self.gamma)
 
@@ -76,16 +80,17 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
     model.train()
     temperature, generator = config.temperature, context.generator
     forget_size = config.forget_batch_size or config.batch_size
-    maximised = min(config.maximise_epochs, config.epochs)
-    total = maximised * data.forget.steps(forget_size) + config.epochs * data.retain.steps(config.batch_size)
+    per_epoch = data.retain.steps(config.batch_size)
+    maximised = min(config.maximise_epochs, duration.count_epochs(config, per_epoch))
+    total = maximised * data.forget.steps(forget_size) + duration.total_steps(config, per_epoch)
     step = context.stepper(model, config.rule, total)
-    for epoch in range(config.epochs):
+    for epoch, retain_batches in enumerate(duration.passes(data.retain, config, generator)):
         if config.rewind:
             checkpoints.append(checkpoint(model, data.forget, context))
         if epoch < maximised:
             for batch in data.forget.batches(forget_size, generator):
                 step(forget=lambda b=batch: -distillation(model(b.inputs), teacher(b.inputs), temperature))
-        for batch in data.retain.batches(config.batch_size, generator):
+        for batch in retain_batches:
             step(retain=lambda b=batch: _retain_loss(model(b.inputs), teacher(b.inputs), b.labels, config))
     if unseen is not None:
         checkpoints.append(checkpoint(model, data.forget, context))

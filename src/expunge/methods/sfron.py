@@ -10,6 +10,7 @@ from torch.nn import functional
 from expunge.core import checks
 from expunge.core.registry import method
 from expunge.data.unlearning_data import UnlearningData
+from expunge.training import duration
 from expunge.training.batches import cycle
 from expunge.training.context import Context
 from expunge.training.losses import cross_entropy
@@ -25,6 +26,8 @@ class SfronConfig:
 
     epochs: int = 5
     """Passes over the retain set; the forget set is cycled."""
+    steps: duration.Steps = None
+    """Steps on retain batches in place of epochs (published: 1500)."""
     forget_every: int = 5
     """Number of retain steps for each forget step, which precedes them."""
     alpha: float = 25.0
@@ -39,9 +42,9 @@ class SfronConfig:
     """The update rule; by default both roles share a momentum, and the gradient of forget steps is clipped."""
 
     def __post_init__(self) -> None:
-        checks.at_least(0, epochs=self.epochs, alpha=self.alpha, exponent=self.exponent)
-        checks.at_least(1, forget_every=self.forget_every, batch_size=self.batch_size)
-        checks.at_least(1, forget_batch_size=self.forget_batch_size)
+        duration.check(self)
+        checks.at_least(0, alpha=self.alpha, exponent=self.exponent)
+        checks.at_least(1, forget_every=self.forget_every, forget_batch_size=self.forget_batch_size)
 
 
 @method(
@@ -53,17 +56,16 @@ def unlearn(model: nn.Module, data: UnlearningData, config: SfronConfig, context
     """At each of T steps ``min E_retain[CE]``; before every ``forget_every``-th ``min -alpha_t sum_i w_i l_i``.
 
     ``l_i`` is the cross-entropy of forget example i, ``w_i`` its weight (:func:`adaptive_weights`), and
-    ``alpha_t = alpha (1 + cos(pi t / T)) / 2`` at step t = 0..T-1, T being the steps of ``epochs`` passes over the
-    retain set. The papers give T itself: their 1,500 steps of 128 examples are about 4.7 epochs over the 40,500
-    examples retained of CIFAR-10. Their saliency ratio is an update mask, not part of this loop.
+    ``alpha_t = alpha (1 + cos(pi t / T)) / 2`` at step t = 0..T-1, T being ``steps``, or the steps of ``epochs`` passes
+    over the retain set. The papers' saliency ratio is an update mask, not part of this loop.
     """
     model.train()
     size, generator = config.batch_size, context.generator
-    total = config.epochs * data.retain.steps(size)
+    total = duration.total_steps(config, data.retain.steps(size))
     forgetting = cycle(data.forget, config.forget_batch_size or size, generator)
     # One call per objective: a rule shared by both roles must alternate, not step on the sum of the two losses.
     step = context.stepper(model, config.rule, total + math.ceil(total / config.forget_every))
-    for t, retain in zip(range(total), cycle(data.retain, size, generator), strict=False):
+    for t, retain in enumerate(duration.batches(data.retain, config, generator)):
         if t % config.forget_every == 0:
             alpha, forget = config.alpha * (1 + math.cos(math.pi * t / total)) / 2, next(forgetting)
             step(forget=lambda b=forget, a=alpha: -a * adaptive_loss(model(b.inputs), b.labels, config.exponent))

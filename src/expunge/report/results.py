@@ -184,13 +184,12 @@ def _listed(folder: Path, entry: Entry) -> Row:
         return replace(_found(directory), label=entry.label, seed=entry.seed, scenario=entry.scenario)
     failed = entry.status == "failed"
     subject = Store(folder).directory(entry.subject) if entry.subject else None
-    known = subject is not None and (subject.path / "config.json").is_file()
     return Row(
         label=entry.label,
         seed=entry.seed,
         status="failed" if failed else "pending",
         reason=(entry.reason or "for no stated reason") if failed else None,
-        config={"subject": expanded(subject)} if subject is not None and known else {},
+        config={"subject": expanded(subject)} if subject is not None and subject.exists else {},
         run=entry.run,
         subject=entry.subject,
         scenario=entry.scenario,
@@ -251,7 +250,7 @@ def history(results: Results, row: Row) -> dict[str, Tensor]:
     Raises:
         RequestError: The file is missing or damaged; the message names it and the line.
     """
-    path = Store(results.folder).directory(row.subject or "").path / "history.jsonl"
+    path = Store(results.folder).directory(row.subject or "").file("history.jsonl")
     lines = enumerate(files.text(path, _CURE).splitlines(), start=1)
     texts = {f"{path}, line {number},": line for number, line in lines if line.strip()}
     steps = [_structured(Step, _json(line, where), where).loss for where, line in texts.items()]
@@ -283,7 +282,7 @@ def predictions(results: Results, row: Row) -> dict[str, Predictions]:
         raise
     except (KeyError, ValueError) as error:
         path = directory.path / "predictions.safetensors"
-        raise RequestError(f"{path} is incomplete ({error}): delete {directory.path} and run it again") from error
+        raise RequestError(f"{path} is incomplete ({error}): {directory.cure}") from error
 
 
 def sees_validation(row: Row) -> bool:

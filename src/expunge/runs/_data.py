@@ -1,9 +1,14 @@
 """The split data of a run, loaded once per session."""
 
+import torch
+from torch import Tensor
+
 from expunge.core.errors import RequestError
 from expunge.data import split_data
+from expunge.data.image_set import ImageSet
 from expunge.data.split_data import DataConfig, SplitData
 from expunge.store.directory import RunDirectory
+from expunge.store.examples import first_run, stored_manifest
 from expunge.store.execute import Session
 
 
@@ -12,9 +17,38 @@ def load_data(wanted: DataConfig, session: Session) -> SplitData:
     return session.cached(("data", wanted), lambda: split_data.load(wanted))
 
 
-def check_data(original: RunDirectory, data: SplitData) -> None:
-    """Raise a RequestError unless the training images are those of the run."""
+def data_of(original: RunDirectory, wanted: DataConfig, session: Session) -> SplitData:
+    """Load the data that a model was trained on, once per session, to the CPU.
+
+    Where examples have names, the data may lack images that the model was trained on (``SplitData.missing``), and
+    images that have been added are left out.
+
+    Raises:
+        RequestError: The training images are not those that the model was trained on.
+    """
+    known = stored_manifest(original)
+    if known is not None:
+        return session.cached(("data", first_run(original).path), lambda: split_data.load(wanted, known))
+    data = load_data(wanted, session)
     if original.record().get("data") != data.train.fingerprint():
         raise RequestError(
             f"the training images are not those that {original.id} was trained on: restore them, or train again"
         )
+    return data
+
+
+def present(data: SplitData, images: ImageSet) -> ImageSet:
+    """Return those of these training images that are on disk."""
+    return images.select(~images.contains(data.missing)) if len(data.missing) else images
+
+
+def check_present(data: SplitData, images: ImageSet, what: str, cure: str) -> None:
+    """Raise a RequestError unless all of these training images are on disk."""
+    lost = missing(data, images)
+    if len(lost):
+        raise RequestError(f"{len(lost)} of {len(images)} {what} are missing: {data.names.few(lost)}; {cure}")
+
+
+def missing(data: SplitData, images: ImageSet) -> Tensor:
+    """Return the ids of those of these training images that are not on disk: int64."""
+    return data.missing[torch.isin(data.missing, images.ids.cpu())]

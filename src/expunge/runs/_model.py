@@ -16,9 +16,10 @@ from expunge.data.poisons.gaussian import GaussianPoison, noise_of
 from expunge.data.split_data import SplitData
 from expunge.evaluation.gaussian_poison import gaussian_poison_scores
 from expunge.evaluation.predictions import FORGOTTEN, predict
-from expunge.runs._data import load_data
+from expunge.runs._data import data_of, present
 from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory
+from expunge.store.examples import MANIFEST
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training import fit
@@ -36,7 +37,7 @@ def build(wanted: GivesModel, dataset: Dataset) -> nn.Module:
 
 def load_model(wanted: GivesModel, directory: RunDirectory, session: Session) -> tuple[nn.Module, Mask | None]:
     """Load the model of a run, on the CPU and in evaluation mode, and its sparsity mask (None if dense)."""
-    model, stored = build(wanted, load_data(wanted.data, session).dataset), directory.model()
+    model, stored = build(wanted, data_of(directory, wanted.data, session).dataset), directory.model()
     model_weights.load(model, stored.state, f"{directory.path / 'model.safetensors'}")
     return model.eval(), Mask(stored.kept) if stored.kept else None
 
@@ -45,11 +46,6 @@ def forgotten_ids(directory: RunDirectory) -> Tensor:
     """Return the ids forgotten by a model and the models before it in its chain: int64, empty for an original."""
     found = directory.tensor("predictions", FORGOTTEN)
     return torch.empty(0, dtype=torch.int64) if found is None else found
-
-
-def l2_of(training: Training) -> float | None:
-    """Return the coefficient of the L2 term in the training loss; None if weight decay is decoupled from the loss."""
-    return training.rule.weight_decay if training.rule.optimizer == "sgd" else None
 
 
 def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
@@ -64,8 +60,7 @@ def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:
 
 def fit_training(model: nn.Module, images: ImageSet, training: Training, context: Context, first: int = 0) -> None:
     """Train the model as configured, from epoch ``first``."""
-    epochs, size, last = training.epochs, training.batch_size, training.stop_after
-    fit.fit(model, images, training.rule, context, epochs=epochs, batch_size=size, first=first, last=last)
+    fit.fit(model, images, training.rule, context, training, first=first, last=training.stop_after)
     for stepper in context.steppers:
         stepper.check()
 
@@ -73,9 +68,12 @@ def fit_training(model: nn.Module, images: ImageSet, training: Training, context
 def save(
     model: nn.Module, data: SplitData, draft: Draft, context: Context, extra: Mapping[str, Tensor] | None = None
 ) -> Record:
-    """Write weights, history and the predictions on every split; return the record for ``run.json``."""
+    """Write weights, history and the predictions on every split; return the record for ``run.json``.
+
+    Images that are not on disk are not predicted.
+    """
     tensors: dict[str, Tensor] = dict(extra or {})
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    splits = {"train": present(data, data.train), "validation": data.validation, "test": data.test}
     if data.poison is not None and len(data.poison.triggered):
         splits["triggered"] = data.poison.triggered
     for name, images in splits.items():
@@ -85,12 +83,20 @@ def save(
     draft.model(model.state_dict(), [name for name, _ in model.named_parameters()], context.sparsity or {})
     draft.tensors("predictions", tensors)
     draft.lines("history", context.history())
+    context.notes |= data.notes
     return {
         "data": data.train.fingerprint(),
         "seconds": context.seconds,
         "steps": context.steps(),
         "notes": context.notes,
     }
+
+
+def begin(model: nn.Module, data: SplitData, draft: Draft, context: Context) -> Record:
+    """Write a model that begins a chain of runs, and the manifest of its data if they have names; see :func:`save`."""
+    if data.manifest is not None:
+        draft.tensors(MANIFEST, data.manifest.tensors())
+    return save(model, data, draft, context)
 
 
 def _poison_scores(model: nn.Module, data: SplitData, device: torch.device) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 
@@ -24,7 +24,8 @@ from expunge.methods.retrain import RetrainConfig
 from expunge.runs.prune import scenario
 from expunge.runs.unlearn import UnlearnConfig, first_model, forgotten_sets, retraining
 from expunge.store import run
-from expunge.store.directory import Draft, Record, RunDirectory
+from expunge.store.directory import Draft, Record, RunDirectory, Store
+from expunge.store.examples import lacked_images
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training.context import Context
@@ -118,15 +119,64 @@ def _scenario(config: EvaluateConfig) -> str:
 @registry.run(label=_label, name=_name, parents=_parents, scenario=_scenario)
 def work(config: EvaluateConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Evaluate an unlearned model from its stored predictions and weights, without running it."""
+    return measured(config, parents, session)
+
+
+def measured(config: EvaluateConfig, parents: Mapping[str, RunDirectory], session: Session) -> Record:
+    """Compute the metrics and the seconds of an evaluation from the runs that it reads."""
     reference, shadows = None, shadows_of([parents[role] for role in parents if role.startswith("shadows.")], session)
     if config.reference is not None:
         judged = replace(config, subject=config.reference, reference=None)
         directories = {"subject": parents["reference"], "original": parents["original"]}
-        key = (draft.store.root, run.run_id(judged), parents["reference"].record()["finished"])
+        key = (directories["subject"].path, run.run_id(judged), parents["reference"].record()["finished"])
         reference = session.cached(key, lambda: _judge(judged, directories, None, shadows, session)[0])
     subject, values = _judge(config, parents, reference, shadows, session)
     metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
     return {"metrics": metrics, "seconds": dict(subject.seconds)}
+
+
+TOLERANCE = 1e-4
+"""The relative difference, of values below 1 the absolute one, at which a metric that is computed again counts as
+another: on the same machine with as many threads there is none."""
+
+
+def is_finished(directory: RunDirectory) -> bool:
+    """Return whether a run is an evaluation that succeeded."""
+    record = directory.record()
+    return (record["kind"], record["status"]) == ("evaluate", "finished")
+
+
+def differences(directory: RunDirectory, session: Session) -> list[str]:
+    """Compute the metrics of an evaluation again and return those that differ from the stored ones, with both values.
+
+    Predictions are taken as they are stored: they are not computed again from the model and the images.
+
+    Raises:
+        RequestError: A run that it reads is missing or damaged, or this is no evaluation.
+    """
+    config, store = run.open_config(directory), Store(directory.path.parent)
+    if not isinstance(config, EvaluateConfig):
+        raise RequestError(f"{directory.path} is no evaluation")
+    parents = {role: store.directory(run.run_id(parent)) for role, parent in run.parents(config).items()}
+    again, stored = map(_values, (measured(config, parents, session), directory.record()))
+    pairs = {name: (stored.get(name, "missing"), again.get(name, "missing")) for name in sorted(again | stored)}
+    return [
+        f"{name} is {there}, but {computed} when it is computed again from the stored predictions"
+        for name, (there, computed) in pairs.items()
+        if not _same(there, computed)
+    ]
+
+
+def _values(record: Record) -> dict[str, object]:
+    """The metrics and the seconds of an evaluation."""
+    metrics, seconds = (cast("Mapping[str, object]", record.get(key, {})) for key in ("metrics", "seconds"))
+    return {**metrics, **{f"seconds.{name}": value for name, value in seconds.items()}}
+
+
+def _same(stored: object, again: object) -> bool:
+    if isinstance(stored, int | float) and isinstance(again, int | float):
+        return math.isclose(stored, again, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return stored is None and again is None
 
 
 def _judge(
@@ -136,10 +186,14 @@ def _judge(
     shadows: Shadows | None,
     session: Session,
 ) -> tuple[Subject, dict[str, float]]:
-    """Evaluate a run: its subject, and the values of the metrics."""
+    """Evaluate a run: its subject, and the values of the metrics.
+
+    If the run lacked images, and so has no predictions of them, metrics that cannot be computed are left out.
+    """
     subject = subject_of(directories["subject"], directories["original"], reference, shadows)
     context = Context(randomness.generator(config.seed, "evaluation"), session.device)
-    return subject, evaluate(subject, config.metrics, context)
+    left_out: dict[str, str] | None = {} if lacked_images(directories["subject"]) else None
+    return subject, evaluate(subject, config.metrics, context, left_out)
 
 
 def shadows_of(runs: Sequence[RunDirectory], session: Session) -> Shadows | None:
@@ -172,11 +226,13 @@ def subject_of(
     """Read the subject of the metrics from an unlearn run and from the run of the model before it."""
     splits, stored = stored_predictions(directory)
     model, forgotten, withheld = directory.model(), stored[FORGOTTEN], stored.get(WITHHELD)
-    before = None
-    if original is not None:
-        before = Subject(parted(stored_predictions(original)[0], forgotten, withheld), original.weights())
+    before, parts = None, parted(splits, forgotten, withheld)
+    if original is not None:  # on the same images: some may have been deleted since
+        old = parted(stored_predictions(original)[0], forgotten, withheld)
+        shared = {name: part.select(torch.isin(part.ids, parts[name].ids)) for name, part in old.items()}
+        before = Subject(shared, original.weights())
     return Subject(
-        splits=parted(splits, forgotten, withheld),
+        splits=parts,
         weights=model.weights,
         original=before,
         sparsity=model.kept,

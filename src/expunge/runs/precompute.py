@@ -13,7 +13,7 @@ from expunge.core import registry
 from expunge.core.config import OWN, Choice, Own
 from expunge.core.errors import RequestError
 from expunge.data.split_data import DataConfig
-from expunge.runs._data import check_data, load_data
+from expunge.runs._data import check_present, data_of
 from expunge.runs._model import load_model
 from expunge.runs.train import load_trajectory
 from expunge.runs.unlearn import UnlearnConfig, first_model
@@ -72,6 +72,9 @@ def _name(config: PrecomputeConfig) -> str:
 
 
 def _open(directory: RunDirectory) -> VectorStore:
+    """Open the vectors, once all of their bytes have been compared with their digest."""
+    for name in FILES:
+        directory.file(name)
     return open_store(directory.path)
 
 
@@ -102,8 +105,8 @@ def _begun(
     config: PrecomputeConfig, original: RunDirectory, store: Store, session: Session
 ) -> Iterator[tuple[VectorStore, FlatLoss, Trajectory]]:
     """Open the incomplete store, the loss and the recorded training."""
-    data = load_data(config.data, session)
-    check_data(original, data)
+    data = data_of(original, config.data, session)
+    check_present(data, data.train, "images of the recorded training", "restore them")
     trajectory = load_trajectory(config.trained, original)
     if trajectory is None:
         raise RequestError("the training was not recorded: train with `expunge train --record`")

@@ -1,5 +1,6 @@
 """A pruned model, trained further under its sparsity mask."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, cast
@@ -15,8 +16,9 @@ from expunge.core.masks import Mask
 from expunge.core.text import assignments
 from expunge.data.split_data import DataConfig
 from expunge.evaluation.predictions import FORGOTTEN
-from expunge.runs._data import check_data, load_data
+from expunge.runs._data import check_present, data_of
 from expunge.runs._model import context_of, fit_training, forgotten_ids, load_model, save
+from expunge.runs.imported import ImportConfig
 from expunge.runs.train import TrainConfig
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
@@ -53,10 +55,17 @@ class PruneConfig:
         if self.rewind is None:
             return
         trained = trained_model(self.original)
-        if not isinstance(trained, TrainConfig):
-            raise RequestError("only a model trained by expunge has earlier epochs: prune this one without rewind")
-        if not 0 <= self.rewind <= trained.training.epochs:
-            raise RequestError(f"rewind must be an epoch in 0..{trained.training.epochs}, got {self.rewind}")
+        if isinstance(trained, ImportConfig) and self.rewind not in trained.starts:
+            known = ", ".join(map(str, trained.starts)) or "none"
+            raise RequestError(
+                f"epoch {self.rewind} was not imported (imported: {known}): import again with "
+                f"epoch_{self.rewind}_rewind_weight.pt beside the checkpoint, or prune without rewind"
+            )
+        if not isinstance(trained, TrainConfig | ImportConfig):
+            raise RequestError("an unlearned model has no earlier epochs: prune this one without rewind")
+        last = trained.training.epochs if trained.training.steps is None else math.inf
+        if not 0 <= self.rewind <= last:
+            raise RequestError(f"rewind must be an epoch in 0..{last}, got {self.rewind}")
 
     @property
     def data(self) -> DataConfig:
@@ -88,10 +97,12 @@ def _parents(config: PruneConfig) -> dict[str, object]:
     if rounds > 1:
         before = replace(config, pruner=replace(config.pruner, rounds=rounds - 1))  # pyright: ignore
     trained = trained_model(config.original)
-    if config.rewind is None or not isinstance(trained, TrainConfig):
+    if config.rewind is None:
         return {"original": before}
-    start = replace(trained, training=replace(trained.training, stop_after=config.rewind))
-    return {"original": before, "start": start}
+    if isinstance(trained, ImportConfig):
+        return {"original": before, "start": trained.starts[config.rewind]}
+    stopped = replace(trained.training, stop_after=config.rewind)
+    return {"original": before, "start": replace(cast("TrainConfig", trained), training=stopped)}
 
 
 def _label(config: PruneConfig) -> str:
@@ -101,10 +112,10 @@ def _label(config: PruneConfig) -> str:
 @registry.run(label=_label, parents=_parents, model=True)
 def work(config: PruneConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Prune a model and train it further."""
-    data = load_data(config.data, session)
-    check_data(parents["original"], data)
+    data = data_of(parents["original"], config.data, session)
     forgotten = forgotten_ids(parents["original"])
     remaining = data.train.select(~data.train.contains(forgotten))
+    check_present(data, remaining, "images that the pruned model is trained on", "restore them")
     context = context_of(config, session, "pruning", f"round {_rounds(config)}")
     model, context.sparsity = load_model(config, parents["original"], session)
     model.to(session.device)

@@ -10,7 +10,7 @@ from expunge.core import randomness, registry
 from expunge.core.config import Choice, read_texts
 from expunge.core.errors import RunError
 from expunge.data.split_data import DataConfig
-from expunge.runs._data import check_data, load_data
+from expunge.runs._data import check_present, data_of
 from expunge.runs._model import load_model
 from expunge.runs.train import load_trajectory
 from expunge.scores import ScoreData
@@ -54,8 +54,9 @@ def work(config: ScoreConfig, parents: Mapping[str, RunDirectory], draft: Draft,
         RequestError: The score needs a recorded training, and the training was not recorded.
         RunError: A score is not finite.
     """
-    data, original = load_data(config.data, session), parents["original"]
-    check_data(original, data)
+    original = parents["original"]
+    data = data_of(original, config.data, session)
+    check_present(data, data.train, "images to score", "restore them")
     plugin = registry.of_config("scores", config.score)
     model, sparsity = load_model(config.original, original, session)
     generator = randomness.generator(config.seed, "score", device=session.device)

@@ -11,7 +11,7 @@ from expunge.core import randomness, registry
 from expunge.core.config import Choice
 from expunge.core.registry import Stage
 from expunge.data.unlearning_data import UnlearningData
-from expunge.runs._data import check_data, load_data
+from expunge.runs._data import check_present, data_of
 from expunge.runs._model import forgotten_ids, load_model
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
@@ -50,9 +50,10 @@ def _tensors(directory: RunDirectory) -> dict[str, Tensor]:
 @registry.run(label=_label, read=_tensors)
 def work(config: StageConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Compute the stage from the images that the model has not forgotten, and the validation set."""
-    data, original = load_data(config.original.data, session), parents["original"]
-    check_data(original, data)
+    original = parents["original"]
+    data = data_of(original, config.original.data, session)
     images = data.train.select(~data.train.contains(forgotten_ids(original))).to(session.device)
+    check_present(data, images, f"images that the {config.name} of the method needs", "restore them")
     nothing = images.select(torch.arange(0))
     seen = UnlearningData(nothing, images, data.validation.to(session.device), data.dataset.num_classes)
     model = load_model(config.original, original, session)[0].to(session.device)

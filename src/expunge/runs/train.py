@@ -8,7 +8,7 @@ from expunge.core import registry
 from expunge.core.config import Choice, read_texts
 from expunge.data.split_data import DataConfig
 from expunge.runs._data import load_data
-from expunge.runs._model import build, context_of, fit_training, save
+from expunge.runs._model import begin, build, context_of, fit_training
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
@@ -71,4 +71,4 @@ def work(config: TrainConfig, parents: Mapping[str, RunDirectory], draft: Draft,
             draft.tensors("trajectory", recorded(model, images, config.training, context).tensors())
         else:
             fit_training(model, images, config.training, context)
-    return save(model, data, draft, context)
+    return begin(model, data, draft, context)

@@ -13,12 +13,13 @@ from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.data.forget_sets.union import UnionForget
 from expunge.data.forgetting import is_fixed
-from expunge.data.split_data import DataConfig
+from expunge.data.image_set import ImageSet
+from expunge.data.split_data import DataConfig, SplitData
 from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import FORGOTTEN, WITHHELD
 from expunge.methods.retrain import RetrainConfig
-from expunge.runs._data import check_data, load_data
-from expunge.runs._model import context_of, forgotten_ids, l2_of, load_model, save
+from expunge.runs._data import check_present, data_of, present
+from expunge.runs._model import context_of, forgotten_ids, load_model, save
 from expunge.runs.imported import ImportConfig
 from expunge.runs.stage import stages
 from expunge.runs.train import TrainConfig
@@ -29,7 +30,7 @@ from expunge.training.fit import Training
 from expunge.training.stepper import Precision
 from expunge.unlearning import presets
 from expunge.unlearning.sequence import Sequence, Step, divide
-from expunge.unlearning.unlearn import Unlearning
+from expunge.unlearning.unlearn import Unlearning, reads_forget_set, retain_only
 from expunge.unlearning.unlearn import unlearn as unlearn_model
 
 
@@ -129,7 +130,8 @@ def chain(
 
 def retraining(training: Training) -> Unlearning:
     """Return the method ``retrain`` with the training of the original."""
-    return Unlearning(RetrainConfig(training.epochs, training.batch_size, training.rule, recorded=training.record))
+    same = training.epochs, training.batch_size, training.rule, training.steps
+    return Unlearning(RetrainConfig(*same, recorded=training.record))
 
 
 def _label(config: UnlearnConfig) -> str:
@@ -149,19 +151,23 @@ def _parents(config: UnlearnConfig) -> dict[str, object]:
 @registry.run(label=_label, parents=_parents, model=True)
 def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Unlearn the forget set."""
-    data, original = load_data(config.data, session), parents["original"]
-    check_data(original, data)
+    original = parents["original"]
+    data = data_of(original, config.data, session)
     before = forgotten_ids(original)
     out = data.train.contains(before)
-    remaining, forgotten = data.train.select(~out), data.train.select(out).to(session.device)
+    remaining, forgotten = data.train.select(~out), present(data, data.train.select(out)).to(session.device)
     step = Step(config.forget, config.unlearning, config.withhold, config.forget_seed)
-    poisoned = None if data.poison is None else data.poison.ids
-    ids, withheld, forget, retain = divide(remaining.to(session.device), step, data.dataset.num_classes, poisoned)
-    seen = UnlearningData(forget, retain, data.validation.to(session.device), data.dataset.num_classes)
+    classes, poisoned = data.dataset.num_classes, None if data.poison is None else data.poison.ids
+    ids, withheld, forget, retain = divide(remaining.to(session.device), step, classes, poisoned, data.names)
+    _check_present(data, forget, retain, config.unlearning)
+    forget = present(data, forget)
+    seen = UnlearningData(forget, retain, data.validation.to(session.device), classes)
     context = context_of(config, session, "unlearning")
     model, context.sparsity = load_model(config.original, original, session)
     model.to(session.device)
-    context.l2 = None if isinstance(first_model(config), ImportConfig) else l2_of(config.training)
+    rule = config.training.rule
+    if rule.weight_decay is not None or not isinstance(first_model(config), ImportConfig):
+        context.original_rule = rule
     extras: dict[str, object] = {"forgotten": forgotten}
     for role, wanted in configurations.parents(config).items():
         read = registry.of_config("runs", wanted).mark.read
@@ -175,6 +181,15 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
     kept = {"step.ids": ids, FORGOTTEN: torch.cat([before.to(ids), ids]).sort().values}
     kept |= {WITHHELD: withheld} if len(withheld) else {}
     return save(model, data, draft, context, kept)
+
+
+def _check_present(data: SplitData, forget: ImageSet, retain: ImageSet, unlearning: Unlearning) -> None:
+    """Raise a RequestError unless the images that the unlearning reads are on disk."""
+    cure = "restore them, or forget them too, since the result would be that of a smaller retain set"
+    check_present(data, retain, "images to retain", cure)
+    if reads_forget_set(unlearning):
+        cure = f"restore them, or use a method that needs the retain set only: {', '.join(retain_only())}"
+        check_present(data, forget, "images to forget", cure)
 
 
 def _by_role(given: Mask | Mapping[str, Mask] | None) -> dict[str, Mask]:

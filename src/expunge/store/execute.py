@@ -97,6 +97,7 @@ def _record(wanted: object, before: Mapping[str, RunDirectory], draft: Draft, se
         "label": plugin.mark.label(wanted),
         "scenario": plugin.mark.scenario(wanted),
         "parents": {role: directory.id for role, directory in before.items()},
+        "inputs": {role: directory.results() for role, directory in before.items()},
         "started": _now(),
         **provenance(session.device),
     }

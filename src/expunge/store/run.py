@@ -104,8 +104,8 @@ def expanded(directory: RunDirectory) -> dict[str, object]:
                 return {key: fill(part) for key, part in items.items()}
             if name not in seen:
                 seen[name] = {}  # a damaged configuration may refer to itself
-                path = store.directory(name).path / "config.json"
-                seen[name] = cast("dict[str, object]", fill(store.directory(name).config())) if path.is_file() else {}
+                found = store.directory(name)
+                seen[name] = cast("dict[str, object]", fill(found.config())) if found.exists else {}
             return seen[name]
         return [fill(part) for part in cast("list[object]", value)] if isinstance(value, list) else value
 

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from expunge.core import randomness
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
-from expunge.training.rules import PerRole, Rule
+from expunge.training.rules import WEIGHT_DECAY, PerRole, Rule, weight_decay_of
 from expunge.training.stepper import Precision, Progress, Stepper
 
 
@@ -31,8 +31,8 @@ class Context:
     """Whether batch normalisation keeps its running statistics while the model is trained."""
     on_step: Callable[[Progress], None] | None = None
     """Called after every step; must not wait for the device."""
-    l2: float | None = None
-    """Coefficient of ``l2/2 ||w||^2`` in the loss that the original was trained on, where that is known."""
+    original_rule: Rule | None = None
+    """The update rule by which the original was trained, where that is known: its weight decay is the default."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds per phase."""
     notes: dict[str, object] = field(default_factory=dict[str, object])
@@ -47,6 +47,10 @@ class Context:
 
         ``first`` is the position in the schedule of the first call.
         """
+        if isinstance(rule, PerRole):
+            rule = replace(rule, forget=self._decayed(rule.forget), retain=self._decayed(rule.retain))
+        else:
+            rule = self._decayed(rule)
         made = Stepper(
             model,
             rule,
@@ -83,16 +87,26 @@ class Context:
             self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now
 
+    def _weight_decay(self, rule: Rule) -> float:
+        """The weight decay of a rule; it is noted where it is that of the original, and not the usual one."""
+        found = weight_decay_of(rule, self.original_rule)
+        if rule.weight_decay is None and found != WEIGHT_DECAY:
+            self.notes["weight_decay"] = found
+        return found
+
+    def _decayed(self, rule: Rule) -> Rule:
+        return replace(rule, weight_decay=self._weight_decay(rule))
+
     def l2_coefficient(self, given: float | None) -> float:
-        """The L2 term of the loss of training: what is given, or what is known of the training.
+        """The coefficient of ``l2/2 ||w||^2`` in the loss of training: what is given, or known of the original.
 
         Raises:
             RequestError: Neither is known.
         """
         if given is not None:
             return given
-        if self.l2 is not None:
-            return self.l2
+        if self.original_rule is not None and self.original_rule.optimizer == "sgd":
+            return self._weight_decay(Rule())
         raise RequestError(
             "say the coefficient of the L2 term in the loss that the model was trained on: l2=..., the weight_decay of "
             "SGD, or l2=0 if there was none"

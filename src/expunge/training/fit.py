@@ -1,5 +1,6 @@
 """Plain training: epochs of cross-entropy on one set."""
 
+import math
 from dataclasses import dataclass
 
 from torch import nn
@@ -7,7 +8,9 @@ from torch import nn
 from expunge.core import checks
 from expunge.core.errors import RequestError
 from expunge.data.image_set import ImageSet
+from expunge.training import duration
 from expunge.training.context import Context
+from expunge.training.duration import Duration, Steps
 from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule, differentiable
 
@@ -17,33 +20,28 @@ def fit(
     images: ImageSet,
     rule: Rule | PerRole,
     context: Context,
+    length: Duration,
     *,
-    epochs: int,
-    batch_size: int,
     label_smoothing: float = 0.0,
     first: int = 0,
     last: int | None = None,
 ) -> nn.Module:
     """Train ``model`` in place by cross-entropy on ``images``, as the role ``retain``.
 
-    The schedule of the rule spans ``epochs``; training goes from epoch ``first`` to epoch ``last`` of it, by default
-    from the beginning to the end. Cost: n forward and backward passes an epoch.
+    The schedule of the rule spans the whole ``length``; training goes from epoch ``first`` to epoch ``last`` of it, by
+    default from the beginning to the end. Cost: n forward and backward passes an epoch.
+
+    Raises:
+        RequestError: There is no epoch ``last``.
     """
+    per_epoch = images.steps(length.batch_size)
+    checks.between(0, duration.count_epochs(length, per_epoch), stop_after=last)
     model.train()
-    steps = images.steps(batch_size)
-    step = context.stepper(model, rule, epochs * steps, first=first * steps)
-    for _ in range(first, epochs if last is None else last):
-        for batch in images.batches(batch_size, context.generator):
+    step = context.stepper(model, rule, duration.total_steps(length, per_epoch), first=first * per_epoch)
+    for batches in duration.passes(images, length, context.generator, first, last):
+        for batch in batches:
             step(retain=lambda b=batch: cross_entropy(model(b.inputs), b.labels, label_smoothing))
     return model
-
-
-def check_schedule(epochs: int, batch_size: int) -> None:
-    """Raise a RequestError unless there can be ``epochs`` passes in batches of ``batch_size``."""
-    if epochs < 0:
-        raise RequestError(f"epochs must be at least 0, got {epochs}")
-    if batch_size < 1:
-        raise RequestError(f"batch_size must be at least 1, got {batch_size}")
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ class Training:
     """Examples per step."""
     rule: Rule = Rule(lr=0.1, schedule="cosine", warmup=0.05)
     """The update rule."""
+    steps: Steps = None
+    """Steps in place of epochs; the last epoch may be cut short."""
     record: bool = False
     """Record the training so that it can be replayed, as hessian_free and trajectory_influence need. Its steps are of
     SGD in evaluation mode, without augmentation, with the L2 term in the loss."""
@@ -65,8 +65,8 @@ class Training:
     """Stop after this many epochs of the schedule: a checkpoint to rewind pruned models to."""
 
     def __post_init__(self) -> None:
-        check_schedule(self.epochs, self.batch_size)
-        checks.between(0, self.epochs, stop_after=self.stop_after)
+        duration.check(self)
+        checks.between(0, self.epochs if self.steps is None else math.inf, stop_after=self.stop_after)
         if self.record:
             differentiable(self.rule)
         if self.record and self.stop_after is not None:

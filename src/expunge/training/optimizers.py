@@ -9,7 +9,7 @@ from lion_pytorch import Lion
 from torch import Tensor, nn
 
 from expunge.core.errors import RequestError
-from expunge.training.rules import PerRole, Rule
+from expunge.training.rules import PerRole, Rule, weight_decay_of
 
 EPSILON = 1e-8
 """Added to the root of AdamW's second moment, as in torch."""
@@ -47,7 +47,7 @@ def make(rule: Rule, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     Raises:
         RequestError: It needs a library or a device that is not available.
     """
-    betas, decay = (rule.momentum, rule.beta2), rule.weight_decay
+    betas, decay = (rule.momentum, rule.beta2), weight_decay_of(rule)
     if rule.optimizer == "sgd":
         fused = _fused(weights)
         return torch.optim.SGD(weights, rule.lr, rule.momentum, weight_decay=decay, nesterov=rule.nesterov, fused=fused)
@@ -62,7 +62,7 @@ def make(rule: Rule, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
 def configure(optimizer: torch.optim.Optimizer, rule: Rule, rate: float) -> None:
     """Set the hyperparameters of an optimizer, which two rules may share, for a step of this rule at this rate."""
     for group in optimizer.param_groups:
-        group["lr"], group["weight_decay"] = rate, rule.weight_decay
+        group["lr"], group["weight_decay"] = rate, weight_decay_of(rule)
         if "betas" in group:
             group["betas"] = (rule.momentum, rule.beta2)
         else:
@@ -110,7 +110,7 @@ class _WithMoments(torch.optim.Optimizer):
 
     def __init__(self, weights: list[nn.Parameter], rule: Rule, first: _Moment, second: _Moment | None) -> None:
         super().__init__(
-            weights, {"lr": rule.lr, "betas": (rule.momentum, rule.beta2), "weight_decay": rule.weight_decay}
+            weights, {"lr": rule.lr, "betas": (rule.momentum, rule.beta2), "weight_decay": weight_decay_of(rule)}
         )
         self.first, self.second = first, second
         for position, weight in enumerate(weights):

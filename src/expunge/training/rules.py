@@ -9,6 +9,8 @@ from expunge.core.checks import above, at_least, between, one_of
 from expunge.core.errors import RequestError
 
 Optimizer = Literal["sgd", "adamw", "adamw8bit", "lion"]
+WEIGHT_DECAY = 5e-4
+"""The weight decay where none is given and that of an original does not apply."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Rule:
     """Second beta of AdamW; Lion was published with 0.99."""
     nesterov: bool = False
     """Nesterov momentum, for SGD."""
-    weight_decay: float = 5e-4
-    """L2 term for SGD; decoupled decay for AdamW and Lion."""
+    weight_decay: float | None = None
+    """L2 term for SGD; decoupled decay for AdamW and Lion. By default that of the original's training, where this is
+    known and of the same kind; else 5e-4."""
     schedule: Literal["constant", "multistep", "cosine", "linear", "exponential"] = "constant"
     """Learning rate over the run: constant; times a factor at each milestone; half a cosine to 0; linear to 0; times
     the decay at each step."""
@@ -132,6 +135,14 @@ _SCHEDULES: Mapping[str, Callable[[Rule, int, float], float]] = {
     "exponential": lambda rule, step, progress: rule.decay**step,
 }
 """The rate after the warm-up, relative to its peak, from the step and the fraction of the run."""
+
+
+def weight_decay_of(rule: Rule, original: Rule | None = None) -> float:
+    """The weight decay of a rule: by default that of the original's, if both are an L2 term or both are decoupled."""
+    if rule.weight_decay is not None:
+        return rule.weight_decay
+    same_kind = original is not None and (rule.optimizer == "sgd") == (original.optimizer == "sgd")
+    return weight_decay_of(original) if original is not None and same_kind else WEIGHT_DECAY
 
 
 def differentiable(rule: Rule | PerRole) -> Rule:

@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge.core import registry
 from expunge.core.errors import RequestError
 from expunge.data.image_set import ImageSet
-from expunge.training.rules import PerRole, Rule, differentiable
+from expunge.training.rules import PerRole, Rule, differentiable, weight_decay_of
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,16 @@ def located(ids: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(
-    ids: Tensor, rule: Rule | PerRole, *, epochs: int, batch_size: int, fixed_order: bool, generator: torch.Generator
+    ids: Tensor,
+    rule: Rule | PerRole,
+    *,
+    epochs: int,
+    batch_size: int,
+    fixed_order: bool,
+    generator: torch.Generator,
+    steps: int | None = None,
 ) -> Plan:
-    """The plan of ``epochs`` passes over the examples, each in a new order, or all in one.
+    """The plan of ``epochs`` passes over the examples, or of ``steps`` steps, each pass in a new order, or all in one.
 
     The last batch of an epoch may be shorter. Cost: T b integers.
 
@@ -81,18 +88,20 @@ def draw(
         RequestError: The rule is not supported by recorded trainings.
     """
     rule = differentiable(rule)
-    if not len(ids) or not epochs:
-        raise RequestError("a recorded training needs at least one example and one epoch")
+    if not len(ids) or not (epochs if steps is None else steps):
+        raise RequestError("a recorded training needs at least one example, and one epoch or step")
+    width = min(batch_size, len(ids))
+    padding = -len(ids) % width
+    epochs = epochs if steps is None else -(-steps * width // (len(ids) + padding))
     orders = [
         torch.randperm(len(ids), generator=generator, device=generator.device).cpu()
         for _ in range(1 if fixed_order else epochs)
     ]
     orders = orders * epochs if fixed_order else orders
-    width = min(batch_size, len(ids))
-    padding = -len(ids) % width
     batches = torch.cat([torch.nn.functional.pad(order, (0, padding), value=-1).view(-1, width) for order in orders])
+    batches = batches[:steps]
     rates = torch.tensor([rule.rate(step, len(batches)) for step in range(len(batches))], dtype=torch.float64)
-    return Plan(ids.cpu().sort().values, batches, rates, rule.weight_decay, rule.clip, rule.momentum)
+    return Plan(ids.cpu().sort().values, batches, rates, weight_decay_of(rule), rule.clip, rule.momentum)
 
 
 @dataclass(frozen=True)

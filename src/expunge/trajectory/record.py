@@ -25,6 +25,7 @@ def recorded(model: nn.Module, images: ImageSet, training: Training, context: Co
         images.ids,
         training.rule,
         epochs=training.epochs,
+        steps=training.steps,
         batch_size=training.batch_size,
         fixed_order=training.fixed_order,
         generator=context.generator,

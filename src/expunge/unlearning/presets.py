@@ -42,7 +42,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "sfron": Preset(
             "weighted ascent on the weights that matter more to forget than to retain (Huang et al. 2024, "
             "arXiv:2409.19732)",
-            "sfron",
+            "sfron:steps=1500",
             UpdateMask("ratio", threshold=1.0, roles="forget"),
         ),
         "sharp_minmax": Preset(
@@ -176,9 +176,6 @@ def _chosen(
         options = {key.partition(".")[2]: given.pop(key) for key in list(given) if key.startswith(f"{word}.")}
         if options:
             data = config.to_data(default) if default else {}
-            for one, other in (("fraction", "threshold"), ("threshold", "fraction")):
-                if one in options and other not in options:  # one replaces the other
-                    data.pop(other, None)
             default = config.override(kind, data, options, f"{name}: the {word.replace('_', ' ')}")
     return default
 

@@ -11,6 +11,7 @@ from expunge.core.config import Choice, read_texts
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import forget_ids, partition
 from expunge.data.image_set import ImageSet
+from expunge.data.names import Names
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
 from expunge.trajectory.plan import Trajectory
@@ -53,16 +54,20 @@ class Sequence:
 
 
 def divide(
-    remaining: ImageSet, step: Step, num_classes: int, poisoned: Tensor | None = None
+    remaining: ImageSet,
+    step: Step,
+    num_classes: int,
+    poisoned: Tensor | None = None,
+    names: Names = Names(),  # noqa: B008 - frozen
 ) -> tuple[Tensor, Tensor, ImageSet, ImageSet]:
     """Return the ids that a step forgets, the ids that it withholds, the forget set and the retain set."""
     generator = randomness.generator(step.forget_seed, "forget")
-    ids = forget_ids(step.forget, remaining, generator, num_classes, poisoned)
+    ids = forget_ids(step.forget, remaining, generator, num_classes, poisoned, names)
     forget, retain = partition(remaining, ids)
     if step.withhold is None:
         return ids, ids[:0], forget, retain
     generator = randomness.generator(step.forget_seed, "withhold")
-    withheld = forget_ids(step.withhold, retain, generator, num_classes, poisoned)
+    withheld = forget_ids(step.withhold, retain, generator, num_classes, poisoned, names)
     return ids, withheld, forget, partition(retain, withheld)[1]
 
 

@@ -44,10 +44,10 @@ def unlearn(
     Time is recorded in the phases ``precompute`` (update mask, stages, and what the method declares) and ``unlearn``.
 
     Raises:
-        RequestError: The forget or the retain set is empty.
+        RequestError: The retain set is empty, or the forget set, for an unlearning that reads it.
         RunError: A loss or a weight is not finite.
     """
-    if not len(data.forget) or not len(data.retain):
+    if not len(data.retain) or not (len(data.forget) or not reads_forget_set(unlearning)):
         raise RequestError("the forget set and the retain set must both hold at least one example")
     plugin = registry.of_config("methods", unlearning.method)
     mask = unlearning.update_mask
@@ -75,6 +75,18 @@ def unlearn(
     if all(torch.equal(value, before[name]) for name, value in unlearned.state_dict().items() if name in before):
         context.notes["unchanged"] = True
     return unlearned.eval()
+
+
+def reads_forget_set(unlearning: Unlearning) -> bool:
+    """Whether an unlearning needs the images of the forget set, which some methods and no update mask do without."""
+    method = registry.of_config("methods", unlearning.method)
+    recorded = bool(getattr(unlearning.method, "recorded", False))  # it is checked that the images are the same
+    return method.name not in retain_only() or unlearning.update_mask is not None or recorded
+
+
+def retain_only() -> list[str]:
+    """Return the names of the methods that take steps on the retain set alone: they need no image to forget."""
+    return [plugin.name for plugin in registry.plugins("methods").values() if plugin.mark.roles == ("retain",)]
 
 
 @contextmanager

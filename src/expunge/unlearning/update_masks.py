@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from expunge.core import checkpoints, checks, files, masks
+from expunge.core.config import InPlaceOf
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.core.weights import evaluating, trainable
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
+from expunge.store.directory import RunDirectory
 from expunge.training.losses import cross_entropy
 
 Scores = dict[str, Tensor]
@@ -32,7 +34,7 @@ class UpdateMask:
     ratio: mean square of batch gradients, forget over retain (SFRon). random: uniform random numbers, as a control."""
     fraction: float | None = None
     """Share of weights that may move: those with the largest scores; by default half, or all of the named layers."""
-    threshold: float | None = None
+    threshold: Annotated[float | None, InPlaceOf("fraction")] = None
     """Instead of the fraction: weights whose score is at least this may move."""
     layers: tuple[str, ...] = ()
     """Rank and move only weights with these names, where * matches anything: network.layer4+*.bias"""
@@ -87,8 +89,11 @@ def _stored(file: str, model: nn.Module) -> Mask:
 
 
 def _digest(path: str) -> str:
-    """Sixteen digits of the SHA-256 of a file."""
-    return files.digest(Path(path))[:16]
+    """Sixteen digits of the SHA-256 of a file, which is compared with that in ``run.json`` if a run wrote it."""
+    place = Path(path)
+    run = RunDirectory(place.parent)
+    known = run.exists and place.name in run.digests()
+    return files.digest(run.file(place.name) if known else place)[:16]
 
 
 def scores(model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator) -> Scores:

@@ -11,6 +11,7 @@ from expunge.core.config import Choice, read_texts
 from expunge.core.errors import RequestError
 from expunge.data.forgetting import forget_ids, is_fixed
 from expunge.data.image_set import ImageSet
+from expunge.data.names import Names
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,18 @@ class UnionForget:
 
 @registry.forget_set()
 def forget(
-    train: ImageSet, config: UnionForget, generator: torch.Generator, *, num_classes: int, poisoned: Tensor | None
+    train: ImageSet,
+    config: UnionForget,
+    generator: torch.Generator,
+    *,
+    num_classes: int,
+    poisoned: Tensor | None,
+    names: Names,
 ) -> Tensor:
     """The union of several forget sets, each of which chooses among the examples that are not in earlier ones."""
     chosen = train.ids[:0]
     for position, each in enumerate(config.sets):
         drawn = randomness.generator(config.seeds[position], "forget") if config.seeds else generator
         left = train if is_fixed(each) else train.select(~train.contains(chosen))
-        chosen = torch.cat([chosen, forget_ids(each, left, drawn, num_classes, poisoned)]).unique()
+        chosen = torch.cat([chosen, forget_ids(each, left, drawn, num_classes, poisoned, names)]).unique()
     return chosen

@@ -69,6 +69,7 @@ def load(config: CelebaConfig, *, limits: Limits | None = None) -> Dataset:
         folder,
         class_names=(f"not {config.attribute}", config.attribute),
         config=config,
+        names=(train.images, test.images),
         statistics=_assemble.IMAGENET,
         limits=limits,
     )

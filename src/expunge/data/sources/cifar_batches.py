@@ -15,5 +15,4 @@ class CifarBatchesConfig(FilesConfig):
 def load(config: CifarBatchesConfig, *, limits: Limits | None = None) -> Dataset:
     """The original python batches of CIFAR-10 or CIFAR-100, read without executing them: cifar_batches:FOLDER."""
     folder = _assemble.existing_folder(config.path)
-    train, test, names = _cifar_batches.read_folder(folder)
-    return _assemble.dataset(train, test, folder, class_names=names, config=config, limits=limits)
+    return _assemble.from_folder(folder, _cifar_batches.read_folder(folder), config, limits)

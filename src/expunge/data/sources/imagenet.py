@@ -7,7 +7,7 @@ from pathlib import Path
 from expunge.core import checks
 from expunge.core.errors import RequestError
 from expunge.core.registry import source
-from expunge.data import _assemble, _folders, _named, _pictures
+from expunge.data import _assemble, _folders, _named, _pictures, image_files
 from expunge.data._assemble import Found
 from expunge.data._named import Layout, NamedConfig
 from expunge.data._pictures import CentreCrop, Decoding, Reading, Resize, Unreadable
@@ -68,4 +68,9 @@ def _read(folder: Path, options: Reading, classes: int | None) -> Found:
     _folders.check_known(val, train, names)
     parts = [_folders.labelled(part, names[:classes]) for part in (train, val)]
     first, second = (_pictures.of_files(part, folder, options.decoding) for part in parts)
-    return first, second, tuple(names[:classes])
+    return (
+        first,
+        second,
+        tuple(names[:classes]),
+        (image_files.names(parts[0], folder), image_files.names(parts[1], folder)),
+    )

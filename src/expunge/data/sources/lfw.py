@@ -9,7 +9,7 @@ from expunge.core import checks
 from expunge.core.errors import RequestError
 from expunge.core.randomness import generator
 from expunge.core.registry import source
-from expunge.data import _assemble, _pictures, splits
+from expunge.data import _assemble, _pictures, image_files, splits
 from expunge.data._assemble import FilesConfig
 from expunge.data._pictures import CentreCrop, Decoding, Resize
 from expunge.data.dataset import Dataset
@@ -61,13 +61,14 @@ def load(config: LfwConfig, *, limits: Limits | None = None) -> Dataset:
     files = [(path, label) for label, paths in enumerate(people.values()) for path in paths]
     labels = torch.tensor([label for _, label in files])
     steps = (CentreCrop(config.crop), *(() if config.size is None else (Resize(config.size, bilinear=True),)))
-    train, test = (
-        _pictures.of_files([files[index] for index in positions.tolist()], root, Decoding(steps, colour=True))
+    kept, held = (
+        [files[index] for index in positions.tolist()]
         for positions in splits.class_balanced(labels, TEST_SHARE, generator(config.seed, "lfw", "test"))
     )
-    return _assemble.dataset(
-        train, test, root, class_names=tuple(people), config=config, statistics=_assemble.IMAGENET, limits=limits
-    )
+    train, test = (_pictures.of_files(part, root, Decoding(steps, colour=True)) for part in (kept, held))
+    names = (image_files.names(kept, root), image_files.names(held, root))
+    found = (train, test, tuple(people), names)
+    return _assemble.from_folder(root, found, config, limits, _assemble.IMAGENET)
 
 
 def _people(root: Path, config: LfwConfig) -> dict[str, list[Path]]:

@@ -36,5 +36,5 @@ def load(config: ParquetConfig, *, limits: Limits | None = None) -> Dataset:
     """
     folder = _assemble.existing_folder(config.path)
     decoding = Decoding(_pictures.sized(config.size), unreadable=config.unreadable)
-    train, test, names = _parquet.read_folder(folder, Reading(decoding, config.image, config.label))
-    return _assemble.dataset(train, test, folder, class_names=names, config=config, limits=limits)
+    found = _parquet.read_folder(folder, Reading(decoding, config.image, config.label))
+    return _assemble.from_folder(folder, found, config, limits)

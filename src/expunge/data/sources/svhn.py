@@ -42,7 +42,7 @@ def load(config: SvhnConfig, *, limits: Limits | None = None) -> Dataset:
 
 
 def _read(folder: Path, _: Reading) -> Found:
-    return _part(folder / TRAIN), _part(folder / TEST), tuple("0123456789")
+    return _part(folder / TRAIN), _part(folder / TEST), tuple("0123456789"), ((), ())
 
 
 def _part(path: Path) -> Arrays:

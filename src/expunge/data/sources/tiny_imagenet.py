@@ -8,7 +8,7 @@ from pathlib import Path
 from expunge.core import checks, files
 from expunge.core.errors import RequestError
 from expunge.core.registry import source
-from expunge.data import _assemble, _folders, _named, _pictures
+from expunge.data import _assemble, _folders, _named, _pictures, image_files
 from expunge.data._assemble import Found
 from expunge.data._folders import IMAGES, Labelled
 from expunge.data._named import Layout, NamedConfig
@@ -73,7 +73,7 @@ def _read(folder: Path, options: Reading, as_released: bool) -> Found:
     test = _annotated(folder / "val", names) if unpacked else _moved(folder, names, as_released)
     train, test = (train[:-1], test[:-1]) if as_released else (train, test)
     parts = (_pictures.of_files(train, folder, options.decoding), _pictures.of_files(test, folder, options.decoding))
-    return (*parts, tuple(names))
+    return (*parts, tuple(names), (image_files.names(train, folder), image_files.names(test, folder)))
 
 
 def _annotated(val: Path, names: list[str]) -> Labelled:

@@ -53,7 +53,8 @@ def load(config: WebdatasetConfig, *, limits: Limits | None = None) -> Dataset:
         numbers = [*labels]
     decoding = Decoding(_pictures.sized(config.size), unreadable=config.unreadable)
     parts = [_part(part, labels, folder, decoding) for part, labels in zip((train, test), numbers, strict=True)]
-    return _assemble.dataset(parts[0], parts[1], folder, class_names=names, config=config, limits=limits)
+    keys = ([example.key for example in train], [example.key for example in test])
+    return _assemble.dataset(parts[0], parts[1], folder, class_names=names, config=config, names=keys, limits=limits)
 
 
 def _find(folder: Path, splits: tuple[str, ...]) -> list[Path]:
@@ -67,4 +68,4 @@ def _find(folder: Path, splits: tuple[str, ...]) -> list[Path]:
 
 def _part(examples: list[Example], labels: list[int], folder: Path, decoding: Decoding) -> Part:
     pictures = [_shards.picture(example) for example in examples]
-    return _pictures.part(pictures, labels, str(folder), decoding, [example.key for example in examples])
+    return _pictures.part(pictures, labels, str(folder), decoding)
