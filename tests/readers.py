@@ -27,9 +27,10 @@ from expunge.core.masks import Mask
 from expunge.data import _celeba_lists, _parquet
 from expunge.data.forget_sets.ids import ListedForget
 from expunge.data.id_lists import read_ids
+from expunge.data.normalisation import with_normalisation
 from expunge.evaluation.predictions import stored_predictions
 from expunge.report import results
-from expunge.store.directory import Store
+from expunge.store.directory import Draft, Store
 from expunge.store.run import open_config
 from expunge.trajectory import vectors
 from tests import runs
@@ -209,8 +210,14 @@ def _checkpoint(zipped: bool) -> Files:
     return {"a.pt": stream.getvalue()}
 
 
+def _checkpoint_of_run() -> Files:
+    state = with_normalisation(_network(), (0.5,), (0.25,)).state_dict()
+    kept = {"network.0.weight": torch.ones(2, 1, 3, 3).bool()}
+    return _written(lambda folder: Draft(folder, folder / "target").model(state, list(state), kept))
+
+
 def _read_checkpoint(folder: Path) -> object:
-    found = checkpoints.read(folder / "a.pt")
+    found = checkpoints.read(next(folder.iterdir()))
     return checkpoints.translate(found, _network(), "a.pt")
 
 
@@ -326,6 +333,7 @@ READERS: Mapping[str, Reader] = {
     "groups": Reader(_groups, lambda folder: precompute.read_groups(folder / "groups.csv")),
     "checkpoint": Reader(lambda: _checkpoint(True), _read_checkpoint),
     "checkpoint, before torch 1.6": Reader(lambda: _checkpoint(False), _read_checkpoint),
+    "checkpoint, of a run": Reader(_checkpoint_of_run, _read_checkpoint),
     "mask, .pt": Reader(lambda: _mask(True), _read_mask),
     "mask, .safetensors": Reader(lambda: _mask(False), _read_mask),
     "comparison": Reader(_comparison, _read_comparison),

@@ -69,8 +69,9 @@ def test_people_are_forgotten_by_paths_by_a_column_and_by_person(
     assert unlearned(terminal, model, f"ids:{tmp_path / 'some.csv'},column=photo")[1] == anna
     (tmp_path / "people.txt").write_text("anna\nben\n")
     table = f"group:{tmp_path / 'photos.csv'},column=person"
-    _, by_person = unlearned(terminal, model, f"{table},people=anna,name=photo")
+    run, by_person = unlearned(terminal, model, f"{table},people=anna,example=photo")
     assert by_person == anna
+    assert terminal.json("evaluate", "--run", run)["metrics"]
     _, both = unlearned(terminal, model, f"{table},people={tmp_path / 'people.txt'}")
     assert sorted(both) == sorted(anna + ben)
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -253,6 +254,47 @@ def test_the_state_of_torch_makes_no_difference_and_is_kept(around: Callable[[],
     assert problems.same(found, expected), "models and images made under inference_mode too"
 
 
+class Shifted(nn.Module):
+    """A linear model that makes a tensor of the default type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 3, dtype=torch.float32)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(images.flatten(1)) + torch.linspace(0, 1, 3)
+
+
+@pytest.mark.parametrize("around", [double_by_default, torch.no_grad, torch.inference_mode])
+def test_the_state_of_torch_makes_no_difference_to_a_recorded_training(
+    around: Callable[[], AbstractContextManager[None]], tmp_path: Path
+) -> None:
+    def deleted(folder: Path) -> torch.Tensor:
+        torch.manual_seed(0)
+        images = torch.rand(30, 1, 4, 4, dtype=torch.float32), torch.arange(30) % 3
+        recorded = expunge.train_recorded(Shifted(), images, epochs=1, batch_size=10, lr=0.05, momentum=0.0)
+        with recorded.deletions(recorded.precompute(folder), rebase_every=1) as online:
+            online.delete([1])
+            return online.delete([2])
+
+    expected = deleted(tmp_path / "expected")
+    with around():
+        state = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        found = deleted(tmp_path / "found")
+        assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == state
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("model", [torch.float32, torch.float64])
+@pytest.mark.parametrize("images", [torch.uint8, torch.float32, torch.float64])
+def test_a_recorded_training_is_in_the_precision_of_the_model(model: torch.dtype, images: torch.dtype) -> None:
+    given = torch.randint(0, 2, (12, 1, 4, 4)).to(images), torch.arange(12) % 3
+    found = expunge.train_recorded(
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).to(model), given, epochs=1, batch_size=6
+    )
+    assert next(found.model.parameters()).dtype == model
+
+
 def test_a_double_model_stays_double() -> None:
     found = expunge.unlearn(trained(), **DATA, **QUICK).model
     assert next(found.parameters()).dtype == torch.float32
@@ -277,6 +319,7 @@ def test_outputs_that_are_no_tensor_are_refused_with_the_cure(wrap: Callable[[to
     for call in (
         lambda: expunge.unlearn(Wrapped(wrap), **DATA, **QUICK),
         lambda: expunge.evaluate(Wrapped(wrap), **DATA, test=OwnDataset(6, 3)),
+        lambda: expunge.train_recorded(Wrapped(wrap), OwnDataset(6, 3), epochs=1, batch_size=3),
     ):
         with pytest.raises(RequestError, match="not a tensor of logits: wrap it in a module"):
             call()

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from expunge.methods._attacker import Attacker, Noisy, View, classifier_of, learner, observe, tapped
+from expunge.curvature import heads
+from expunge.methods._attacker import Attacker, Noisy, View, learner, observe, tapped
 from expunge.methods.adversarial import AdversarialConfig, decorrelation, duel
 from expunge.training.losses import cross_entropy
 from expunge.training.stepper import Stepper
@@ -25,7 +26,7 @@ class Scene:
     pair: tuple[Noisy, Noisy]
 
     def show(self) -> tuple[View, View]:
-        with tapped(self.model, classifier_of(self.model, tiny_split("forget"))) as forward:
+        with tapped(self.model, heads.classifier(self.model, tiny_split("forget"), "it")) as forward:
             first, second = (observe(self.model, forward, self.config.probe, seen) for seen in self.pair)
         return first, second
 
@@ -85,7 +86,7 @@ def test_one_step_of_the_attacker_and_one_of_the_model() -> None:
         now, case = scene(), cases.load("adversarial")
         learn, step = learner_of(now), context().stepper(now.model, rule(case), 1)
         retain = next(tiny_split("retain").batches(len(case.tensors["sensitivity_forget"])))
-        with tapped(now.model, classifier_of(now.model, tiny_split("forget"))) as forward:
+        with tapped(now.model, heads.classifier(now.model, tiny_split("forget"), "it")) as forward:
             show = partial(observe, now.model, forward, now.config.probe)
             step(
                 forget=duel(show, *now.pair, now.attacker, learn, now.config),

@@ -7,6 +7,7 @@ from torch import nn
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask, largest
 from expunge.core.weights import count
+from expunge.data.normalisation import with_normalisation
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank, adapted
 from tests import problems
@@ -64,6 +65,67 @@ def test_full_rank_follows_gradient_descent_on_the_product() -> None:
     assert expected
     for name, value in expected.items():
         torch.testing.assert_close(dict(model.named_parameters())[name].detach(), value, rtol=1e-4, atol=1e-6)
+
+
+def adapters_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The low-rank changes by the name of the layer they are in."""
+    return {
+        name: next(iter(next(iter(module.parametrizations.values()))))
+        for name, module in model.named_modules()
+        if hasattr(module, "parametrizations")
+    }
+
+
+@pytest.mark.parametrize("text", ["resnet18:width=2", "vit_s:width=8,depth=1", "swin_small_images:width=4,depths=2+2"])
+def test_merged_weights_give_the_outputs_of_the_adapted_ones_and_base_weights_do_not_move(text: str) -> None:
+    model = problems.architecture(text, (3, 16, 16), 3, seed=0).eval()
+    before, x = problems.weights(model), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with adapted(model, LowRank(2, 0.5), problems.context()):
+        deltas = adapters_of(model)
+        with torch.no_grad():
+            for delta in deltas.values():
+                delta.up.normal_(std=0.1)
+        expected = model(x)
+        bases = {name: module.original for name, module in model.named_modules() if hasattr(module, "original")}
+        assert all(torch.equal(base, before[name.replace("parametrizations.", "")]) for name, base in bases.items())
+    torch.testing.assert_close(model(x), expected)
+    changed = {name for name, weight in problems.weights(model).items() if not torch.equal(weight, before[name])}
+    assert changed == {name for name, weight in before.items() if weight.ndim > 1 and len(weight) > 1}
+    assert any(before[name].ndim == 4 for name in changed) == (not text.startswith("swin")), "convolutions too"
+
+
+def test_layers_by_pattern_have_ranks_of_their_own() -> None:
+    model = problems.architecture("resnet18:width=4", (3, 8, 8), 10, seed=0)
+    plan = LowRank(rank=3, layers=("fc:2", "stages.0:1", "stages.1.body.*"))
+    with adapted(model, plan, problems.context()):
+        ranks = {name: delta.up.shape[1] for name, delta in adapters_of(model).items()}
+        trained = {name.partition(".parametrizations")[0] for name, w in model.named_parameters() if w.requires_grad}
+    expected = {"fc": 2, **{f"stages.0.body.{at}": 1 for at in (0, 3)}, **{f"stages.1.body.{at}": 3 for at in (0, 3)}}
+    assert ranks == expected
+    assert trained == set(expected), "vectors and all other layers are frozen"
+    with adapted(model, LowRank(layers=("fc",), vectors=True), problems.context()):
+        assert next(name for name, w in model.named_parameters() if w.requires_grad) == "fc.bias"
+        assert len([w for w in model.parameters() if w.requires_grad]) == 3
+    with pytest.raises(RequestError, match=r"no matrix has the name head; there are: stem\.0, stages\.0\.body\.0"):
+        problems.run("finetune:epochs=1,adapters=(layers=head)", model)
+
+
+def test_layers_in_text_and_within_an_input_normalisation() -> None:
+    wanted = presets.named("finetune:epochs=1,lr=0.1,adapters.layers=fc:2+stages.7.*,adapters.rank=1")
+    assert wanted.adapters == LowRank(rank=1, layers=("fc:2", "stages.7.*"))
+    assert presets.named("finetune:adapters=(layers=fc+stages.*,rank=4)").adapters == LowRank(
+        4, layers=("fc", "stages.*")
+    )
+    network = problems.architecture("resnet20:width=2", (1, 4, 4), 3, seed=0)
+    model = with_normalisation(network, (0.5,), (0.5,))
+    before = problems.weights(model)
+    after, _ = problems.run(wanted, model)
+    moved = {name for name, weight in after.named_parameters() if not torch.equal(weight, before[name])}
+    assert {name.split(".")[1] for name in moved} == {"fc", "stages"}
+    assert all(name.startswith(("network.fc", "network.stages.7")) for name in moved)
+    for bad in ("fc:0", "fc:x", "fc:-1"):
+        with pytest.raises(RequestError, match="must be a number of at least 1"):
+            LowRank(layers=(bad,))
 
 
 def test_few_weights_are_trained() -> None:

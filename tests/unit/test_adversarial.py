@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from expunge.core import randomness, registry
 from expunge.core.errors import RequestError, RunError
+from expunge.curvature import heads
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import Batch, ImageSet, make
 from expunge.data.unlearning_data import UnlearningData
@@ -307,7 +308,7 @@ def test_features_of_every_kind_of_model(name: str, kind: Any) -> None:
     model: Any = plugin.call(plugin.config(), (1, 8, 8), 4)
     images = make(torch.rand(3, 1, 8, 8), torch.arange(3))
     probe = Probe(kind, 2, 1e-3)
-    layer = _attacker.classifier_of(model, images)
+    layer = heads.classifier(model, images, "it")
     assert layer.out_features == 4
     with _attacker.tapped(model.train(), layer) as forward:
         seen = _attacker.noisy(next(images.batches(3)), probe, torch.Generator())
@@ -331,7 +332,7 @@ class TwoHeads(nn.Module):
 
 def test_the_layer_is_the_one_that_gives_the_logits() -> None:
     model = TwoHeads().train()
-    assert _attacker.classifier_of(model, problems.images(3)) is model.head
+    assert heads.classifier(model, problems.images(3), "it") is model.head
     assert model.training
     assert not model.head._forward_hooks
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
@@ -581,3 +582,76 @@ def test_final_pooling_of_vgg_changes_no_name() -> None:
     assert list(first.state_dict()) == list(second.state_dict())
     assert first.features(images()).shape[2:] == (2, 2)
     assert second.features(images()).shape[2:] == (1, 1)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict"])
+def test_a_state_dict_is_found_under_the_keys_of_timm_torchvision_and_others(key: str, tmp_path: Path) -> None:
+    state = original("resnet18").state_dict()
+    torch.save({key: state, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "a.pth")
+    found = checkpoints.read(tmp_path / "a.pth")
+    assert found.ignored == ("epoch", "optimizer")
+    assert problems.same(dict(found.state), {name: state[name] for name in state if not name.startswith("normalize.")})
+
+
+def test_a_weight_that_is_called_model_is_no_dictionary(tmp_path: Path) -> None:
+    torch.save({"model": torch.ones(2), "other": torch.zeros(1)}, tmp_path / "a.pth")
+    assert set(checkpoints.read(tmp_path / "a.pth").state) == {"model", "other"}
+
+
+@pytest.mark.parametrize("layout", ["resnet18", "vgg16_bn"])
+def test_safetensors_give_what_the_same_file_of_torch_gives(layout: str, tmp_path: Path) -> None:
+    state = original(layout).state_dict()
+    torch.save(state, tmp_path / "a.pth")
+    save_file(dict(state), tmp_path / "a.safetensors")
+    first, second = (imported(tmp_path / name, layout)[0] for name in ("a.pth", "a.safetensors"))
+    assert problems.same(first, second)
+    assert checkpoints.read(tmp_path / "a.safetensors").original
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "names"),
+    [
+        ("logistic", (1, 8, 8), ("layer",)),
+        ("cnn", (1, 28, 28), ("conv1", "conv2", "fc1", "fc2")),
+        ("mlp:hidden=5", (1, 4, 4), ("layer_input", "layer_hidden")),
+    ],
+)
+def test_the_networks_of_the_hessian_free_code_are_read_by_the_order_of_their_layers(
+    text: str, shape: tuple[int, ...], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    model, wanted = (problems.architecture(text, shape, 3, seed=seed) for seed in (0, 1))
+    own = wanted.state_dict()
+    places = list(dict.fromkeys(name.rpartition(".")[0] for name in own))
+    table = dict(zip(places, names, strict=True))
+    theirs = {f"{table[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in own.items()}
+    torch.save(theirs, tmp_path / "Original_model.pth")
+    read = checkpoints.read(tmp_path / "Original_model.pth")
+    load(model, checkpoints.translate(read, model, "it")[0], "it")
+    assert problems.same(model, wanted)
+    torch.save({**theirs, "more.weight": torch.zeros(1)}, tmp_path / "Original_model.pth")
+    with pytest.raises(RequestError, match=r"unknown|missing"):
+        checkpoints.translate(checkpoints.read(tmp_path / "Original_model.pth"), model, "it")
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if "resnet" in layout and "linear" not in layout])
+def test_plain_weights_are_those_of_the_original_under_its_names(layout: str, tmp_path: Path) -> None:
+    state = original(layout).state_dict()
+    torch.save(state, tmp_path / "a.pth")
+    plain = checkpoints.plain(imported(tmp_path / "a.pth", layout)[0].state_dict(), ours=True)
+    assert problems.same(plain, {name: state[name] for name in state if not name.startswith("normalize.")})
+
+
+def test_names_of_foreign_networks_are_kept_even_where_they_look_like_ours() -> None:
+    state = {"network.stem.0.weight": torch.ones(1), "normalise.mean": torch.zeros(1), "normalise.std": torch.ones(1)}
+    for ours in (True, False):
+        assert set(checkpoints.plain(state, ours=ours)) == {"stem.0.weight"}
+
+
+def test_weights_to_rewind_to_are_found_by_their_names(tmp_path: Path) -> None:
+    for name in ("epoch_2_rewind_weight.pt", "epoch_10_rewind_weight.pt", "epoch_x_rewind_weight.pt", "epoch_3.pt"):
+        (tmp_path / name).touch()
+    found = checkpoints.earlier(tmp_path / "0model_SA_best.pth.tar")
+    assert {epoch: path.name for epoch, path in found.items()} == {
+        2: "epoch_2_rewind_weight.pt",
+        10: "epoch_10_rewind_weight.pt",
+    }

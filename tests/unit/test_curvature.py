@@ -191,6 +191,24 @@ def test_gram_solves_of_linear_layers_are_dense_solves(still: str | None, memory
     assert not bool(found[~kept].any())
 
 
+def test_gram_solves_where_a_convolution_and_a_normalisation_have_one_output() -> None:
+    """Their gradients are outer products too, of tensors of four dimensions and of one."""
+    generator = torch.Generator().manual_seed(7)
+    layers = nn.BatchNorm2d(1), nn.Conv2d(1, 5, 4), nn.BatchNorm2d(5), nn.Flatten(), nn.BatchNorm1d(5), nn.Linear(5, 3)
+    model = nn.Sequential(*layers, nn.BatchNorm1d(3)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) / 2)
+    single = nn.Sequential(nn.Conv2d(1, 1, 4), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1, 3)).eval()
+    for each in (model, single):
+        g = one_gradients(each, IMAGES)
+        with frozen(each, DOUBLE) as network:
+            v = problems.random_like(network.weights)
+            found = flat(gram.fisher_solve(network, IMAGES, v, 0.03, 10**8))
+        dense = 0.03 * torch.eye(g.shape[1], dtype=DOUBLE) + g.T @ g / len(g)
+        torch.testing.assert_close(found, torch.linalg.solve(dense, flat(v)), rtol=1e-8, atol=1e-9)
+
+
 def test_gram_solves_are_the_recursion_of_woodfisher() -> None:
     """``F_k^-1 = F_{k-1}^-1 - F_{k-1}^-1 g g^T F_{k-1}^-1 / (n + g^T F_{k-1}^-1 g)`` from ``F_0 = damping I``."""
     damping, g = 0.05, one_gradients(trained(), IMAGES)

@@ -1,12 +1,14 @@
 """Recipes expand to runs that can be made, with the published numbers; variations of a comparison."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from expunge.bench import grid, recipes
+from expunge.bench import grid, recipes, tuning
 from expunge.bench.grid import Comparison, entries
+from expunge.cli import demo
 from expunge.core import config
 from expunge.core.config import parse
 from expunge.core.errors import RequestError
@@ -33,6 +35,24 @@ def test_every_recipe_expands_to_runs_that_json_holds(name: str) -> None:
         assert config.run_from_data(config.run_to_data(cell.run), known) == cell.run
         assert before.keys() == {"original", "subject", "reference"}
         assert cell.run.reference.original == cell.run.subject.original
+
+
+def test_the_demo_is_said_to_take_one_time() -> None:
+    """In the README, in the help and in the list of recipes."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for text in (recipes.summary("demo"), demo.__doc__ or "", readme):
+        assert "about half a minute on two idle cores" in text
+
+
+@pytest.mark.parametrize(("recipe", "file"), [("demo", "demo"), ("cifar10-small", "cifar10_small")])
+def test_tuned_methods_are_the_best_trials_of_their_file(recipe: str, file: str) -> None:
+    found = json.loads((Path(tuning.__file__).parent / "recipes" / "tuned" / f"{file}.json").read_text())
+    assert len(recipes.find(recipe).methods) == len(found["methods"])
+    assert found["command"].startswith(f"expunge tune {recipe} --trials")
+    for text, searched in zip(recipes.find(recipe).methods, found["methods"], strict=True):
+        gaps = {trial["method"]: trial["gap"] for trial in searched["trials"]}
+        assert text == f"{searched['method']} as {searched['label']}"
+        assert gaps[searched["method"]] == searched["gap"] == min(gaps.values())
 
 
 def test_private_helpers_are_no_recipes() -> None:

@@ -15,7 +15,7 @@ from expunge.core.errors import RequestError
 from expunge.data.augment import Augmentation
 from expunge.data.image_set import ImageSet, make
 from expunge.evaluation.predictions import predict
-from expunge.training.stepper import Precision
+from expunge.training.precision import RequestedPrecision
 
 
 @runtime_checkable
@@ -79,7 +79,7 @@ def check_settings(seed: object, precision: str = "auto") -> None:
     """Raise a RequestError unless the seed is an integer and there is such a precision."""
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
         raise RequestError(f"seed must be an integer, got {seed!r}: results are repeatable for a given seed")
-    checks.one_of(get_args(Precision), precision=precision)
+    checks.one_of(get_args(RequestedPrecision), precision=precision)
 
 
 def device_for(device: torch.device | str | None, model: nn.Module) -> torch.device:
@@ -131,6 +131,8 @@ def as_image_set(images: Images, *, first_id: int = 0, augmentation: Augmentatio
     labels = labels.to(torch.int64)
     if not len(labels):
         raise RequestError("the set contains no examples")
+    if labels.is_inference():  # no part of a gradient, which a copy can be
+        labels = labels.clone()
     return make(inputs, labels, augmentation, first_id)
 
 

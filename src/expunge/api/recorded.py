@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from expunge.api.inputs import Images, as_image_set, check_images, device_of, num_classes
+from expunge.api.inputs import Images, as_image_set, check_images, device_for, num_classes, standard_torch, student_of
 from expunge.core import checks, config, randomness
 from expunge.core import weights as model_weights
 from expunge.core.checks import integers
@@ -76,15 +76,18 @@ class Recorded:
         """
         checks.above(0, memory=memory)
         by_id = None if groups is None else self._groups(groups)
-        with self._flat_loss(memory) as loss:
+        with standard_torch(), self._flat_loss(memory) as loss:
             size = int(memory * 1e9)
             layout = precompute.layout(loss, self.trajectory, dtype=dtype, memory=size, groups=by_id)
             return precompute.fill(begin(Path(folder), layout), loss, self.trajectory, on_step)
 
     @contextmanager
     def deletions(self, store: VectorStore, rebase_every: int | None = None) -> Iterator[Deletions]:
-        """Delete examples consecutively within the block, each by a sum of stored vectors; see :class:`Deletions`."""
-        with self._flat_loss(0.25) as loss:
+        """Delete examples consecutively within the block, each by a sum of stored vectors; see :class:`Deletions`.
+
+        Within the block, gradients are on and float32 is the default; other threads that use expunge wait.
+        """
+        with standard_torch(), self._flat_loss(0.25) as loss:
             yield Deletions(loss, self.trajectory, store, rebase_every)
 
     def with_weights(self, weights: Tensor) -> nn.Module:
@@ -153,11 +156,12 @@ def train_recorded(
         raise RequestError(f"give the rule, or options of it ({', '.join(options)}), not both")
     chosen = config.override(Rule, {}, options, "rule") if rule is None else rule
     plan = Training(epochs, batch_size, chosen, steps, record=True, fixed_order=fixed_order)
-    place = torch.device(device) if device is not None else device_of(model)
-    trained, kept = model_weights.clone(model).to(place), as_image_set(images).to(place)
-    if len(kept):
-        classes = num_classes(model_weights.clone(trained).float(), kept, place)
-        check_images("training", kept, kept.shape, classes)
-    context = Context(randomness.generator(seed, "training", device=place), place, on_step=on_step)
-    trajectory = recorded(trained, kept, plan, context)
+    place = device_for(device, model)
+    with standard_torch():
+        trained, kept = student_of(model, place), as_image_set(images).to(place)
+        if len(kept):
+            dtype = kept.dtype if kept.dtype.is_floating_point else torch.float32
+            check_images("training", kept, kept.shape, num_classes(model_weights.clone(trained).to(dtype), kept, place))
+        context = Context(randomness.generator(seed, "training", device=place), place, on_step=on_step)
+        trajectory = recorded(trained, kept, plan, context)
     return Recorded(trained.eval(), trajectory, kept)

@@ -28,8 +28,8 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import Subject, predict
 from expunge.evaluation.predictions import evaluate as run_metrics
 from expunge.training.context import Context
+from expunge.training.precision import RequestedPrecision, chosen
 from expunge.training.rules import Rule
-from expunge.training.stepper import Precision
 from expunge.trajectory.plan import Trajectory
 from expunge.unlearning import presets
 from expunge.unlearning.sequence import Sequence
@@ -98,7 +98,7 @@ def unlearn(
     validation: Images | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    precision: Precision = "auto",
+    precision: RequestedPrecision = "auto",
     augmentation: Augmentation | None = None,
     in_place: bool = False,
     trajectory: Trajectory | None = None,
@@ -115,7 +115,7 @@ def unlearn(
         validation: Validation images, for methods that use them.
         seed: Seed of all random choices.
         device: The device to compute on; by default that of the model.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16``, ``mixed``, or ``auto`` (see ``expunge.training.precision.chosen``).
         augmentation: Random crop and flip for training batches; none by default.
         in_place: Modify ``model`` itself instead of a copy.
         trajectory: The recorded training of the model, for methods that need it (``expunge.train_recorded``);
@@ -143,8 +143,7 @@ def unlearn(
             classes = num_classes(student, kept, place)
             for name, images in (("forget", forgotten), ("retain", kept), ("validation", held)):
                 check_images(name, images, kept.shape, classes)
-            generator = randomness.generator(seed, "unlearning", device=place)
-            context = Context(generator, place, precision, original_rule=_rule_of(trajectory))
+            context = _context(seed, place, precision, trajectory)
             parts = (forgotten.to(place), kept.to(place), None if held is None else held.to(place))
             data = UnlearningData(*parts, classes)
             unlearned = run_unlearning(student, data, wanted, context, {"trajectory": trajectory})
@@ -159,7 +158,7 @@ def unlearn_sequence(
     validation: Images | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    precision: Precision = "auto",
+    precision: RequestedPrecision = "auto",
     augmentation: Augmentation | None = None,
     trajectory: Trajectory | None = None,
 ) -> list[Result]:
@@ -175,7 +174,7 @@ def unlearn_sequence(
         validation: Validation images, for methods that use them.
         seed: Seed of each unlearning; forget sets have their own seeds.
         device: The device to compute on; by default that of the model.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16``, ``mixed``, or ``auto`` (see ``expunge.training.precision.chosen``).
         augmentation: Random crop and flip for training batches; none by default.
         trajectory: The recorded training of the model, for methods that need it.
 
@@ -194,12 +193,7 @@ def unlearn_sequence(
             as_image_set(train, augmentation=augmentation).to(place),
             None if validation is None else as_image_set(validation).to(place),
             sequence,
-            lambda: Context(
-                randomness.generator(seed, "unlearning", device=place),
-                place,
-                precision,
-                original_rule=_rule_of(trajectory),
-            ),
+            lambda: _context(seed, place, precision, trajectory),
             trajectory,
         )
 
@@ -273,9 +267,11 @@ def evaluate(
     return Audit(values, left_out, judged)
 
 
-def _rule_of(trajectory: Trajectory | None) -> Rule | None:
-    """The update rule by which the model was trained, as far as it matters to unlearning, where that is known."""
-    return None if trajectory is None else Rule(weight_decay=trajectory.plan.l2)
+def _context(seed: int, device: torch.device, precision: RequestedPrecision, trajectory: Trajectory | None) -> Context:
+    """The context of an unlearning, with the precision and the update rule of the training as far as they are known."""
+    rule = None if trajectory is None else Rule(weight_decay=trajectory.plan.l2)
+    generator = randomness.generator(seed, "unlearning", device=device)
+    return Context(generator, device, chosen(precision, device), original_rule=rule)
 
 
 def _next_id(images: ImageSet) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
+
 from expunge.core import config
 from expunge.core.config import Choice
 from expunge.core.errors import RequestError
@@ -17,7 +19,7 @@ from expunge.runs.prune import DENSE, scenario
 from expunge.runs.train import TrainConfig
 from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import RequestedPrecision, chosen
 from expunge.unlearning import presets
 from expunge.unlearning.unlearn import Unlearning
 
@@ -44,8 +46,9 @@ class Comparison:
     retraining and the original model are added."""
     seeds: int = 1
     """The number of repetitions of training, choice of the forget set, and unlearning."""
-    precision: Precision = "auto"
-    """Precision of the forward passes."""
+    precision: RequestedPrecision = "auto"
+    """Precision of the forward passes; ``auto`` becomes that of the machine that runs the comparison
+    (:func:`settled`), and is float32 until then."""
     prunings: tuple[str, ...] = (DENSE,)
     """Repeat everything for each of these: ``dense``, or ``PRUNER:key=value,...[,rewind=EPOCH]``."""
     shadows: int = 0
@@ -77,7 +80,13 @@ class Comparison:
 
     def original(self, seed: int) -> TrainConfig:
         """Return the original model of a seed."""
-        return TrainConfig(self.data, self.model, self.training, self.precision, seed)
+        precision = "float32" if self.precision == "auto" else self.precision
+        return TrainConfig(self.data, self.model, self.training, precision, seed)
+
+
+def settled(wanted: Comparison, device: torch.device) -> Comparison:
+    """Return the comparison with the precision chosen for this device, so that its runs are the same on any other."""
+    return dataclasses.replace(wanted, precision=chosen(wanted.precision, device))
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ def _entries(wanted: Comparison) -> list[Entry]:
     for pruning in dict.fromkeys(wanted.prunings):
         for seed in range(wanted.seeds):
             original = prune.pruned(wanted.original(seed), pruning)
-            reference = UnlearnConfig(original, wanted.forget, retrain, seed, wanted.precision, seed)
+            reference = UnlearnConfig(original, wanted.forget, retrain, seed, original.precision, seed)
             shadows = shadow_models(original, wanted.shadows)
             for label, cell in cells:
                 subject = dataclasses.replace(reference, unlearning=cell)

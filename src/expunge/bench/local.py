@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 
-from expunge.bench.grid import Comparison, Entry, entries
+from expunge.bench.grid import Comparison, Entry, entries, settled
 from expunge.core import config
 from expunge.core.errors import RequestError, RunError
 from expunge.runs.train import TrainConfig
@@ -59,6 +59,7 @@ def bench(
     """
     if jobs < 1:
         raise RequestError(f"jobs must be at least 1, got {jobs}")
+    wanted = settled(wanted, torch.device(device))
     cells = entries(wanted)
     board = Board(dict.fromkeys(with_parents([cell.run for cell in cells]), "pending"))
     manifest = store.root / "bench.json"

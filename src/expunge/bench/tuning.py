@@ -5,14 +5,18 @@ a forget set whose ``seed`` differs from those of comparisons. The test set is n
 """
 
 import dataclasses
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
+import torch
+
 from expunge.bench import local
-from expunge.bench.grid import Comparison, labelled
+from expunge.bench.grid import Comparison, labelled, settled
 from expunge.bench.local import Board, Watcher
 from expunge.core import config, randomness
 from expunge.core.errors import RequestError, RunError
@@ -83,6 +87,7 @@ def tune(
     """
     if trials < 1:
         raise RequestError(f"trials must be at least 1, got {trials}")
+    wanted = settled(wanted, torch.device(device))
     studies = [_Study(method, seed) for method in wanted.methods]
     reference, judged, board = _run_of(wanted, None, seed), None, Board()
     for _ in range(trials):
@@ -107,7 +112,8 @@ def _check_reference(store: Store, reference: UnlearnConfig) -> None:
 def _run_of(wanted: Comparison, text: str | None, seed: int) -> UnlearnConfig:
     """The unlearning with this text at the seed of the search; without a text, retraining."""
     chosen = retraining(wanted.training) if text is None else presets.named(text)
-    return UnlearnConfig(wanted.original(seed), wanted.forget, chosen, seed, wanted.precision, seed)
+    original = wanted.original(seed)
+    return UnlearnConfig(original, wanted.forget, chosen, seed, original.precision, seed)
 
 
 def _gap(store: Store, subject: UnlearnConfig, reference: Subject, seed: int) -> float | None:
@@ -208,6 +214,16 @@ def _optuna() -> Any:
         raise RequestError("the search needs an extra: pip install 'expunge[tune]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+def tuned(name: str) -> tuple[str, ...]:
+    """Return the methods of a recipe with the options that a search found for them.
+
+    ``recipes/tuned/NAME.json`` has them, with all trials and the command of the search.
+    """
+    text = (files("expunge.bench.recipes") / "tuned" / f"{name}.json").read_text(encoding="utf-8")
+    found = json.loads(text)["methods"]
+    return tuple(f"{method['method']} as {method['label']}" for method in found)
 
 
 def to_data(wanted: Comparison, searches: Sequence[Search], seed: int) -> dict[str, object]:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 COMMANDS = (
-    *("demo", "train", "prune", "import", "precompute", "unlearn", "evaluate", "score", "export"),
+    *("demo", "train", "prune", "import", "precompute", "mask", "unlearn", "evaluate", "score", "export"),
     *("bench", "tune", "report", "doctor", "list"),
 )
 

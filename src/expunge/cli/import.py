@@ -15,7 +15,7 @@ from expunge.runs.imported import Earlier, ImportConfig
 from expunge.store import execute
 from expunge.store.directory import Record
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import RequestedPrecision, chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,9 @@ class Arguments(_console.ModelOfImages):
     """How it was trained, as far as you know: retraining repeats this, and methods take its weight decay if given."""
     seed: int = 0
     """A number to tell imports apart."""
-    precision: Precision = "auto"
-    """bfloat16 or float32 for the forward passes; auto takes bfloat16 where it pays."""
+    precision: RequestedPrecision = "auto"
+    """Of the forward passes: float32, bfloat16, or mixed, which is bfloat16 in networks that gain from it; auto takes
+    mixed where this machine is faster in bfloat16, and float32 elsewhere."""
     runs: _console.Folder = _console.RUNS
     """The folder of all runs."""
 
@@ -49,11 +50,10 @@ def run(arguments: Sequence[str]) -> int:
     given = _console.parse(Arguments, "import", __doc__, arguments)
     model = config.parse("models", given.model)
     digest, images = files.digest(given.checkpoint), given.images(split=_split(given))
+    precision = chosen(given.precision, _console.device(given.device))
     before = {files.digest(path): (epoch, path) for epoch, path in checkpoints.earlier(given.checkpoint).items()}
     earlier = tuple(Earlier(epoch, found) for found, (epoch, _) in before.items())
-    wanted = ImportConfig(
-        images, model, digest, given.training, given.precision, given.seed, given.mean, given.std, earlier
-    )
+    wanted = ImportConfig(images, model, digest, given.training, precision, given.seed, given.mean, given.std, earlier)
     paths = {digest: given.checkpoint} | {found: path for found, (_, path) in before.items()}
     with _console.session(given, [wanted], files=paths) as session:
         directory = execute.run(wanted, _console.store(given.runs), session)

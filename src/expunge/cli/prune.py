@@ -10,7 +10,7 @@ from expunge.runs.prune import PruneConfig
 from expunge.store import execute
 from expunge.store.run import GivesModel
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import RequestedPrecision, chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,9 @@ class Arguments(_console.Common):
     """Learning rate of training under the mask; by default the original's."""
     seed: int = 0
     """Seed of the order of examples and the augmentation, and of random pruning."""
-    precision: Precision = "auto"
-    """bfloat16 or float32 for the forward passes; auto takes bfloat16 where it pays."""
+    precision: RequestedPrecision = "auto"
+    """Of the forward passes: float32, bfloat16, or mixed, which is bfloat16 in networks that gain from it; auto takes
+    mixed where this machine is faster in bfloat16, and float32 elsewhere."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -52,7 +53,8 @@ def run(arguments: Sequence[str]) -> int:
     plugin = registry.find("pruning", name)
     pruner = config.override(plugin.config, {}, options, plugin.name)
     store, original = _console.open_original(given.run)
-    wanted = PruneConfig(original, pruner, given.rewind, _retraining(original, given), given.precision, given.seed)
+    precision = chosen(given.precision, _console.device(given.device))
+    wanted = PruneConfig(original, pruner, given.rewind, _retraining(original, given), precision, given.seed)
     with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     _console.report_run(directory, given, "unlearn: expunge unlearn --run RUN --forget random:10% scrub")

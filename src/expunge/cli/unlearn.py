@@ -12,7 +12,7 @@ from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store import execute
 from expunge.store.directory import Store
 from expunge.store.examples import forgotten_words
-from expunge.training.stepper import Precision
+from expunge.training.precision import RequestedPrecision, chosen
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
 from expunge.unlearning.update_masks import UpdateMask
@@ -33,8 +33,9 @@ class Arguments(_console.Common):
     """Examples that this step neither forgets nor retains, such as those to be forgotten later; written likewise."""
     seed: int = 0
     """Seed of the unlearning: batches, augmentation, random labels."""
-    precision: Precision = "auto"
-    """bfloat16 or float32 for the forward passes; auto takes bfloat16 where it pays."""
+    precision: RequestedPrecision = "auto"
+    """Of the forward passes: float32, bfloat16, or mixed, which is bfloat16 in networks that gain from it; auto takes
+    mixed where this machine is faster in bfloat16, and float32 elsewhere."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -53,7 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     unlearning = presets.named(text, _with_runs(default.method, options, store), default)
     withhold = None if given.withhold is None else config.parse("forget_sets", given.withhold)
     forget = config.parse("forget_sets", given.forget)
-    wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, given.precision, given.seed, withhold)
+    precision = chosen(given.precision, _console.device(given.device))
+    wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, precision, given.seed, withhold)
     with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     notes = directory.record().get("notes")

@@ -35,6 +35,10 @@ _LAST = ("fc", "linear", "classifier")
 """Names of the last layer."""
 _NESTED = ("state_dict", "model", "model_state_dict")
 """Keys under which a checkpoint holds its state dict."""
+_COMPUTED = ("relative_position_index", "attn_mask", "upper_lower_mask", "left_right_mask")
+"""Tables and masks that Swin networks compute, and some checkpoints hold."""
+_COUNTER = "num_batches_tracked"
+"""The number of batches that batch normalisation has seen, which nothing here reads."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def read(path: Path) -> Checkpoint:
     if of_run:
         state = {re.sub("^network[.]", "", re.sub("^normalise[.]", "normalize.", key)): state[key] for key in state}
     mean, std = _normalisation(state, str(path))
+    if mean is not None and any(name.startswith("stage1.patch_partition.") for name in state):
+        mean, std = (0.0,) * len(mean), (1.0,) * len(mean)  # this network of Unlearn-Sparse holds them, and skips them
     mask = _unprune(state, str(path))
     return Checkpoint(state, mask, mean, std, ignored, original=mean is not None and not of_run)
 
@@ -88,19 +94,26 @@ def plain(state: Mapping[str, Tensor], *, ours: bool) -> State:
     return {theirs: own[name] for name, theirs in names.items()}
 
 
-def translate(checkpoint: Checkpoint, model: nn.Module, what: str) -> tuple[State, Mask | None]:
+def translate(checkpoint: Checkpoint, model: nn.Module, what: str, without: str = "") -> tuple[State, Mask | None]:
     """The state dict of ``model`` and the sparsity mask, from a checkpoint that messages call ``what``.
 
     ``model``, which is not changed, is a network with or without :class:`InputNormalisation`. It takes the
-    checkpoint's mean and deviation, if there are any.
+    checkpoint's mean and deviation, if there are any. The layer ``without``, if named, stays as it is.
 
     Raises:
         RequestError: A name is missing, unknown, or of another shape or type; the message lists them.
     """
     state: State = dict(model.state_dict())
     prefix, own = _network(state)
+    if not any(name.endswith(_COUNTER) for name in checkpoint.state):  # written before torch 0.4.1
+        own = {name: value for name, value in own.items() if not name.endswith(_COUNTER)}
     names = _original_names(own, checkpoint.state)
-    _check(checkpoint.state, {theirs: own[ours] for ours, theirs in names.items()}, what)
+    if without:
+        names = {ours: theirs for ours, theirs in names.items() if not ours.startswith(f"{without}.")}
+    left = set(_head(checkpoint.state)) if without else set[str]()
+    left |= {name for name in checkpoint.state if name.endswith(_COMPUTED)} - set(names.values())
+    given = {theirs: value for theirs, value in checkpoint.state.items() if theirs not in left}
+    _check(given, {theirs: own[ours] for ours, theirs in names.items()}, what)
     translated = {prefix + ours: checkpoint.state[theirs] for ours, theirs in names.items()}
     mask = None
     if checkpoint.mask is not None:
@@ -108,6 +121,19 @@ def translate(checkpoint: Checkpoint, model: nn.Module, what: str) -> tuple[Stat
         mask = Mask({prefix + ours: kept[theirs] for ours, theirs in names.items() if theirs in kept})
         mask.check(model)
     return {**state, **translated, **_statistics(checkpoint, state, what)}, mask
+
+
+def same_head(checkpoint: Checkpoint, model: nn.Module, last: str) -> bool:
+    """Whether the last layers of the checkpoint and of ``model``, which calls it so, have the same shapes."""
+    own = [value.shape for name, value in model.state_dict().items() if name.startswith(f"{last}.")]
+    return sorted(value.shape for value in _head(checkpoint.state).values()) == sorted(own)
+
+
+def _head(state: Mapping[str, Tensor]) -> State:
+    """The part of a state dict under one of the names of a last layer."""
+    return {
+        name: value for name, value in state.items() if name.removeprefix("vit.").partition(".")[0] in (*_LAST, "head")
+    }
 
 
 def read_mask(path: Path, model: nn.Module) -> Mask:
@@ -119,6 +145,7 @@ def read_mask(path: Path, model: nn.Module) -> Mask:
     given = _tensors(_load(path), str(path))
     prefix, own = _network(weights.trainable(model))
     names = _original_names(own, given)
+    given = {name: value for name, value in given.items() if not name.endswith(_COMPUTED)}
     weights.check_same(given, {theirs: own[ours] for ours, theirs in names.items()}, str(path))
     return Mask({prefix + ours: _bool(given[theirs], theirs, str(path)) for ours, theirs in names.items()})
 
@@ -268,7 +295,8 @@ def _normalisation(state: State, where: str) -> tuple[tuple[float, ...] | None, 
 
 def _unprune(state: State, where: str) -> Mask | None:
     """Replace the two parts of pruned weights in ``state`` by the weights, and return the sparsity mask."""
-    parts = {part: {n.removesuffix(part) for n in state if n.endswith(part)} for part in ("_orig", "_mask")}
+    names = [name for name in state if not name.endswith(_COMPUTED)]
+    parts = {part: {n.removesuffix(part) for n in names if n.endswith(part)} for part in ("_orig", "_mask")}
     if alone := parts["_orig"] ^ parts["_mask"]:
         raise RequestError(f"{where}: {', '.join(sorted(alone)[:8])}: the weights or the mask of a pruned layer lack")
     kept: State = {}
@@ -321,6 +349,8 @@ def _original_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> d
     """For each of our names, that of the original code; ``given`` decides where original codes differ."""
     if own.keys() == given.keys():
         return {name: name for name in own}
+    if "norm.weight" in own:
+        return _transformer(own, given)
     table = _residual(own) if "stages.0.body.0.weight" in own else _numbered(own, given)
     ours, theirs = ([name for name in _LAST if f"{name}.weight" in state] for state in (own, given))
     if len(ours) == len(theirs) == 1:
@@ -332,7 +362,7 @@ def _original_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> d
 def _residual(own: Mapping[str, Tensor]) -> dict[str, str]:
     """The layers of residual networks: ``stages.2.body.3`` is ``layer2.0.conv2`` if the width grows there."""
     table = {"stem.0": "conv1", "stem.1": "bn1"}
-    stage, index, width = 1, -1, len(own["stem.0.weight"])
+    stage, index, width = 1, -1, len(own["stages.0.body.0.weight"])
     for block in range(len({name.split(".")[1] for name in own if name.startswith("stages.")})):
         first = len(own[f"stages.{block}.body.0.weight"])
         stage, index = (stage, index + 1) if first == width else (stage + 1, 0)
@@ -356,3 +386,44 @@ def _numbered(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[st
         if len(ours) == len(theirs):
             table |= {f"{part}.{a}": f"{part}.{b}" for a, b in zip(ours, theirs, strict=True)}
     return table
+
+
+def _transformer(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
+    """Whole names: those of torchvision (Swin) and timm (ViT) are ours; ``vit.`` may stand before those of a ViT."""
+    at_end = "layers.0.downsample.norm.weight" in given
+    theirs = {_swin_name(name, at_end) if "cls_token" not in own else name.removeprefix("vit."): name for name in given}
+    return {name: name if name in given else theirs.get(name, name) for name in own}
+
+
+_BLOCK = {
+    "attention_block.fn.norm": "norm1",
+    "attention_block.fn.fn.pos_embedding": "attn.relative_position_bias_table",
+    "attention_block.fn.fn.to_qkv": "attn.qkv",
+    "attention_block.fn.fn.to_out": "attn.proj",
+    "mlp_block.fn.norm": "norm2",
+    "mlp_block.fn.fn.net.0": "mlp.0",
+    "mlp_block.fn.fn.net.2": "mlp.3",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.3",
+}
+"""Parts of a block of Swin in Unlearn-Sparse and in timm, and with our names."""
+
+
+def _swin_name(name: str, at_end: bool) -> str:
+    """Our name for that of Unlearn-Sparse or timm, whose stages merge pixels at their end or at their beginning."""
+    for theirs, ours in _BLOCK.items():
+        name = name.replace(f".{theirs}", f".{ours}")
+    fixed = {"stage1.patch_partition.linear": "features.0.1.reduction", "patch_embed.proj": "features.0.0"}
+    fixed |= {"patch_embed.norm": "features.0.2", "mlp_head.0": "norm", "mlp_head.1": "head", "head.fc": "head"}
+    for theirs, ours in fixed.items():
+        if name.startswith(f"{theirs}."):
+            return name.replace(theirs, ours, 1)
+    if found := re.match(r"stage(\d)\.patch_partition\.linear\.(.*)", name):
+        return f"features.{2 * int(found[1]) - 2}.reduction.{found[2]}"
+    if found := re.match(r"stage(\d)\.layers\.(\d+)\.([01])\.(.*)", name):
+        return f"features.{2 * int(found[1]) - 1}.{2 * int(found[2]) + int(found[3])}.{found[4]}"
+    if found := re.match(r"layers\.(\d)\.blocks\.(\d+)\.(.*)", name):
+        return f"features.{2 * int(found[1]) + 1}.{found[2]}.{found[3]}"
+    if found := re.match(r"layers\.(\d)\.downsample\.(.*)", name):
+        return f"features.{2 * (int(found[1]) + at_end)}.{found[2]}"
+    return name

@@ -77,6 +77,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def reinitialise(model: nn.Module) -> None:
     """Reinitialise every weight by its module's ``reset_parameters``, children before parents.
 
+    Networks that start from trained weights load them again.
+
     Uses torch's global generator: call it within :func:`randomness.seeded`.
 
     Raises:
@@ -99,6 +101,17 @@ def reinitialise(model: nn.Module) -> None:
         raise RequestError(
             f"cannot draw {', '.join(uncovered.values())} anew: give its module a reset_parameters() method"
         )
+    load_pretrained(model)
+
+
+def load_pretrained(model: nn.Module) -> list[str]:
+    """Let every module that has a ``load_pretrained`` method start from trained weights; what to tell the user.
+
+    Raises:
+        RequestError: A file is missing, has changed, or is of another architecture.
+    """
+    methods = [getattr(module, "load_pretrained", None) for module in model.modules()]
+    return [str(found) for found in (method() for method in methods if callable(method)) if found]
 
 
 class Rebuilt:

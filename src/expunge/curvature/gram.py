@@ -51,7 +51,7 @@ def fisher_solve(
     pairs = _pairs(network, images, memory, mask)
     for name, (d, a) in pairs.items():
         gram += (d @ d.T).mul_(a @ a.T)
-        along += (d @ result[name] * a).sum(dim=1)
+        along += (d @ result[name].view(d.shape[1], -1) * a).sum(dim=1)
     rest = network.without(pairs)
     vector = torch.cat([along.new_zeros(0), *(result[name].flatten() for name in rest.weights)])
     columns = _Columns(rest, images, mask, memory // 2, len(vector))
@@ -61,7 +61,7 @@ def fisher_solve(
     gram.diagonal().add_(count * damping)
     weights = positive_solve(gram, along)
     for name, (d, a) in pairs.items():
-        result[name] = result[name] - (d * weights[:, None]).T @ a
+        result[name] = result[name] - ((d * weights[:, None]).T @ a).view_as(result[name])
     for place, held in columns:
         vector[place] -= held.T @ weights
     result |= shaped(vector, rest.weights)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.core.errors import RequestError
+from expunge.core.weights import evaluating
 from expunge.curvature.network import Network, Vector, hooked
 from expunge.data.image_set import ImageSet
 
@@ -92,3 +93,20 @@ def features(
             network.logits(network.weights, batch.inputs)
             row += len(batch.labels)
     return found
+
+
+@torch.no_grad()
+def classifier(model: nn.Module, images: ImageSet, need: str) -> nn.Linear:
+    """The linear layer whose output is that of the model, found by the first image in evaluation mode.
+
+    Raises:
+        RequestError: There is none; the message begins with ``need``, what it is needed for.
+    """
+    calls: list[tuple[nn.Linear, Tensor]] = []
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    with hooked(layers, lambda layer, _, output: calls.append((cast("nn.Linear", layer), output))), evaluating(model):
+        logits = model(images.gather(images.ids[:1]).inputs)
+    found = [each for each, out in calls if out.shape == logits.shape and out.data_ptr() == logits.data_ptr()]
+    if not found:
+        raise RequestError(f"{need}: the logits must be the output of an nn.Linear, and in this model they are not")
+    return found[-1]

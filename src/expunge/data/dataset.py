@@ -82,13 +82,16 @@ class Dataset:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Compute the mean and standard deviation per channel of (n, channels, ...), scaled to [0, 1] if uint8.
+    """Compute the mean and standard deviation per channel of (n, channels, height, width), scaled to [0, 1] if uint8.
+
+    Vectors (n, features) have a mean and a deviation for each feature.
 
     The deviation of a constant channel is set to 1, so that dividing by it is safe. Sums are in float64, over chunks
     of the images.
     """
     scale = 1.0 if images.is_floating_point() else 255.0
     size = images[:, 0].numel()
+    images = images.view(*images.shape, *(1,) * (4 - images.ndim))
     mean = _channel_sums(images, torch.zeros(images.shape[1]), 1) / size
     std = (_channel_sums(images, mean, 2) / size).sqrt()
     std[std == 0] = scale
@@ -97,8 +100,8 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 def _channel_sums(images: Tensor, center: Tensor, power: int) -> Tensor:
     """``sum (x - center)^power`` per channel, float64 (channels,)."""
-    center = center.to(images.device, torch.float64)[:, None]
+    center = center.to(images.device, torch.float64)[:, None, None]
     total = torch.zeros(images.shape[1], dtype=torch.float64, device=images.device)
     for part in images.split(256):
-        total += ((part.double().reshape(*part.shape[:2], -1) - center) ** power).sum(dim=(0, 2))
+        total += ((part.double() - center) ** power).sum(dim=(0, 2, 3))
     return total.cpu()

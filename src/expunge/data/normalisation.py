@@ -21,9 +21,8 @@ class InputNormalisation(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise a batch."""
-        if inputs.ndim == 2:
-            return (inputs - self.mean.flatten()) / self.std.flatten()
-        return (inputs - self.mean) / self.std
+        shape = (-1, *(1,) * (inputs.ndim - 2))
+        return (inputs - self.mean.view(shape)) / self.std.view(shape)
 
 
 def with_normalisation(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.core import randomness, weights
-from expunge.core.errors import RequestError
+from expunge.core import randomness
 from expunge.curvature.network import forward_mode
 from expunge.data.image_set import Batch, ImageSet
 from expunge.training.losses import cross_entropy
@@ -195,34 +194,6 @@ def tapped(model: nn.Module, classifier: nn.Linear) -> Iterator[Forward]:
         yield forward
     finally:
         hook.remove()
-
-
-@torch.no_grad()
-def classifier_of(model: nn.Module, images: ImageSet) -> nn.Linear:
-    """The linear layer whose output is that of the model, found by the first image in evaluation mode.
-
-    Raises:
-        RequestError: There is none.
-    """
-    outputs: list[tuple[nn.Linear, Tensor]] = []
-
-    def note(layer: nn.Module, _: object, output: Tensor) -> None:
-        outputs.append((cast("nn.Linear", layer), output))
-
-    hooks = [layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, nn.Linear)]
-    try:
-        with weights.evaluating(model):
-            logits = model(images.gather(images.ids[:1]).inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    found = [at for at, output in outputs if output.shape == logits.shape and output.data_ptr() == logits.data_ptr()]
-    if not found:
-        raise RequestError(
-            "adversarial unlearning aligns the inputs of the model's last layer: the logits must be the output of "
-            "an nn.Linear, and in this model they are not"
-        )
-    return found[-1]
 
 
 @dataclass(frozen=True)

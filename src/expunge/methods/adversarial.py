@@ -13,6 +13,7 @@ from torch.func import functional_call
 from expunge.core import checks
 from expunge.core.errors import RequestError
 from expunge.core.registry import Stage, method
+from expunge.curvature import heads
 from expunge.data.image_set import ImageSet
 from expunge.data.unlearning_data import UnlearningData
 from expunge.methods._attacker import (
@@ -21,7 +22,6 @@ from expunge.methods._attacker import (
     Pretraining,
     Probe,
     View,
-    classifier_of,
     draws,
     learner,
     noisy,
@@ -36,6 +36,7 @@ from expunge.training.losses import cross_entropy
 from expunge.training.rules import PerRole, Rule
 from expunge.training.stepper import Objective, Stepper
 
+NEED = "adversarial unlearning aligns the inputs of the model's last layer"
 EPSILON = 1e-5
 """A deviation that counts as none when features are standardised."""
 
@@ -102,7 +103,7 @@ def attacker_before(
     steps = config.pretrain_steps
     if steps is None:
         steps = 3 * math.ceil((len(data.forget) + len(data.retain)) / config.batch_size)
-    classifier, images = classifier_of(model, data.retain), data.everything()
+    classifier, images = heads.classifier(model, data.retain, NEED), data.everything()
     plan = Pretraining(steps, config.batch_size, config.attacker_lr, config.probe)
     return pretrained(model, classifier, images, _validation(data), plan, generator)
 
@@ -135,7 +136,7 @@ def unlearn(
     """
     unseen = _unseen(data, config)
     model.train()
-    classifier = classifier_of(model, data.retain)
+    classifier = heads.classifier(model, data.retain, NEED)
     opponent = Attacker(classifier.out_features).to(context.device)
     opponent.load_state_dict(attacker)
     total = duration.total_steps(config, data.retain.steps(config.batch_size))

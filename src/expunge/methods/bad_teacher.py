@@ -12,6 +12,7 @@ from expunge.training import duration
 from expunge.training.batches import by_role, joined
 from expunge.training.context import Context
 from expunge.training.losses import divergence
+from expunge.training.precision import fastest_layout
 from expunge.training.rules import PerRole, Rule
 
 
@@ -46,7 +47,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BadTeacherConfig, co
     original model, the incompetent one the same network with new random weights; both are in evaluation mode. A step is
     on the mean over a batch of both sets.
     """
-    competent, incompetent = weights.frozen_copy(model), weights.frozen_copy(model)
+    competent, incompetent = (fastest_layout(weights.frozen_copy(model)) for _ in range(2))
     with context.seeded():
         weights.reinitialise(incompetent)
     generator, count = context.generator, int(config.retain_fraction * len(data.retain) + 1e-9)

@@ -13,6 +13,7 @@ from expunge.core import weights
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
 from expunge.core.registry import method
+from expunge.curvature import heads
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.context import Context
@@ -43,7 +44,9 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryExpandingCon
 
     The shadow class is one more output of the last linear layer, there only during training.
     """
-    classifier = _classifier(model, data)
+    classifier = heads.classifier(model, data.forget, "boundary_expanding adds a class to the last layer")
+    if parametrize.is_parametrized(classifier):
+        raise RequestError("boundary_expanding cannot add a class to a layer with adapters: do without adapters here")
     shadow = torch.full_like(data.forget.labels, classifier.out_features)
     forget = data.forget.with_labels(shadow)
     total = duration.total_steps(config, forget.steps(config.batch_size))
@@ -53,22 +56,6 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryExpandingCon
         for batch in duration.batches(forget, config, context.generator):
             step(forget=lambda b=batch: cross_entropy(model(b.inputs), b.labels))
     return model
-
-
-def _classifier(model: nn.Module, data: UnlearningData) -> nn.Linear:
-    """The last linear layer in the order of the modules, which must have an output per class."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise RequestError("boundary_expanding adds a class to the last nn.Linear of the model, and there is none")
-    found = layers[-1]
-    if found.out_features != data.num_classes:
-        raise RequestError(
-            f"boundary_expanding adds a class to the last nn.Linear of the model, which has {found.out_features} "
-            f"outputs, not the {data.num_classes} of the classes: it must be the classifier"
-        )
-    if parametrize.is_parametrized(found):
-        raise RequestError("boundary_expanding cannot add a class to a layer with adapters: do without adapters here")
-    return found
 
 
 @contextmanager

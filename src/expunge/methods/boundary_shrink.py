@@ -13,6 +13,7 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training import duration
 from expunge.training.context import Context
 from expunge.training.losses import cross_entropy
+from expunge.training.precision import fastest_layout
 from expunge.training.rules import PerRole, Rule
 
 
@@ -45,7 +46,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig
     The nearest classes are those of the original model, found once, before the first step.
     """
     _check(data, config.batch_size)
-    nearest = nearest_labels(weights.frozen_copy(model), data.forget, config)
+    nearest = nearest_labels(fastest_layout(weights.frozen_copy(model)), data.forget, config)
     forget = data.forget.with_labels(nearest)
     model.train()
     step = context.stepper(model, config.rule, duration.total_steps(config, forget.steps(config.batch_size)))

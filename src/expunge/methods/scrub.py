@@ -16,6 +16,7 @@ from expunge.evaluation.predictions import predict
 from expunge.training import duration
 from expunge.training.context import Context
 from expunge.training.losses import cross_entropy, distillation
+from expunge.training.precision import fastest_layout
 from expunge.training.rules import PerRole, Rule
 
 
@@ -76,7 +77,7 @@ def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context
     """
     unseen = of_forgotten_classes(data) if config.rewind else None
     checkpoints: list[Checkpoint] = []
-    teacher = weights.frozen_copy(model)
+    teacher = fastest_layout(weights.frozen_copy(model))
     model.train()
     temperature, generator = config.temperature, context.generator
     forget_size = config.forget_batch_size or config.batch_size

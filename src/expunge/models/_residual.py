@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.core import checks
+from expunge.models import _start
 from expunge.models._check import Shape, image_shape
+from expunge.models._start import StartConfig
 
 Block = Callable[[int, int, int], nn.Module]
+Stem = Literal["small", "imagenet"]
 
 
 @dataclass(frozen=True)
-class ResnetConfig:
-    """Options of every residual network."""
-
+class _Width:
     width: int = 64
     """Channels of the first stage; each further stage has twice as many."""
 
@@ -25,10 +27,34 @@ class ResnetConfig:
 
 
 @dataclass(frozen=True)
-class CifarResnetConfig(ResnetConfig):
+class AnyResnetConfig(StartConfig, _Width):
+    """Options of every residual network."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _Width.__post_init__(self)
+        StartConfig.__post_init__(self)
+
+
+@dataclass(frozen=True)
+class CifarResnetConfig(AnyResnetConfig):
     """Options of the residual networks of three stages, which are narrower."""
 
     width: int = 16
+
+
+@dataclass(frozen=True)
+class ResnetConfig(AnyResnetConfig):
+    """Options of the residual networks of four stages."""
+
+    stem: Stem = "small"
+    """small: a 3x3 convolution. imagenet: a 7x7 convolution and max pooling, which each halve the image, as torchvision
+    and the weights trained on ImageNet have it."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        checks.one_of(get_args(Stem), stem=self.stem)
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -91,28 +117,34 @@ def _two(inputs: int, width: int, stride: int) -> nn.Module:
     )
 
 
-def bottleneck(inputs: int, width: int, stride: int) -> nn.Module:
-    """1x1, 3x3 and 1x1 convolutions to four times the width, with a projection shortcut."""
+def bottleneck(inputs: int, width: int, stride: int, widening: int = 1) -> nn.Module:
+    """1x1, 3x3 (``widening`` times as wide) and 1x1 convolutions to four times the width; a projection shortcut."""
+    inner = widening * width
     body = nn.Sequential(
-        convolution(inputs, width, 1),
-        nn.BatchNorm2d(width),
+        convolution(inputs, inner, 1),
+        nn.BatchNorm2d(inner),
         nn.ReLU(),
-        convolution(width, width, 3, stride),
-        nn.BatchNorm2d(width),
+        convolution(inner, inner, 3, stride),
+        nn.BatchNorm2d(inner),
         nn.ReLU(),
-        convolution(width, 4 * width, 1),
+        convolution(inner, 4 * width, 1),
         nn.BatchNorm2d(4 * width),
     )
     return Residual(body, projection(inputs, 4 * width, stride))
 
 
+def wide_bottleneck(inputs: int, width: int, stride: int) -> nn.Module:
+    """A bottleneck whose inner convolutions are twice as wide (Zagoruyko and Komodakis 2016, arXiv:1605.07146)."""
+    return bottleneck(inputs, width, stride, widening=2)
+
+
 class ResNet(nn.Module):
-    """A 3x3 stem without pooling, stages of blocks, an average over the image, one linear layer ``fc``."""
+    """A stem, stages of blocks, an average over the image, and the head ``fc``: one linear layer by default."""
 
     def __init__(
         self,
         block: Block,
-        width: int,
+        config: AnyResnetConfig,
         depths: Sequence[int],
         shape: Shape,
         num_classes: int,
@@ -127,7 +159,9 @@ class ResNet(nn.Module):
         """
         super().__init__()
         channels, *_ = image_shape(shape, least=2 ** (len(depths) - 1))
-        self.stem = nn.Sequential(convolution(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU())
+        width, large = config.width, isinstance(config, ResnetConfig) and config.stem == "imagenet"
+        stem = [convolution(channels, width, *((7, 2) if large else (3,))), nn.BatchNorm2d(width), nn.ReLU()]
+        self.stem = nn.Sequential(*stem, *[nn.MaxPool2d(3, 2, 1)] * large)
         stages: list[nn.Module] = []
         inputs = width
         for stage, depth in enumerate(depths):
@@ -136,17 +170,22 @@ class ResNet(nn.Module):
                 stages.append(block(inputs, wide, 2 if stage > 0 and index == 0 else 1))
                 inputs = wide * expansion
         self.stages = nn.Sequential(*stages)
-        self.fc = nn.Linear(inputs, num_classes)
-        self._kaiming_head = kaiming_head
+        self.fc = _start.head(inputs, config, num_classes)
+        self._config, self._kaiming_head = config, kaiming_head
         self.reset_parameters()
+        _start.freeze(self, config, "fc")
 
     def reset_parameters(self) -> None:
         """Kaiming-normal convolutions (fan out); the other layers as torch does."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if self._kaiming_head:
+        if self._kaiming_head and isinstance(self.fc, nn.Linear):
             nn.init.kaiming_normal_(self.fc.weight)
+
+    def load_pretrained(self) -> str:
+        """Start from the file of the configuration, if there is one; what to tell the user."""
+        return _start.load(self, self._config, "fc")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (batch, classes)."""

@@ -1,4 +1,4 @@
-"""ResNet-18 with a 3x3 stem for small images."""
+"""ResNet-18 with a 3x3 stem for small images, or that of ImageNet."""
 
 from torch import nn
 
@@ -13,5 +13,5 @@ class Resnet18Config(ResnetConfig):
 
 @architecture(reference="He et al. 2016, arXiv:1512.03385")
 def build(config: Resnet18Config, shape: Shape, num_classes: int) -> nn.Module:
-    """ResNet-18 with a 3x3 stem for small images."""
-    return ResNet(basic, config.width, (2, 2, 2, 2), shape, num_classes)
+    """ResNet-18 with a 3x3 stem for small images, or that of ImageNet."""
+    return ResNet(basic, config, (2, 2, 2, 2), shape, num_classes)

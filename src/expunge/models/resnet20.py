@@ -14,4 +14,4 @@ class Resnet20Config(CifarResnetConfig):
 @architecture(reference="He et al. 2016, arXiv:1512.03385", aliases=("resnet20s",))
 def build(config: Resnet20Config, shape: Shape, num_classes: int) -> nn.Module:
     """ResNet-20 for CIFAR, three stages, shortcuts without weights (option A)."""
-    return ResNet(basic_zero_padded, config.width, (3, 3, 3), shape, num_classes, kaiming_head=True)
+    return ResNet(basic_zero_padded, config, (3, 3, 3), shape, num_classes, kaiming_head=True)

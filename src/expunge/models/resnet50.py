@@ -1,4 +1,4 @@
-"""ResNet-50 with a 3x3 stem for small images."""
+"""ResNet-50 with a 3x3 stem for small images, or that of ImageNet."""
 
 from torch import nn
 
@@ -13,5 +13,5 @@ class Resnet50Config(ResnetConfig):
 
 @architecture(reference="He et al. 2016, arXiv:1512.03385")
 def build(config: Resnet50Config, shape: Shape, num_classes: int) -> nn.Module:
-    """ResNet-50 with a 3x3 stem for small images."""
-    return ResNet(bottleneck, config.width, (3, 4, 6, 3), shape, num_classes, expansion=4)
+    """ResNet-50 with a 3x3 stem for small images, or that of ImageNet."""
+    return ResNet(bottleneck, config, (3, 4, 6, 3), shape, num_classes, expansion=4)

@@ -1,5 +1,7 @@
 """The split data of a run, loaded once per session."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -7,9 +9,11 @@ from expunge.core.errors import RequestError
 from expunge.data import split_data
 from expunge.data.image_set import ImageSet
 from expunge.data.split_data import DataConfig, SplitData
+from expunge.evaluation.predictions import FORGOTTEN
 from expunge.store.directory import RunDirectory
 from expunge.store.examples import first_run, stored_manifest
 from expunge.store.execute import Session
+from expunge.unlearning.sequence import Choices, divide
 
 
 def load_data(wanted: DataConfig, session: Session) -> SplitData:
@@ -35,6 +39,36 @@ def data_of(original: RunDirectory, wanted: DataConfig, session: Session) -> Spl
             f"the training images are not those that {original.id} was trained on: restore them, or train again"
         )
     return data
+
+
+@dataclass(frozen=True)
+class Divided:
+    """The training images of a step of unlearning, on the device of the session."""
+
+    ids: Tensor
+    """The ids of the forget set: int64, ascending."""
+    withheld: Tensor
+    """The ids that are neither forgotten nor retained."""
+    forget: ImageSet
+    """The forget set; some of its images may not be on disk."""
+    retain: ImageSet
+    """The retain set."""
+    forgotten: ImageSet
+    """Images forgotten before, as far as they are on disk."""
+
+
+def divided(original: RunDirectory, data: SplitData, step: Choices, session: Session) -> Divided:
+    """Divide the training images that a model has not forgotten."""
+    out = data.train.contains(forgotten_ids(original))
+    remaining, forgotten = data.train.select(~out), present(data, data.train.select(out)).to(session.device)
+    classes, poisoned = data.dataset.num_classes, None if data.poison is None else data.poison.ids
+    return Divided(*divide(remaining.to(session.device), step, classes, poisoned, data.names), forgotten)
+
+
+def forgotten_ids(directory: RunDirectory) -> Tensor:
+    """Return the ids forgotten by a model and the models before it in its chain: int64, empty for an original."""
+    found = directory.tensor("predictions", FORGOTTEN)
+    return torch.empty(0, dtype=torch.int64) if found is None else found
 
 
 def present(data: SplitData, images: ImageSet) -> ImageSet:

@@ -22,7 +22,7 @@ from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.training.context import Context
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ImportConfig:
     """SHA-256 of the checkpoint's bytes."""
     training: Training = Training()
     """How it was trained, as far as known: retraining repeats it, and methods take its weight decay if given."""
-    precision: Precision = "auto"
+    precision: Precision = "float32"
     """Precision of forward passes."""
     seed: int = 0
     """A number that distinguishes imports."""

@@ -16,15 +16,15 @@ from expunge.core.masks import Mask
 from expunge.core.text import assignments
 from expunge.data.split_data import DataConfig
 from expunge.evaluation.predictions import FORGOTTEN
-from expunge.runs._data import check_present, data_of
-from expunge.runs._model import context_of, fit_training, forgotten_ids, load_model, save
+from expunge.runs._data import check_present, data_of, forgotten_ids
+from expunge.runs._model import context_of, fit_training, load_model, save
 from expunge.runs.imported import ImportConfig
 from expunge.runs.train import TrainConfig
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class PruneConfig:
     train on from that epoch of the schedule; by default they keep their trained values, and the schedule restarts."""
     retraining: Training | None = None
     """The training after pruning; by default that of the original."""
-    precision: Precision = "auto"
-    """Precision of the forward passes: float32, bfloat16, or bfloat16 where it is faster."""
+    precision: Precision = "float32"
+    """Precision of the forward passes; ``mixed`` is bfloat16 in networks that gain from it."""
     seed: int = 0
     """Seed of the pruning, the order of examples and the augmentation."""
 

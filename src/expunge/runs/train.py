@@ -6,6 +6,7 @@ from typing import Annotated
 
 from expunge.core import registry
 from expunge.core.config import Choice, read_texts
+from expunge.core.weights import load_pretrained
 from expunge.data.split_data import DataConfig
 from expunge.runs._data import load_data
 from expunge.runs._model import begin, build, context_of, fit_training
@@ -13,7 +14,7 @@ from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import Precision
 from expunge.trajectory import plan
 from expunge.trajectory.plan import Trajectory
 from expunge.trajectory.record import recorded
@@ -29,8 +30,8 @@ class TrainConfig:
     """The architecture."""
     training: Training = Training()
     """The training."""
-    precision: Precision = "auto"
-    """Precision of the forward passes: float32, bfloat16, or bfloat16 where it is faster."""
+    precision: Precision = "float32"
+    """Precision of the forward passes; ``mixed`` is bfloat16 in networks that gain from it."""
     seed: int = 0
     """Seed of the initial weights, the order of examples and the augmentation."""
 
@@ -63,8 +64,11 @@ def load_trajectory(wanted: GivesModel, directory: RunDirectory) -> Trajectory |
 def work(config: TrainConfig, parents: Mapping[str, RunDirectory], draft: Draft, session: Session) -> Record:
     """Train a model on all training images."""
     data = load_data(config.data, session)
-    model = build(config, data.dataset).to(session.device)
+    model = build(config, data.dataset)
     context = context_of(config, session, "training")
+    if told := load_pretrained(model):
+        context.notes["pretrained"] = told
+    model.to(session.device)
     images = data.train.to(session.device)
     with context.phase("train"), context.seeded():
         if config.training.record:

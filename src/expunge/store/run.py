@@ -9,7 +9,7 @@ from expunge.core.files import naming
 from expunge.data.split_data import DataConfig
 from expunge.store.directory import RunDirectory, Store
 from expunge.training.fit import Training
-from expunge.training.stepper import Precision
+from expunge.training.precision import Precision
 
 
 class GivesModel(Protocol):

@@ -12,8 +12,9 @@ from torch import nn
 from expunge.core import randomness
 from expunge.core.errors import RequestError
 from expunge.core.masks import Mask
+from expunge.training.precision import Precision
 from expunge.training.rules import WEIGHT_DECAY, PerRole, Rule, weight_decay_of
-from expunge.training.stepper import Precision, Progress, Stepper
+from expunge.training.stepper import Progress, Stepper
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Context:
 
     generator: torch.Generator
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: Precision = "auto"
+    precision: Precision = "float32"
     sparsity: Mask | None = None
     """Weights that are false here stay exactly zero."""
     update_masks: Mask | Mapping[str, Mask] | None = None

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +16,12 @@ from torch import Tensor, nn
 from expunge.core import masks
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask
-from expunge.core.weights import count, trainable
+from expunge.core.weights import trainable
 from expunge.training import optimizers
+from expunge.training.precision import Precision, fastest_layout, gains
 from expunge.training.rules import PerRole, Rule
 
 Objective = Callable[[], Tensor]
-Precision = Literal["auto", "float32", "bfloat16"]
 
 CHECK_EVERY = 64
 """Steps between two checks of the losses, which synchronise with the device."""
@@ -52,7 +51,7 @@ class Stepper:
         *,
         first: int = 0,
         device: torch.device,
-        precision: Precision = "auto",
+        precision: Precision = "float32",
         sparsity: Mask | None = None,
         update_masks: Mask | Mapping[str, Mask] | None = None,
         freeze_statistics: bool = False,
@@ -65,9 +64,8 @@ class Stepper:
         self.taken = first
         self._on_step = on_step
         self._model_state = frozen_statistics if freeze_statistics else nullcontext
-        self._autocast = _autocast(model, device, precision)
-        if _gains(model):
-            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._autocast = precision == "bfloat16" or (precision == "mixed" and gains(model))
+        fastest_layout(model)
         self._updates = _updates_of(model, rule, sparsity, update_masks)
         self.jointly = "" in self._updates
         """Whether all objectives of a call share one step on their sum."""
@@ -167,33 +165,6 @@ def _updates_of(
         role: _Update(model, each, made[role], sparsity, masks_of[role], shared)  # pyright: ignore
         for role, each in rules.items()
     }
-
-
-LARGE_ENOUGH = 50_000
-"""Weights from which bfloat16 is faster on a CPU, by `benchmarks/precision.py`."""
-
-
-def _autocast(model: nn.Module, device: torch.device, precision: Precision) -> bool:
-    """Whether forward passes run in bfloat16: by ``precision``, or for a large model on a device that supports it."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    return native_bfloat16(device) and _gains(model)
-
-
-def _gains(model: nn.Module) -> bool:
-    """Whether bfloat16 and channels-last make this model faster: it has convolutions and is not tiny."""
-    convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    return convolutional and count(model) >= LARGE_ENOUGH
-
-
-def native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices natively."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.8
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class _Update:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
-from expunge.core.text import assignments
+from expunge.core.text import assignments, opened
 from expunge.training.rules import PerRole, Rule
 from expunge.unlearning.adapters import LowRank
 from expunge.unlearning.unlearn import Unlearning
@@ -164,12 +164,16 @@ def _chosen(
 ) -> Part | None:
     """Take the options of a part of an unlearning (its ``words``) out of ``given``, and return the part.
 
-    ``mask.fraction=0.3`` changes the default, ``mask=none`` removes the part, and in Python it may be a value.
+    ``mask.fraction=0.3`` changes the default, ``mask=(fraction=0.3,layers=fc.*)`` replaces it, ``mask=none`` removes
+    the part, and in Python it may be a value.
     """
     for word in words:
         if word in given:
             value = None if given[word] in ("none", "false") else given[word]
             del given[word]
+            if isinstance(value, str) and opened(value) != value:
+                what = f"{name}: the {word}"
+                value = config.override(kind, {}, assignments(opened(value), config.field_names(kind), what), what)
             if not (value is None or isinstance(value, kind)):
                 raise RequestError(f"{name}: {word} must be none or a {kind.__name__}; its options are {word}.KEY")
             default = value
