@@ -282,3 +282,10 @@ def test_a_run_that_failed_is_checked_too(tmp_path: Path, terminal: Terminal) ->
     assert "no problems in 1 run; " in terminal("doctor", tmp_path)
     edit(one(tmp_path, "train") / "run.json", "reason", value="another")
     assert "is not as the run wrote it" in problems(terminal, tmp_path)[0]
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "unlearn-salun"])
+def test_an_edited_configuration_is_not_reported(kind: str, store: Path, terminal: Terminal) -> None:
+    path = one(store, kind) / "config.json"
+    edit(path, "seed", value=3)
+    assert f"{path} is not as its run wrote it" in terminal.refused("report", store)

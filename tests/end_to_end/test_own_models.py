@@ -34,6 +34,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "people.txt").write_text("0\n3\n")
+    rows = ["train/cat/0.png,anna", "train/dog/4.png,anna", "train/dog/2.png,ben"]
+    (tmp_path / "people.csv").write_text("\n".join(["photo,person", *rows]))
     draw = np.random.default_rng(0)
     for part, count in (("train", 12), ("test", 6)):
         for label, name in enumerate(("cat", "dog")):
@@ -123,7 +125,8 @@ def test_a_bench_of_ones_own_model_asks_before_its_processes_start(home: Path, t
     recipe = {"name": "mine", "data": data, "model": "own.py:Net", "forget": "random:10%", "methods": ["finetune"]}
     (home / "mine.json").write_text(json.dumps(recipe | {"training": {"epochs": 1}, "seeds": 1}))
     for command in ("bench", "tune"):
-        assert "add --trust" in terminal.refused(command, "mine.json", "--quiet")
+        assert "is a program that building the model executes" in terminal.refused(command, "mine.json", "--quiet")
+        assert not list(home.glob(f"{command}-mine"))
 
 
 def test_a_network_of_timm_in_a_file_is_unlearned_and_goes_back_to_timm(home: Path, terminal: Terminal) -> None:
@@ -140,7 +143,10 @@ def test_a_network_of_timm_in_a_file_is_unlearned_and_goes_back_to_timm(home: Pa
     with torch.no_grad():
         torch.testing.assert_close(stored, theirs((images() - mean) / std), rtol=1e-4, atol=1e-4)
     check_the_same(timm.create_model("test_resnet", num_classes=2), Path("back-to-timm"), tuned)
-    assert "import timm" in Path("back-to-timm", "model_card.md").read_text()
+    card = Path("back-to-timm", "model_card.md").read_text()
+    assert "import timm" in card
+    assert "| forgotten images | 3 |" in card
+    assert not re.search("anna|ben|dog/", card)
     wrong = ["import", "mine.safetensors", "--model", "timm:test_resnet", "--data", "folder:photos", "--mean", 0.5]
     assert "mean and std of the inputs go together" in terminal.refused(*wrong)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from expunge.core import checkpoints
 from expunge.core.errors import RequestError
-from expunge.core.weights import load
+from expunge.core.weights import load, load_pretrained
 from expunge.data.normalisation import with_normalisation
 from expunge.models import _swin as swins
 from tests import problems
@@ -270,3 +270,18 @@ def test_a_swin_for_small_images_takes_raw_pixels_whatever_its_checkpoint_says(t
     found, _ = checkpoints.translate(checkpoints.read(tmp_path / "a.pt"), model, "a.pt")
     load(model, found, "a.pt")
     case.check(model(inputs(case)[""]), "logits")
+
+
+@pytest.mark.parametrize("name", ["arch_swin_t_tiny", "arch_vit_s_tiny"])
+@pytest.mark.parametrize("same", [True, False], ids=["same classes", "other classes"])
+def test_transformers_start_from_a_file(name: str, same: bool, tmp_path: Path) -> None:
+    case = cases.load(name)
+    whole, options, shape = problems.weights(network(case, tmp_path)), case.hyperparameters["options"], inputs(case)[""]
+    torch.save(state(case), tmp_path / "a.pth")
+    text, classes = f"{MODELS[name](options)},pretrained={tmp_path / 'a.pth'}", options["num_classes"] + (not same)
+    model = problems.architecture(text, tuple(shape.shape[1:]), classes)
+    (told,) = load_pretrained(model)
+    assert ("the head (head), which has another shape, does not" in told) != same
+    kept = {key.removeprefix("network."): value.float() for key, value in whole.items()}
+    differ = {key for key, value in model.named_parameters() if not torch.equal(value, kept[key])}
+    assert differ == (set() if same else {"head.weight", "head.bias"})

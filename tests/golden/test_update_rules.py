@@ -97,7 +97,7 @@ def test_the_mask_of_sfron() -> None:
         cases.assert_agrees(case, compute, f"{role}_fisher.")
     config = UpdateMask("ratio", threshold=case.hyperparameters["threshold"], roles="forget", batch_size=size)
     generator = torch.Generator()
-    scores = update_masks.scores(model, tiny_data(), config, generator)
+    scores = update_masks.scores(model, tiny_data(), config.score, config.batch_size, generator)
     by_role = update_masks.update_masks(model, tiny_data(), config, generator)
     assert set(by_role) == {"forget"}
     for name, expected in case.prefixed("mask.").items():

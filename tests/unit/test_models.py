@@ -118,6 +118,17 @@ def test_dropout_of_the_cnn_is_off_unless_asked_for_and_never_in_evaluation_mode
         assert torch.equal(model.train()(x), evaluated) == same
 
 
+@pytest.mark.parametrize("text", ["mlp:hidden=400", "resnet20:width=4,head=400,dropout="])
+def test_dropout_of_hidden_layers_is_off_unless_asked_for_and_never_in_evaluation_mode(text: str) -> None:
+    x, option = torch.randn(3, 3, 32, 32), ",dropout=" if text.startswith("mlp") else ""
+    for rate, same in ((0, True), (0.5, False)):
+        model = architecture(f"{text}{option}{rate}", seed=0).eval()
+        evaluated = model(x)
+        for module in model.modules():
+            module.training = isinstance(module, nn.Dropout)
+        assert torch.equal(model(x), evaluated) == same
+
+
 def test_dropout_of_the_cnn_drops_whole_channels_and_units_at_its_rate() -> None:
     torch.manual_seed(0)
     model, seen = architecture("cnn:dropout=0.3", (1, 28, 28)), {}
@@ -149,10 +160,44 @@ def test_images_too_small_for_two_convolutions_are_refused(shape: tuple[int, ...
             architecture(name, shape)
 
 
+def test_stochastic_depth_drops_branches_of_whole_examples_in_training_at_a_growing_rate() -> None:
+    model = architecture("swin_t:width=4,depths=1+2,stochastic_depth=0.5", (1, 8, 8))
+    rates = [block.depth.rate for stage in (1, 3) for block in model.features[stage]]
+    assert rates == [0.0, 0.25, 0.5]
+    layer, branch = model.features[3][1].depth, torch.rand(1000, 2, 2, 3) + 1
+    torch.manual_seed(0)
+    out = layer.train()(branch)
+    kept = (out != 0).flatten(1).all(1)
+    assert bool((kept | (out == 0).flatten(1).all(1)).all())
+    assert float(kept.float().mean()) == pytest.approx(0.5, abs=0.05)
+    torch.testing.assert_close(out[kept], 2 * branch[kept])
+    assert torch.equal(layer.eval()(branch), branch)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("swin_t:heads=3+6", "a number for each stage, got 2 and 4"),
+        ("swin_t:width=10,heads=3+6+12+24", "3 heads do not divide 10"),
+        ("vit_s:width=10,heads=3", "3 heads do not divide 10"),
+        ("vit_s:patch=5", "patches of 5 pixels do not divide images of 32 x 32"),
+        ("resnet18:stem=large", "stem"),
+        ("resnet18:head=0", "head must be"),
+        ("resnet18:pretrained=nowhere.pth", "nowhere.pth cannot be read"),
+        ("vit_s:depth=0", "depth must be"),
+        ("swin_t:stochastic_depth=1", "stochastic_depth must be"),
+    ],
+)
+def test_options_that_make_no_network_are_refused(text: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        architecture(text)
+
+
 def test_normalisation_is_the_first_step() -> None:
     model = with_normalisation(nn.Identity(), (0.5, 0.2), (0.25, 2.0))
     inputs = torch.rand(3, 2, 4, 4)
     expected = torch.stack([(inputs[:, 0] - 0.5) / 0.25, (inputs[:, 1] - 0.2) / 2.0], dim=1)
     torch.testing.assert_close(model(inputs), expected)
+    torch.testing.assert_close(model(inputs[:, :, 0, 0]), expected[:, :, 0, 0], msg="vectors, by feature")
     assert list(model.state_dict()) == ["normalise.mean", "normalise.std"]
     assert not list(model.parameters())

@@ -234,6 +234,12 @@ def test_it_forgets_what_it_is_told_and_keeps_the_rest() -> None:
     assert scrub.error(unlearned, one_class.retain, context) < Fraction(1, 5)
 
 
+def test_the_preset_is_the_published_schedule() -> None:
+    method = presets.named("sfron").method
+    assert (method.steps, method.forget_every, method.alpha, method.batch_size) == (1500, 5, 25.0, 128)
+    assert (method.rule.forget.clip, method.rule.forget.lr, method.rule.retain.lr) == (7.0, 0.01, 0.01)
+
+
 def test_sfron_is_found_by_its_other_name_and_takes_options() -> None:
     method = presets.named("SFRon:alpha=1,forget.optimizer=adamw,forget.lr=1e-4").method
     assert (method.alpha, method.rule.forget.optimizer, method.rule.forget.lr, method.rule.retain.lr) == (

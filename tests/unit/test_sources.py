@@ -537,6 +537,8 @@ def test_channel_statistics() -> None:
     mean, std = channel_statistics(images)
     assert mean == pytest.approx((0.5, 10 / 255))
     assert std == (0.5, 1.0)
+    mean, std = channel_statistics(torch.tensor([[0.0, 3.0], [1.0, 3.0]]))
+    assert (mean, std) == ((0.5, 3.0), (0.5, 1.0)), "vectors, by feature"
 
 
 @pytest.mark.skipif("EXPUNGE_DATA" not in os.environ, reason="needs the real data sets")

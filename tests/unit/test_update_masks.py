@@ -23,7 +23,9 @@ def flat(scores: dict[str, Tensor]) -> Tensor:
 
 
 def scores(config: UpdateMask, seed: int = 0) -> dict[str, Tensor]:
-    return update_masks.scores(problems.model(), problems.data(), config, torch.Generator().manual_seed(seed))
+    return update_masks.scores(
+        problems.model(), problems.data(), config.score, config.batch_size, torch.Generator().manual_seed(seed)
+    )
 
 
 def gradients(images: ImageSet, size: int) -> list[dict[str, Tensor]]:
@@ -85,7 +87,7 @@ def test_one_pass_over_the_data_serves_all_thresholds() -> None:
     model = problems.model()
     model.register_forward_hook(lambda *_: seen.append(1))
     data = problems.data()
-    found = update_masks.scores(model, data, UpdateMask(batch_size=5), torch.Generator())
+    found = update_masks.scores(model, data, "gradient", 5, torch.Generator())
     for fraction in (0.1, 0.3, 0.5, 0.9):
         update_masks.choose(found, UpdateMask(fraction=fraction))
     assert len(seen) == data.forget.steps(5)

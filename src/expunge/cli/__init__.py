@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 COMMANDS = (
-    *("demo", "train", "prune", "import", "precompute", "unlearn", "evaluate", "score", "export"),
-    *("bench", "tune", "report", "doctor", "list"),
+    *("demo", "train", "prune", "import", "precompute", "mask", "unlearn", "evaluate", "score", "export"),
+    *("bench", "tune", "report", "doctor", "list", "data"),
 )
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
+
 from expunge.cli import _console, _plugin
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
@@ -11,7 +13,7 @@ from expunge.methods.retrain import RetrainConfig
 from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store import execute
 from expunge.store.directory import Store
-from expunge.store.examples import forgotten_words
+from expunge.store.examples import duplicate_words, forgotten_words
 from expunge.training.precision import RequestedPrecision, chosen
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
@@ -59,6 +61,8 @@ def run(arguments: Sequence[str]) -> int:
     with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
     _console.say_strength(name, directory)
+    if twice := duplicate_words(directory, given.forget):
+        _console.say(escape(f"warning: {twice}"))
     notes = directory.record().get("notes")
     if not given.quiet and isinstance(notes, dict) and "weight_decay" in notes:
         _console.say(

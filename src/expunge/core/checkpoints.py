@@ -131,7 +131,9 @@ def same_head(checkpoint: Checkpoint, model: nn.Module, last: str) -> bool:
 
 def _head(state: Mapping[str, Tensor]) -> State:
     """The part of a state dict under one of the names of a last layer."""
-    return {name: value for name, value in state.items() if name.partition(".")[0] in (*_LAST, "head")}
+    return {
+        name: value for name, value in state.items() if name.removeprefix("vit.").partition(".")[0] in (*_LAST, "head")
+    }
 
 
 def read_mask(path: Path, model: nn.Module) -> Mask:

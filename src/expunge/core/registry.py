@@ -460,6 +460,8 @@ def _plugin(kind: str, name: str, function: Callable[..., object]) -> Plugin:
     config = cast("type", hints["config"]) if has_options else _empty_config(name, function)
     if not _is_frozen_dataclass(config):
         raise TypeError(f"{name}: config must be annotated with a frozen dataclass, got {config!r}")
+    if kind != "runs" and "name" in {field.name for field in fields(config)}:
+        raise TypeError(f"{name}: call the option something other than name, which in JSON is that of the plug-in")
     all_extras = (*KINDS[kind].extras, *mark.stages, *(each.name for each in fields(config)))
     extras = {each: type(None) not in get_args(hints.get(each)) for each in parameters if each not in positional}
     wanted = tuple(each for each in all_parameters if each != "config" or has_options)

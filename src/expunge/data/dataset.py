@@ -60,11 +60,14 @@ class Dataset:
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compute the mean and standard deviation per channel of (n, channels, height, width), scaled to [0, 1] if uint8.
 
+    Vectors (n, features) have a mean and a deviation for each feature.
+
     The deviation of a constant channel is set to 1, so that dividing by it is safe. Sums are in float64, over chunks
     of the images.
     """
     scale = 1.0 if images.is_floating_point() else 255.0
     size = images[:, 0].numel()
+    images = images.view(*images.shape, *(1,) * (4 - images.ndim))
     mean = _channel_sums(images, torch.zeros(images.shape[1]), 1) / size
     std = (_channel_sums(images, mean, 2) / size).sqrt()
     std[std == 0] = scale

@@ -15,7 +15,7 @@ from expunge.data.normalisation import with_normalisation
 from expunge.data.poisons.gaussian import GaussianPoison, noise_of
 from expunge.data.split_data import SplitData
 from expunge.evaluation.gaussian_poison import gaussian_poison_scores
-from expunge.evaluation.predictions import FORGOTTEN, predict
+from expunge.evaluation.predictions import predict
 from expunge.runs._data import data_of, present
 from expunge.store import run
 from expunge.store.directory import Draft, Record, RunDirectory
@@ -43,12 +43,6 @@ def load_model(wanted: GivesModel, directory: RunDirectory, session: Session) ->
     model, stored = build(wanted, data_of(directory, wanted.data, session).dataset), directory.model()
     model_weights.load(model, stored.state, f"{directory.path / 'model.safetensors'}")
     return model.eval(), Mask(stored.kept) if stored.kept else None
-
-
-def forgotten_ids(directory: RunDirectory) -> Tensor:
-    """Return the ids forgotten by a model and the models before it in its chain: int64, empty for an original."""
-    found = directory.tensor("predictions", FORGOTTEN)
-    return torch.empty(0, dtype=torch.int64) if found is None else found
 
 
 def context_of(wanted: GivesModel, session: Session, *purpose: str) -> Context:

@@ -16,8 +16,8 @@ from expunge.core.masks import Mask
 from expunge.core.text import assignments
 from expunge.data.split_data import DataConfig
 from expunge.evaluation.predictions import FORGOTTEN
-from expunge.runs._data import check_present, data_of
-from expunge.runs._model import context_of, fit_training, forgotten_ids, load_model, save
+from expunge.runs._data import check_present, data_of, forgotten_ids
+from expunge.runs._model import context_of, fit_training, load_model, save
 from expunge.runs.imported import ImportConfig
 from expunge.runs.train import TrainConfig
 from expunge.store.directory import Draft, Record, RunDirectory

@@ -11,8 +11,8 @@ from expunge.core import randomness, registry
 from expunge.core.config import Choice
 from expunge.core.registry import Stage
 from expunge.data.unlearning_data import UnlearningData
-from expunge.runs._data import check_present, data_of
-from expunge.runs._model import forgotten_ids, load_model
+from expunge.runs._data import check_present, data_of, forgotten_ids
+from expunge.runs._model import load_model
 from expunge.store.directory import Draft, Record, RunDirectory
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel

@@ -18,9 +18,10 @@ from expunge.data.split_data import DataConfig, SplitData
 from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import FORGOTTEN, WITHHELD
 from expunge.methods.retrain import RetrainConfig
-from expunge.runs._data import check_present, data_of, present
-from expunge.runs._model import context_of, forgotten_ids, load_model, save
+from expunge.runs._data import check_present, data_of, divided, duplicate_notes, forgotten_ids, present
+from expunge.runs._model import context_of, load_model, save
 from expunge.runs.imported import ImportConfig
+from expunge.runs.saliency import SaliencyConfig
 from expunge.runs.stage import stages
 from expunge.runs.train import TrainConfig
 from expunge.store.directory import Draft, Record, RunDirectory
@@ -29,7 +30,7 @@ from expunge.store.run import GivesModel
 from expunge.training.fit import Training
 from expunge.training.precision import Precision
 from expunge.unlearning import presets
-from expunge.unlearning.sequence import Sequence, Step, divide
+from expunge.unlearning.sequence import Sequence
 from expunge.unlearning.unlearn import Unlearning, reads_forget_set, retain_only
 from expunge.unlearning.unlearn import unlearn as unlearn_model
 
@@ -139,8 +140,12 @@ def _label(config: UnlearnConfig) -> str:
 
 
 def _parents(config: UnlearnConfig) -> dict[str, object]:
-    """The stages of the method and, if it needs one, the recorded training at the start of the chain."""
+    """The stages of the method, the scores of its update mask, and the recorded training if it needs one."""
     found: dict[str, object] = {**stages(config.unlearning.method, config.original, config.seed)}
+    mask = config.unlearning.update_mask
+    if mask is not None and mask.file is None and mask.score != "random":
+        chosen = config.forget, mask.score, mask.batch_size, config.forget_seed, config.withhold
+        found["saliency"] = SaliencyConfig(config.original, *chosen)
     trained = first_model(config)
     takes = registry.of_config("methods", config.unlearning.method).extras
     if "trajectory" in takes and isinstance(trained, TrainConfig) and trained.training.record:
@@ -153,22 +158,18 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
     """Unlearn the forget set."""
     original = parents["original"]
     data = data_of(original, config.data, session)
-    before = forgotten_ids(original)
-    out = data.train.contains(before)
-    remaining, forgotten = data.train.select(~out), present(data, data.train.select(out)).to(session.device)
-    step = Step(config.forget, config.unlearning, config.withhold, config.forget_seed)
-    classes, poisoned = data.dataset.num_classes, None if data.poison is None else data.poison.ids
-    ids, withheld, forget, retain = divide(remaining.to(session.device), step, classes, poisoned, data.names)
-    _check_present(data, forget, retain, config.unlearning)
-    forget = present(data, forget)
-    seen = UnlearningData(forget, retain, data.validation.to(session.device), classes)
+    sets = divided(original, data, config, session)
+    _check_present(data, sets.forget, sets.retain, config.unlearning)
+    validation, classes = data.validation.to(session.device), data.dataset.num_classes
+    seen = UnlearningData(present(data, sets.forget), sets.retain, validation, classes)
     context = context_of(config, session, "unlearning")
+    context.notes |= duplicate_notes(data, sets.forget, sets.retain)
     model, context.sparsity = load_model(config.original, original, session)
     model.to(session.device)
     rule = config.training.rule
     if rule.weight_decay is not None or not isinstance(first_model(config), ImportConfig):
         context.original_rule = rule
-    extras: dict[str, object] = {"forgotten": forgotten}
+    extras: dict[str, object] = {"forgotten": sets.forgotten}
     for role, wanted in configurations.parents(config).items():
         read = registry.of_config("runs", wanted).mark.read
         if role != "original" and read is not None:
@@ -176,13 +177,14 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
             spent = parents[role].seconds().get("precompute", 0.0)
             context.seconds["precompute"] = context.seconds.get("precompute", 0.0) + spent
     unlearning = config.unlearning
-    if poisoned is not None and bool(torch.isin(ids, poisoned.to(ids)).any()):
+    if data.poison is not None and bool(torch.isin(sets.ids, data.poison.ids.to(sets.ids)).any()):
         unlearning = replace(unlearning, reach=None)  # validation images do not say what a poisoned one would be
     model = unlearn_model(model, seen, unlearning, context, extras)
     for role, mask in _by_role(context.update_masks).items():
         masks.save(mask, draft.path / f"mask{role and f'.{role}'}.safetensors")
-    kept = {"step.ids": ids, FORGOTTEN: torch.cat([before.to(ids), ids]).sort().values}
-    kept |= {WITHHELD: withheld} if len(withheld) else {}
+    before = forgotten_ids(original).to(sets.ids)
+    kept = {"step.ids": sets.ids, FORGOTTEN: torch.cat([before, sets.ids]).sort().values}
+    kept |= {WITHHELD: sets.withheld} if len(sets.withheld) else {}
     return save(model, data, draft, context, kept)
 
 

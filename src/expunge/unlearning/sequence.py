@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from torch import Tensor, nn
 
@@ -53,9 +53,22 @@ class Sequence:
         object.__setattr__(self, "steps", made)
 
 
+class Choices(Protocol):
+    """What is forgotten and withheld: a :class:`Step`, or the configuration of a run."""
+
+    @property
+    def forget(self) -> object: ...  # noqa: D102
+
+    @property
+    def withhold(self) -> object | None: ...  # noqa: D102
+
+    @property
+    def forget_seed(self) -> int: ...  # noqa: D102
+
+
 def divide(
     remaining: ImageSet,
-    step: Step,
+    step: Choices,
     num_classes: int,
     poisoned: Tensor | None = None,
     names: Names = Names(),  # noqa: B008 - frozen

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.core import checks, randomness, registry
 from expunge.core.config import Choice
@@ -51,7 +51,8 @@ def unlearn(
 ) -> nn.Module:
     """Run one unlearning on ``model``, which is modified; return the unlearned model in evaluation mode.
 
-    ``extras`` are the keyword-only arguments that a method may take; stages that it lacks are computed here.
+    ``extras`` are the keyword-only arguments that a method may take, and ``saliency``, the scores of the weights for
+    the update mask; stages and scores that it lacks are computed here.
     If no bit of the model changes, the context notes ``unchanged``; if the outputs on the forget set hardly change (two
     forward passes over at most 256 of its images), ``hardly_changed``, with an option that makes the method stronger.
     Time is recorded in the phases ``precompute`` (update mask, stages, and what the method declares) and ``unlearn``.
@@ -67,6 +68,7 @@ def unlearn(
     if mask is not None and mask.roles == "forget" and "forget" not in plugin.mark.roles:
         raise RequestError(f"{plugin.name} takes no forget steps: an update mask for forget steps has no effect")
     given = dict(extras or {})
+    saliency = cast("dict[str, Tensor] | None", given.pop("saliency", None))
     plugin.check(dict.fromkeys(plugin.mark.stages, True) | given)
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     judged = len(data.forget) > 0 and bool(plugin.mark.search)
@@ -81,7 +83,7 @@ def unlearn(
             context.freeze_statistics = mask.freeze_statistics
             with context.phase("precompute"):
                 generator = randomness.child(context.generator, "update mask")
-                context.update_masks = update_masks(model, data, mask, generator)
+                context.update_masks = update_masks(model, data, mask, generator, saliency)
         with adapted(model, unlearning.adapters, context):
             unlearned = cast("nn.Module", plugin.call(model, data, unlearning.method, context, **given))
             for stepper in context.steppers:

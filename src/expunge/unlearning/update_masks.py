@@ -67,16 +67,22 @@ class UpdateMask:
 
 
 def update_masks(
-    model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator
+    model: nn.Module,
+    data: UnlearningData,
+    config: UpdateMask,
+    generator: torch.Generator,
+    saliency: Scores | None = None,
 ) -> Mask | dict[str, Mask]:
     """Compute or load the mask that ``config`` describes, for every role or by role.
+
+    ``saliency`` are the scores of the weights, where they are known.
 
     Raises:
         RequestError: A file contains no mask of this model, or its bytes have changed.
     """
     if config.file is not None:
         return _by_role(_stored(config.file, model), config.roles)
-    return choose(scores(model, data, config, generator), config)
+    return choose(saliency or scores(model, data, config.score, config.batch_size, generator), config)
 
 
 def _stored(file: str, model: nn.Module) -> Mask:
@@ -96,12 +102,12 @@ def _digest(path: str) -> str:
     return files.digest(run.file(place.name) if known else place)[:16]
 
 
-def scores(model: nn.Module, data: UnlearningData, config: UpdateMask, generator: torch.Generator) -> Scores:
+def scores(model: nn.Module, data: UnlearningData, score: Score, batch_size: int, generator: torch.Generator) -> Scores:
     """Compute the score of every trainable weight, from which masks of any fraction or threshold can be chosen.
 
     Cost: a forward and backward pass over the forget set, and one over the retain set if the score uses it.
     """
-    return _SCORES[config.score](model, data, config.batch_size, generator)
+    return _SCORES[score](model, data, batch_size, generator)
 
 
 def choose(found: Mapping[str, Tensor], config: UpdateMask) -> Mask | dict[str, Mask]:

@@ -37,7 +37,7 @@ class GroupForget:
     """The column with the person."""
     people: Annotated[tuple[str, ...], ReadBy(read_people)] = ()
     """The people, or a file of them."""
-    name: str = ""
+    example: str = ""
     """The column with the names or ids of images; by default name, filename, photo or the like."""
 
     def __post_init__(self) -> None:
@@ -48,8 +48,8 @@ class GroupForget:
                 raise RequestError(
                     f"say whose images to forget: group:{images[0]},column={self.column},people=anna+ben"
                 )
-            images = tuple(of_people(Path(images[0]), self.column, self.people, self.name))
-            object.__setattr__(self, "name", "")
+            images = tuple(of_people(Path(images[0]), self.column, self.people, self.example))
+            object.__setattr__(self, "example", "")
         object.__setattr__(self, "images", check_listed(images, "the group"))
 
 
