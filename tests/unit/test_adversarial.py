@@ -433,9 +433,10 @@ def test_an_attacker_that_is_given_is_used_and_is_not_changed() -> None:
 def test_the_stage_names_the_options_that_the_attacker_depends_on(field: str) -> None:
     others = {"pretrain_steps": 3, "batch_size": 6, "attacker_lr": 0.01, "directions": 2, "noise": 0.01}
     others |= {"sensitivity": "derivative", "epochs": 9, "adversarial_weight": 0.1, "decorrelation_weight": 0.5}
-    others |= {"off_diagonal": 0.1, "unseen": "all", "stop_after": 4, "stop_lr": 0.1, "rule": Rule(lr=0.1)}
+    others |= {"off_diagonal": 0.1, "unseen": "all", "stop_after": 4, "stop_lr": 0.1, "rule": Rule(lr=0.1), "steps": 5}
     stopped = change(stop_after=9)
-    changed = dataclasses.replace(stopped, **{field: others[field]})
+    in_place = {"epochs": AdversarialConfig.epochs} if field == "steps" else {}
+    changed = dataclasses.replace(stopped, **{field: others[field]}, **in_place)
     differs = not problems.same(before(stopped, problems.data()), before(changed, problems.data()))
     stage = adversarial.ATTACKER
     assert differs == (field in stage.fields) == (stage.only(changed) != stage.only(stopped))
