@@ -30,7 +30,7 @@ MODEL, PREDICTIONS = "model.safetensors", "predictions.safetensors"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An original, a mask and an unlearned model with its reference and evaluation, all well."""
+    """An original, scores of its weights, an unlearned model, its reference and an evaluation, all well."""
     folder = tmp_path_factory.mktemp("made")
     first = runs.trained("mlp:hidden=(8,)")
     subject, reference = (runs.forgetting(text, original=first) for text in ("salun:epochs=1", "retrain:epochs=1"))
@@ -75,9 +75,9 @@ def problems(terminal: Terminal, store: Path) -> list[str]:
 
 
 def test_a_healthy_store_has_no_problems(made: Path, terminal: Terminal) -> None:
-    assert terminal("doctor", made) == "no problems in 4 runs; metrics of 1 evaluation computed again"
+    assert terminal("doctor", made) == "no problems in 5 runs; metrics of 1 evaluation computed again"
     found = terminal.json("doctor", made)
-    assert (found["runs"], found["evaluations"], found["problems"], found["unfinished"]) == (4, 1, [], [])
+    assert (found["runs"], found["evaluations"], found["problems"], found["unfinished"]) == (5, 1, [], [])
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_a_missing_file_an_extra_file_and_a_truncated_record(store: Path, termin
     assert f"{extra} is no file of the run: move it to another place" in lines
     assert [line for line in lines if line.startswith(f"{record} cannot be read as JSON")]
     assert lines[-1] == (
-        "3 problems in 4 runs; metrics of no evaluations computed again, of 1 not, as they read damaged runs"
+        "3 problems in 5 runs; metrics of no evaluations computed again, of 1 not, as they read damaged runs"
     )
     assert len(lines) == 4
     assert str(record) in terminal.refused("evaluate", "--run", record.parent)
@@ -234,7 +234,7 @@ def test_what_is_unfinished_is_no_error(store: Path, terminal: Terminal) -> None
         f"{store}/.draft-train-x-1",
         f"{store}/.partial-precompute-x",
     ]
-    assert lines[2].startswith("no problems in 4 runs")
+    assert lines[2].startswith("no problems in 5 runs")
 
 
 def test_a_folder_without_runs_is_a_wrong_request(tmp_path: Path, terminal: Terminal) -> None:

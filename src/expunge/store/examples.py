@@ -49,7 +49,7 @@ def stored_manifest(directory: RunDirectory) -> Manifest | None:
         RequestError: It is damaged.
     """
     first = first_run(directory)
-    return manifest.read(first.tensors(MANIFEST)) if (first.path / f"{MANIFEST}.safetensors").is_file() else None
+    return manifest.read(first.tensors(MANIFEST)) if f"{MANIFEST}.safetensors" in first.digests() else None
 
 
 def names_of(directory: RunDirectory) -> Names:
