@@ -46,17 +46,27 @@ def load(config: FolderConfig) -> Dataset:
         RequestError: A folder is missing or empty, a test class has no training images, two names differ in case
             alone, or an image is damaged.
     """
-    root = _assemble.existing_folder(config.path)
-    classes, *parts = _divided(root) if (root / "test").is_dir() else _by_name(root, config.test)
-    for part, which in zip(parts, ("training", "test"), strict=True):
-        if not part:
-            raise RequestError(
-                f"{root} holds no {which} images: put them into CLASS/ or CLASS/{IMAGES}/, or change test"
-            )
+    root, classes, *parts = listed(config)
     names = tuple(image_files.names(part, root) for part in parts)
     prepare = None if config.size is None else partial(_pictures.resized, size=config.size)
     train, test = (_pictures.read_files(part, root, prepare) for part in parts)
     return _assemble.dataset(train, test, root, class_names=classes, augment=config.augment, names=(names[0], names[1]))
+
+
+def listed(config: FolderConfig) -> tuple[Path, list[str], Labelled, Labelled]:
+    """Return the folder, its classes, and its training and test images, none of which is read.
+
+    Raises:
+        RequestError: A folder is missing or empty, or a test class has no training images.
+    """
+    root = _assemble.existing_folder(config.path)
+    classes, train, test = _divided(root) if (root / "test").is_dir() else _by_name(root, config.test)
+    for part, which in zip((train, test), ("training", "test"), strict=True):
+        if not part:
+            raise RequestError(
+                f"{root} holds no {which} images: put them into CLASS/ or CLASS/{IMAGES}/, or change test"
+            )
+    return root, classes, train, test
 
 
 def _divided(root: Path) -> tuple[list[str], Labelled, Labelled]:
