@@ -106,8 +106,8 @@ def test_layers_by_pattern_have_ranks_of_their_own() -> None:
     with adapted(model, LowRank(layers=("fc",), vectors=True), problems.context()):
         assert next(name for name, w in model.named_parameters() if w.requires_grad) == "fc.bias"
         assert len([w for w in model.parameters() if w.requires_grad]) == 3
-    message = r"no matrix has the name head; there are: stem\.0, stages\.0\.body\.0"
-    with pytest.raises(RequestError, match=message), adapted(model, LowRank(layers=("head",)), problems.context()):
+    wrong = r"no matrix has the name head; there are: stem\.0, stages\.0\.body\.0"
+    with pytest.raises(RequestError, match=wrong), adapted(model, LowRank(layers=("head",)), problems.context()):
         pass
 
 

@@ -178,12 +178,12 @@ def _read(root: Path, classes: Sequence[str], labelled: Sequence[tuple[Path, int
 def _file(name: str, path: Path, size: int | None) -> Part | str:
     """What is kept of an image, or why it cannot be decoded."""
     try:
-        pixels = _pictures.read([(name, partial(Path, path))], name)[0]
+        pixels = _pictures.read([(name, partial(Path, path))], name).images[0]
     except RequestError as error:
         return str(error).removeprefix(f"{name} ")
     height, width = pixels.shape[:2]
     if size is not None:
-        pixels = np.asarray(_pictures.resized(Image.fromarray(pixels), size))
+        pixels = np.asarray(_pictures.Resize(size)(Image.fromarray(pixels)))
     image = torch.tensor(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1))
     return replace(_part(make(image[None], torch.zeros(1))), shape=(len(image), height, width))
 
