@@ -65,6 +65,7 @@ def short(name: str) -> Unlearning:
     """One epoch in small batches, and a problem that solvers find easy."""
     wanted = presets.named(name)
     quick = {key: value for key, value in QUICK.items() if key in config.field_names(type(wanted.method))}
+    quick |= {"steps": None} if "epochs" in quick else {}
     return dataclasses.replace(wanted, method=dataclasses.replace(wanted.method, **quick))
 
 

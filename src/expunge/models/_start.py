@@ -16,7 +16,9 @@ class StartConfig:
 
     pretrained: str | None = None
     """A file of trained weights (.safetensors, .pth) with the names of torchvision or timm, to start from, also when
-    the model is retrained. The digest of its bytes is appended after a #, so that a changed file is refused."""
+    the model is retrained."""
+    sha256: str = ""
+    """SHA-256 of the file of weights, by default that of the file as it is now; a changed file is refused."""
     head: tuple[int, ...] = ()
     """Units of hidden layers between the features and the classes, with ReLU and dropout; none by default."""
     dropout: float = 0.5
@@ -29,8 +31,8 @@ class StartConfig:
         checks.between(0, 0.999, dropout=self.dropout)
         for width in self.head:
             checks.at_least(1, head=width)
-        if self.pretrained is not None and "#" not in self.pretrained:
-            object.__setattr__(self, "pretrained", f"{self.pretrained}#{_digest(self.pretrained)}")
+        if self.pretrained is not None and not self.sha256:
+            object.__setattr__(self, "sha256", files.digest(Path(self.pretrained)))
 
 
 def head(features: int, config: StartConfig, num_classes: int) -> nn.Module:
@@ -55,10 +57,10 @@ def load(network: nn.Module, config: StartConfig, last: str) -> str:
     Raises:
         RequestError: The file is missing or has changed, or another name is missing, unknown or of another shape.
     """
-    if config.pretrained is None:
+    path = config.pretrained
+    if path is None:
         return ""
-    path, _, digest = config.pretrained.rpartition("#")
-    if _digest(path) != digest:
+    if files.digest(Path(path)) != config.sha256:
         raise RequestError(f"{path} holds other weights than configured: its bytes have changed")
     checkpoint = checkpoints.read(Path(path))
     same = checkpoints.same_head(checkpoint, network, last)
@@ -67,8 +69,3 @@ def load(network: nn.Module, config: StartConfig, last: str) -> str:
     return (
         f"the weights start from {path}{'' if same else f', but the head ({last}), which has another shape, does not'}"
     )
-
-
-def _digest(path: str) -> str:
-    """Sixteen digits of the SHA-256 of a file."""
-    return files.digest(Path(path))[:16]
