@@ -13,7 +13,7 @@ from expunge.methods.finetune import FinetuneConfig
 from expunge.training.fit import fit
 from expunge.training.rules import Rule
 from expunge.unlearning import presets
-from expunge.unlearning.reach import BISECTIONS, HALVINGS, scale, unseen_accuracy
+from expunge.unlearning.reach import BISECTIONS, HALVINGS, rescale, scale, unseen_accuracy
 from tests import problems
 
 CPU = torch.device("cpu")
@@ -103,7 +103,8 @@ def test_the_accuracy_on_the_forget_set_is_reached(method: str) -> None:
     after = problems.state(model)
 
     def at(factor: float) -> float:
-        model.load_state_dict({name: before[name] + factor * (value - before[name]) for name, value in after.items()})
+        scaled = {name: before[name] + factor * (value - before[name]) for name, value in after.items()}
+        model.load_state_dict(scaled | {name: after[name] for name, _ in model.named_buffers()})
         correct = [model(batch.inputs).argmax(1) == batch.labels for batch in data.forget.batches(64)]
         return 100 * float(torch.cat(correct).double().mean())
 
@@ -111,6 +112,20 @@ def test_the_accuracy_on_the_forget_set_is_reached(method: str) -> None:
     assert any(
         (at(1 + further / 128) - note["wanted"]) * (note["reached"] - note["wanted"]) <= 0 for further in range(-16, 17)
     )
+
+
+def test_statistics_are_not_extended() -> None:
+    """A running variance that falls would become negative."""
+    model, data = problems.model(), problems.data()
+    before = problems.state(model)
+    after = {name: value * 0.9 if value.is_floating_point() else value for name, value in before.items()}
+    model.load_state_dict(after)
+    rescale(model, before, data, -1.0, 32.0, problems.context())  # no accuracy is below it: as far as allowed
+    found = model.state_dict()
+    for name in dict(model.named_buffers()):
+        assert torch.equal(found[name], after[name])
+    for name in dict(model.named_parameters()):
+        torch.testing.assert_close(found[name], before[name] - 3.2 * before[name])
 
 
 def test_without_validation_images_a_method_goes_as_far_as_it_goes() -> None:

@@ -78,14 +78,17 @@ def rescale(
 ) -> None:
     """Scale the change from ``before``, in weights and statistics, until the accuracy on the forget set is ``wanted``.
 
-    Cost: about five to ten forward passes over the forget set. The factor and the accuracies are noted.
+    Statistics are scaled by at most 1: beyond, a running variance could become negative. The factor and the accuracies
+    are noted. Cost: about five to ten forward passes over the forget set.
     """
     after = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    statistics = {name for name, _ in model.named_buffers()}
 
     def at(factor: float) -> float:
         for name, value in model.state_dict().items():
             if value.is_floating_point():
-                value.copy_(before[name] + factor * (after[name] - before[name]))
+                share = min(factor, 1.0) if name in statistics else factor
+                value.copy_(before[name] + share * (after[name] - before[name]))
         return accuracy(model, data.forget, context.device)
 
     factor = scale(at, wanted, most)
