@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from expunge.store.execute import Session
 from tests.command_line import Terminal, write_package
 
 torch.set_num_threads(1)
+os.environ["EXPUNGE_CACHE"] = "off"  # for this process and those that it starts
 
 
 @pytest.fixture

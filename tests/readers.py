@@ -9,6 +9,7 @@ import pickle
 import random
 import re
 import struct
+import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -62,7 +63,8 @@ def encoded(image: np.ndarray, form: str = "PNG") -> bytes:
 
 def _source(name: str) -> Callable[[Path], object]:
     def read(folder: Path) -> object:
-        return dataset(f"{name}:({folder / 'own.npz' if name == 'npz' else folder})")
+        own = {"npz": "own.npz", "table": "own.csv"}.get(name, "")
+        return dataset(f"{name}:({folder / own})")
 
     return read
 
@@ -96,6 +98,47 @@ def _batches(protocol: int, fine: bool) -> Files:
     meta = {"fine_label_names" if fine else "label_names": ["cat", "dog"]}
     found = {name: pickle.dumps(batch, protocol) for name in names}
     return found | {"meta" if fine else "batches.meta": pickle.dumps(meta, protocol)}
+
+
+def _mat_files(compress: bool) -> Files:
+    from scipy import io as matlab
+
+    found: Files = {}
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        stream = io.BytesIO()
+        images, labels = pixels(2, 32, 32, 3).transpose(1, 2, 3, 0), np.array([[10], [1]], np.uint8)
+        matlab.savemat(stream, {"X": images, "y": labels}, do_compression=compress)
+        found[f"svhn/{name}"] = stream.getvalue()
+    return found
+
+
+def _tiny() -> Files:
+    image = encoded(pixels(1, 4, 4, 3)[0])
+    words = ("n01443537", "n01629819")
+    lines = "".join(f"val_{number}.JPEG\t{word}\t0\t0\t9\t9\n" for number, word in enumerate(words))
+    train = {f"tiny_imagenet/train/{word}/images/{word}_0.JPEG": image for word in words}
+    val = {f"tiny_imagenet/val/images/val_{number}.JPEG": image for number in (0, 1)}
+    return train | val | {"tiny_imagenet/val/val_annotations.txt": lines.encode()}
+
+
+def _shards() -> Files:
+    def shard(name: str) -> bytes:
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            for number, end in ((0, "cls"), (1, "json")):
+                label = str(number).encode() if end == "cls" else json.dumps({"label": number}).encode()
+                for kind, content in (("png", encoded(pixels(1, 4, 4, 3)[0])), (end, label)):
+                    member = tarfile.TarInfo(f"{name}{number}.{kind}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        return stream.getvalue()
+
+    return {"train-0.tar": shard("a"), "test-0.tar": shard("b")}
+
+
+def _table() -> Files:
+    rows = "".join(f"{number},{'ab'[number % 2]},{number % 3}\n" for number in range(30))
+    return {"own.csv": f"x,y,label\n{rows}".encode()}
 
 
 def _folder() -> Files:
@@ -277,6 +320,11 @@ READERS: Mapping[str, Reader] = {
     "npz, deflated": Reader(lambda: _npz(np.savez_compressed), _source("npz")),
     "cifar_batches, 10": Reader(lambda: _batches(2, False), _source("cifar_batches")),
     "cifar_batches, 100": Reader(lambda: _batches(4, True), _source("cifar_batches")),
+    "svhn": Reader(lambda: _mat_files(False), _source("svhn")),
+    "svhn, compressed": Reader(lambda: _mat_files(True), _source("svhn")),
+    "tiny_imagenet": Reader(_tiny, _source("tiny_imagenet")),
+    "webdataset": Reader(_shards, _source("webdataset")),
+    "table": Reader(_table, _source("table")),
     "folder": Reader(_folder, _source("folder")),
     "parquet": Reader(_parquet_file, lambda folder: _parquet._tables([folder / "train.parquet"]), slow=True),
     "celeba, .txt": Reader(_lists, lambda folder: _celeba_lists.read(folder, "Male")),

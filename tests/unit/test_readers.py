@@ -300,7 +300,7 @@ def test_a_pipe_among_the_images_is_not_waited_for(tmp_path: Path) -> None:
 def test_images_that_take_more_than_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readers.write(tmp_path, readers.READERS["folder"].good())
     monkeypatch.setattr(os, "sysconf", lambda name: 100 if name == "SC_PHYS_PAGES" else 1)
-    refused(lambda: dataset(f"folder:{tmp_path}"), "of memory", "fewer or smaller images")
+    refused(lambda: dataset(f"folder:{tmp_path}"), "of memory", "take fewer by limit, or smaller ones by size")
 
 
 def text(content: bytes) -> bytes:

@@ -509,7 +509,7 @@ def test_image_folders(tmp_path: Path) -> None:
 def test_many_pictures_are_decoded_into_the_memory_of_the_data_set(shape: tuple[int, ...]) -> None:
     drawn = pixels(2 * _pictures.TOGETHER + 3, *shape)
     named = [(str(index), partial(io.BytesIO, encoded(image))) for index, image in enumerate(drawn)]
-    images = _pictures.read(named, "here")
+    images = _pictures.read(named, "here").images
     np.testing.assert_array_equal(images, drawn)
     labels = np.zeros(len(drawn), np.int64)
     data = _assemble.dataset((images, labels), (images, labels), "here")

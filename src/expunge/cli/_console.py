@@ -271,6 +271,9 @@ def report_run(directory: RunDirectory, options: Common, next_step: str) -> None
         return
     print(directory.path)
     if not options.quiet:
+        notes = cast("Mapping[str, object]", directory.record().get("notes", {}))
+        for note in cast("list[str]", notes.get("images", [])):
+            say(note)
         say(f"next, {next_step}")
 
 

@@ -154,13 +154,12 @@ def _parts(value: object) -> list[object]:
     return cast("list[object]", value) if isinstance(value, list) else []
 
 
-def check_room(nbytes: int, what: object) -> None:
+def check_room(nbytes: int, what: object, cure: str = "give fewer or smaller images") -> None:
     """Raise a RequestError if so many bytes are more than the machine's memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**46
     if nbytes > memory:
         raise RequestError(
-            f"{what} would take {nbytes / 1e9:.1f} GB of memory, and this machine has {memory / 1e9:.1f} GB: "
-            "give fewer or smaller images"
+            f"{what} would take {nbytes / 1e9:.1f} GB of memory, and this machine has {memory / 1e9:.1f} GB: {cure}"
         )
 
 

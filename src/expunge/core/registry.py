@@ -55,7 +55,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             {"trajectory": _RECORDED, "forgotten": "the images that the model has already forgotten"},
         ),
         "metrics": Kind("expunge.metrics", "metric", ("subject", "config", "context")),
-        "data": Kind("expunge.data.sources", "data source", ("config",)),
+        "data": Kind(
+            "expunge.data.sources",
+            "data source",
+            ("config",),
+            {"limits": "how many training and test examples to choose before images are read"},
+        ),
         "forget_sets": Kind(
             "expunge.data.forget_sets",
             "forget set",
@@ -293,7 +298,11 @@ def metric(*measures: Measure, needs: Iterable[str] = ()) -> Callable[[Function]
 
 
 def source(*, aliases: Iterable[str] = ()) -> Callable[[Function], Function]:
-    """Mark ``f(config) -> Dataset`` as a data source."""
+    """Mark ``f(config) -> Dataset`` as a data source.
+
+    It may take the keyword-only parameter ``limits`` (``expunge.data.splits.Limits``, or None): it then chooses by
+    these before it reads images. The choice is made on the whole Dataset of a source that does not.
+    """
     return _marker(Mark("data", aliases=tuple(aliases)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from expunge.core import files
 from expunge.core.errors import RequestError
-from expunge.data._assemble import Array, Found
+from expunge.data._assemble import Array, Arrays
 
 CURE = "it may be cut short; fetch it again"
 
@@ -20,13 +20,12 @@ def present(folder: Path) -> bool:
     return any(folder.glob("train-images*idx3-ubyte*"))
 
 
-def read_folder(folder: Path) -> Found:
+def read_folder(folder: Path, stems: tuple[str, str] = ("train", "t10k")) -> tuple[Arrays, Arrays]:
     """Read images uint8 (n, height, width) and labels for training and test; IDX files have no class names."""
     train, test = (
-        (read(_find(folder, f"{stem}-images", 3), 3), read(_find(folder, f"{stem}-labels", 1), 1))
-        for stem in ("train", "t10k")
+        (read(_find(folder, f"{stem}-images", 3), 3), read(_find(folder, f"{stem}-labels", 1), 1)) for stem in stems
     )
-    return train, test, (), ((), ())
+    return train, test
 
 
 def _find(folder: Path, stem: str, dimensions: int) -> Path:

@@ -1,13 +1,17 @@
 """Data sets with a name, in any layout, with their published statistics."""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from expunge.core.errors import RequestError
 from expunge.data import _assemble, _cifar_batches, _idx, _parquet
-from expunge.data._assemble import Statistics
+from expunge.data._assemble import Found, Statistics
+from expunge.data._pictures import USUAL, Reading
+from expunge.data.augment import Augmentation
 from expunge.data.dataset import Dataset
+from expunge.data.splits import Limits
 
 VARIABLE = "EXPUNGE_DATA"
 
@@ -19,22 +23,65 @@ class NamedConfig:
     root: str = ""
     """The parent of the data set's folder; by default the environment variable EXPUNGE_DATA."""
     augment: bool = False
-    """Random crop and flip of training batches."""
+    """Augment training batches, by a random crop and flip unless ``augmentation`` says otherwise."""
+    augmentation: Augmentation = Augmentation()
+    """What is drawn at random: ``augmentation.rotation=30``, ``augmentation.operations=2``, ..."""
 
 
-def load(name: str, config: NamedConfig, statistics: Statistics) -> Dataset:
-    """Load a data set from Parquet files, IDX files or python batches.
+@dataclass(frozen=True)
+class Layout:
+    """One layout on disk."""
+
+    what: str
+    present: Callable[[Path], bool]
+    read: Callable[[Path, Reading], Found]
+
+
+def _idx_folder(folder: Path, _: Reading) -> Found:
+    return (*_idx.read_folder(folder), (), ((), ()))
+
+
+def _batches(folder: Path, options: Reading) -> Found:
+    return _cifar_batches.read_folder(folder, "coarse" if options.label == "coarse_label" else "fine")
+
+
+PARQUET = Layout("Parquet files", _parquet.present, _parquet.read_folder)
+IDX = Layout("IDX files", _idx.present, _idx_folder)
+BATCHES = Layout("python batches", _cifar_batches.present, _batches)
+
+
+def folder_of(names: Sequence[str], root: str) -> Path:
+    """The folder of a data set, under the first of its names that is there.
 
     Raises:
-        RequestError: No folder is given, or it is missing or contains none of these.
+        RequestError: No parent is given, or it holds no such folder.
     """
-    root = config.root or os.environ.get(VARIABLE, "")
+    name, root = names[0], root or os.environ.get(VARIABLE, "")
     if not root:
         raise RequestError(f"{name}: set {VARIABLE} to the folder that holds {name}/, or write {name}:FOLDER")
+    for each in names:
+        if (Path(root) / each).is_dir():
+            return Path(root) / each
     folder = Path(root) / name
-    if not folder.is_dir():
-        raise RequestError(f"{name}: there is no folder {folder}; {VARIABLE} should name the folder that holds {name}/")
-    for reader in (_parquet, _idx, _cifar_batches):
-        if reader.present(folder):
-            return _assemble.from_folder(folder, reader.read_folder, augment=config.augment, statistics=statistics)
-    raise RequestError(f"{folder} holds no Parquet files, no IDX files and no python batches")
+    raise RequestError(f"{name}: there is no folder {folder}; {VARIABLE} should name the folder that holds {name}/")
+
+
+def load(
+    names: Sequence[str],
+    config: NamedConfig,
+    statistics: Statistics,
+    limits: Limits | None,
+    layouts: Sequence[Layout] = (PARQUET, IDX, BATCHES),
+    options: Reading = USUAL,
+) -> Dataset:
+    """Load a data set from the first of these layouts that its folder has.
+
+    Raises:
+        RequestError: No folder is given, or it is missing or has none of these layouts.
+    """
+    folder = folder_of(names, config.root)
+    for layout in layouts:
+        if layout.present(folder):
+            found = layout.read(folder, options)
+            return _assemble.from_folder(folder, found, config, limits, statistics)
+    raise RequestError(f"{folder} holds no {', no '.join(layout.what for layout in layouts)}")

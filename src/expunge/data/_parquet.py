@@ -6,6 +6,7 @@ They are read in another process (``_parquet_child.py``): some damaged files end
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -21,8 +22,9 @@ import numpy.typing as npt
 
 from expunge.core import files
 from expunge.core.errors import RequestError
-from expunge.data import _pictures
-from expunge.data._assemble import Array, Arrays, Found
+from expunge.data import _pictures, labelling
+from expunge.data._assemble import Array, Found, Part
+from expunge.data._pictures import USUAL, Reading
 
 CURE = "it may be cut short; fetch it again"
 SECONDS, BYTES_A_SECOND = 60.0, 2e6
@@ -41,78 +43,132 @@ class Table:
     """Where each image ends."""
     names: tuple[str, ...]
     """The class names in the file's metadata, empty if it has none in the Hugging Face schema."""
-    examples: tuple[str, ...]
+    words: tuple[str, ...] | None = None
+    """The labels, where they are text; ``labels`` are then 0."""
+    examples: tuple[str, ...] = ()
     """The name of each image, empty if the file has none."""
 
 
 def present(folder: Path) -> bool:
     """Whether the folder holds Parquet files."""
-    return bool(_files(folder, "train"))
+    return bool(_files(folder, ("train",)))
 
 
-def read_folder(folder: Path) -> Found:
-    """Read images and labels for training and test, and names of classes and images, empty if the files lack them."""
-    train, test = _files(folder, "train"), _files(folder, "test")
-    for split, found in (("train", train), ("test", test)):
-        if not found:
-            raise RequestError(f"{folder} holds no {split}*.parquet")
-    for path in (*train, *test):
-        files.check_regular(path)
-    tables, tests = _tables(train), _tables(test)
-    names = (
-        tuple(name for table in tables for name in table.examples),
-        tuple(name for table in tests for name in table.examples),
-    )
-    complete = all(len(table.examples) == len(table.labels) for table in (*tables, *tests))
-    return _images(tables), _images(tests), tables[0].names, names if complete else ((), ())
+def read_folder(folder: Path, options: Reading) -> Found:
+    """Read labels and encoded images for training and test, and names of classes and images, empty if there are none.
+
+    The test set is the first of ``options.tests`` that is there. Files may be in the folder, in one
+    within it (``data/``, ``plain_text/``, ``cifar100/``), in ``NAME/SPLIT/``, or in a folder per split.
+    """
+    found = {"train": _files(folder, ("train",)), "test": _files(folder, options.tests)}
+    for split, paths in found.items():
+        if not paths:
+            raise RequestError(f"{folder} holds no {split}*.parquet, as files or in a folder of that name")
+        for path in paths:
+            files.check_regular(path)
+    train, test = (_tables(paths, options) for paths in found.values())
+    for table in (*train, *test):
+        if table.names != train[0].names:
+            raise RequestError(
+                f"{table.path} has other class names than {train[0].path}: they belong to different sets"
+            )
+    examples = tuple(tuple(name for table in tables for name in table.examples) for tables in (train, test))
+    complete = all(len(table.examples) == len(table.labels) for table in (*train, *test))
+    names = (examples[0], examples[1]) if complete else ((), ())
+    if train[0].words is not None:
+        return (*_by_words(train, test, options), names)
+    return _part(train, options), _part(test, options), train[0].names, names
 
 
-def _files(folder: Path, split: str) -> list[Path]:
-    return sorted([*folder.glob(f"{split}*.parquet"), *folder.glob(f"data/{split}*.parquet")])
+def _files(folder: Path, splits: Sequence[str]) -> list[Path]:
+    """The files of the first of these splits that has any, in the nearest place."""
+    for split in splits:
+        for place in (f"{split}*.parquet", f"{split}/*.parquet", f"*/{split}*.parquet", f"*/{split}/*.parquet"):
+            found = sorted(path for path in folder.glob(place) if _is_split(path, split))
+            folders = sorted({path.parent for path in found})
+            if len(folders) > 1:
+                names = " and ".join(str(each) for each in folders[:2])
+                raise RequestError(f"{folder} holds {split}*.parquet in {names}: name one of these folders")
+            if found:
+                return found
+    return []
 
 
-def _images(tables: Sequence[Table]) -> Arrays:
-    """Images (n, height, width[, 3]) uint8 and labels of these files, in order."""
+def _is_split(path: Path, split: str) -> bool:
+    """Whether a file is of the split and not of another whose name begins alike (``train_extra``, ``validation``)."""
+    return path.parent.name == split or re.fullmatch(rf"{split}(-\d.*|\d*|\.\d+|_\d+)\.parquet", path.name) is not None
+
+
+def _part(tables: Sequence[Table], options: Reading, labels: Sequence[int] | None = None) -> Part:
+    """The images and labels of these files, in order."""
     pictures = [
         (f"{table.path}, image {index}", partial(_opened, table, start, end))
         for table in tables
         for index, (start, end) in enumerate(zip([0, *table.ends.tolist()], table.ends.tolist(), strict=False))
     ]
-    return _pictures.read(pictures, str(tables[0].path.parent)), np.concatenate([table.labels for table in tables])
+    given = np.concatenate([table.labels for table in tables]) if labels is None else labels
+    return _pictures.part(pictures, given, str(tables[0].path.parent), options.decoding)
+
+
+def _by_words(train: Sequence[Table], test: Sequence[Table], options: Reading) -> tuple[Part, Part, tuple[str, ...]]:
+    """Labels that are text, numbered in sorted order."""
+    words = [[word for table in tables for word in table.words or ()] for tables in (train, test)]
+    names, numbered = labelling.numbered(words[0], words[1], str(test[0].path.parent))
+    return _part(train, options, numbered[0]), _part(test, options, numbered[1]), names
 
 
 def _opened(table: Table, start: int, end: int) -> BinaryIO:
     return io.BytesIO(table.content[start:end].tobytes())
 
 
-def _tables(paths: Sequence[Path]) -> list[Table]:
+def _tables(paths: Sequence[Path], options: Reading = USUAL) -> list[Table]:
     """The content of these files.
 
     Raises:
         RequestError: A file is damaged, or lacks a column.
     """
-    with _child(paths) as pipe:
+    with _child(paths, options) as pipe:
         found: list[Table] = []
         for path in paths:
-            _line(pipe, path)
-            said = _line(pipe, path)
-            if "error" in said:
-                reason = str(said["error"])
-                raise RequestError(f"{path}{'' if reason.startswith(':') else ' '}{reason}")
+            said = _answer(pipe, path)
             rows = cast("int", said["rows"])
             labels, sizes = _array(pipe, rows, np.int64, path), _array(pipe, rows, np.int64, path)
             content = _array(pipe, int(sizes.sum()), np.uint8, path)
             names = tuple(cast("list[str]", said["names"]))
             examples = tuple(cast("list[str]", said["examples"]))
-            found.append(Table(path, labels, content.view(np.uint8), np.cumsum(sizes), names, examples))
+            words = None if said["words"] is None else tuple(cast("list[str]", said["words"]))
+            found.append(Table(path, labels, content.view(np.uint8), np.cumsum(sizes), names, words, examples))
         return found
 
 
+def table(path: Path) -> str:
+    """A table of numbers and text, as CSV with a header.
+
+    Raises:
+        RequestError: The file is damaged, or a column holds something else.
+    """
+    files.check_regular(path)
+    with _child([path], USUAL, whole=True) as pipe:
+        content = _array(pipe, cast("int", _answer(pipe, path)["bytes"]), np.uint8, path)
+        return content.tobytes().decode()
+
+
+def _answer(pipe: BinaryIO, path: Path) -> dict[str, object]:
+    """What the process says about a file."""
+    _line(pipe, path)
+    said = _line(pipe, path)
+    if "error" in said:
+        reason = str(said["error"])
+        raise RequestError(f"{path}{'' if reason.startswith(':') else ' '}{reason}")
+    return said
+
+
 @contextmanager
-def _child(paths: Sequence[Path]) -> Iterator[BinaryIO]:
+def _child(paths: Sequence[Path], options: Reading, *, whole: bool = False) -> Iterator[BinaryIO]:
     """The output of the process that reads these files; it is ended when it takes too long, or with the block."""
     program = str(Path(__file__).with_name("_parquet_child.py"))
-    command = [sys.executable, "-I", program, json.dumps(sys.path), *(str(path.absolute()) for path in paths)]
+    columns = json.dumps([sys.path, options.image, options.label, whole])
+    command = [sys.executable, "-I", program, columns, *(str(path.absolute()) for path in paths)]
     few = {**os.environ, "POLARS_MAX_THREADS": str(min(4, os.cpu_count() or 1))}
     limit = SECONDS + sum(path.stat().st_size for path in paths) / BYTES_A_SECOND
     with subprocess.Popen(

@@ -1,7 +1,7 @@
 """The manifest of the data that a model was trained on: each example's id, name, label, split and pixels."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from expunge.core.errors import RequestError
 from expunge.data.dataset import Dataset
 from expunge.data.image_set import ImageSet, TensorImages
 from expunge.data.names import Names
+from expunge.data.splits import PartName
 
 SPLITS = ("train", "validation", "test", "unused", "unused test")
 """The splits by number; ``unused`` are those that a limit leaves out."""
@@ -75,13 +76,13 @@ def of(dataset: Dataset, train: ImageSet, validation: ImageSet, test: ImageSet) 
 
     Cost: all pixels are hashed; 60,000 images of 3 x 32 x 32 take 0.8 s of one core, and their manifest 3.3 MB.
     """
-    sides = len(dataset.train), len(dataset.test)
+    sides = len(dataset.all_labels), len(dataset.all_test_labels)
     splits = torch.cat([torch.full((sides[0],), UNUSED), torch.full((sides[1],), UNUSED_TEST)]).to(torch.uint8)
     digests = torch.zeros(sum(sides), DIGEST, dtype=torch.uint8)
     for number, images, first in ((TRAINING, train, 0), (VALIDATION, validation, 0), (TEST, test, sides[0])):
         places = images.ids.cpu() + first
         splits[places], digests[places] = number, pixel_digests(images)
-    labels = torch.cat([dataset.train.labels, dataset.test.labels]).cpu()
+    labels = torch.cat([dataset.all_labels, dataset.all_test_labels]).cpu()
     return Manifest(Names(dataset.train_names, dataset.test_names), labels, splits, digests, dataset.class_names)
 
 
@@ -113,6 +114,14 @@ class Aligned:
     """How many images are missing, of which splits, and how many are new; empty if the data are unchanged."""
 
 
+def used(known: Manifest) -> dict[PartName, Set[str]]:
+    """Return the names of the examples that a model has seen, of each side: those whose images are needed."""
+    numbers, first = known.splits.tolist(), len(known.names.train)
+    train = {name for name, split in zip(known.names.train, numbers[:first], strict=True) if split != UNUSED}
+    test = {name for name, split in zip(known.names.test, numbers[first:], strict=True) if split != UNUSED_TEST}
+    return {"train": train, "test": test}
+
+
 def align(known: Manifest, dataset: Dataset) -> Aligned:
     """Find the examples of a manifest in a data set by name, and give them the ids and labels of the manifest.
 
@@ -127,15 +136,17 @@ def align(known: Manifest, dataset: Dataset) -> Aligned:
     lost: dict[int, list[int]] = {}
     new = 0
     for images, present, names, first, numbers in sides:
-        places = {name: place for place, name in enumerate(present)}
-        new += len(places.keys() - set(names))
+        there = set(present)
+        new += len(there - set(names))
+        places = {present[example]: place for place, example in enumerate(images.ids.tolist())}
         splits = known.splits[first : first + len(names)].tolist()
         for number in numbers:
             wanted = [example for example, split in enumerate(splits) if split == number]
             ids = [example for example in wanted if names[example] in places]
-            lost[number] = [example for example in wanted if names[example] not in places]
             if number in (UNUSED, UNUSED_TEST):
+                lost[number] = [example for example in wanted if names[example] not in there]
                 continue
+            lost[number] = [example for example in wanted if names[example] not in places]
             rows = torch.tensor(ids, dtype=torch.int64) + first
             found = images.select(torch.tensor([places[names[example]] for example in ids], dtype=torch.int64))
             _check(found, dataset.class_names, known, rows, [names[example] for example in ids])
@@ -170,5 +181,12 @@ def described(dataset: Dataset, known: Manifest, found: Aligned) -> Dataset:
     names = tuple(known.names.train[each] for each in found.train.ids.tolist())
     tests = tuple(known.names.test[each] for each in found.test.ids.tolist())
     return replace(
-        dataset, train=found.train, test=found.test, class_names=known.class_names, train_names=names, test_names=tests
+        dataset,
+        train=found.train,
+        test=found.test,
+        class_names=known.class_names,
+        train_names=names,
+        test_names=tests,
+        train_labels=None,
+        test_labels=None,
     )

@@ -17,6 +17,7 @@ from expunge.data.image_set import ImageSet
 from expunge.data.manifest import Manifest
 from expunge.data.names import Names
 from expunge.data.poisoning import Poison, poison, triggered
+from expunge.data.splits import Limits
 from expunge.data.subsets import some
 
 Split = Literal["ours", "released"]
@@ -79,7 +80,7 @@ class SplitData:
     missing: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     """The ids of training examples that the manifest has and the disk lacks; their images in ``train`` are black."""
     notes: Mapping[str, object] = field(default_factory=dict[str, object])
-    """How the data on disk differ from the manifest; empty if they do not."""
+    """How the data on disk differ from the manifest, and what the source says of its images; empty if nothing."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,17 @@ def load(wanted: DataConfig, known: Manifest | None = None) -> SplitData:
         RequestError: The data cannot be read, or differ from the manifest in more than missing and new images.
     """
     plugin = registry.of_config("data", wanted.source)
-    dataset = cast("Dataset", plugin.call(wanted.source))
-    found = _drawn(dataset, wanted) if known is None else _aligned(dataset, known)
+    seed = wanted.seed or 0  # never None once the configuration is made
+    limits = Limits(wanted.limit, wanted.test_limit, seed)
+    if known is not None:
+        limits = Limits(named=manifest.used(known))
+    dataset = cast("Dataset", plugin.call(wanted.source, limits=limits))
+    if known is None:
+        found = _drawn(dataset, wanted, None if "limits" in plugin.extras else limits)
+    else:
+        found = _aligned(dataset, known)
+    if dataset.notes:
+        found = replace(found, notes={**found.notes, "images": list(dataset.notes)})
     if wanted.poison is None:
         return found
     if len(found.missing):
@@ -119,12 +129,13 @@ def load(wanted: DataConfig, known: Manifest | None = None) -> SplitData:
     return replace(found, train=poisoned, poison=audit)
 
 
-def _drawn(dataset: Dataset, wanted: DataConfig) -> SplitData:
-    """The split of a data set that no model was trained on yet."""
-    seed = wanted.seed or 0  # never None once the configuration is made
-    pool = _limited(dataset.train, wanted.limit, seed, "train")
-    test = _limited(dataset.test, wanted.test_limit, seed, "test")
-    train, held = _split(dataset.train, pool, wanted, seed)
+def _drawn(dataset: Dataset, wanted: DataConfig, limits: Limits | None) -> SplitData:
+    """The split of a data set that no model was trained on yet; the source may have applied the limits."""
+    pool, test = dataset.train, dataset.test
+    if limits is not None:
+        pool = pool.select(limits.choose(pool.labels, "train"))
+        test = test.select(limits.choose(test.labels, "test"))
+    train, held = _split(dataset, pool, wanted, wanted.seed or 0)
     if not dataset.train_names:
         return SplitData(train, held, test, dataset)
     listed = manifest.of(dataset, train, held, test)
@@ -140,7 +151,7 @@ def _aligned(dataset: Dataset, known: Manifest) -> SplitData:
     )
 
 
-def _split(everything: ImageSet, pool: ImageSet, wanted: DataConfig, seed: int) -> tuple[ImageSet, ImageSet]:
+def _split(dataset: Dataset, pool: ImageSet, wanted: DataConfig, seed: int) -> tuple[ImageSet, ImageSet]:
     """The training and the validation images among those that the limit has left.
 
     A split that is given, or released, is one of all images: the limit moves none to the other side.
@@ -149,12 +160,12 @@ def _split(everything: ImageSet, pool: ImageSet, wanted: DataConfig, seed: int) 
         RequestError: A validation image is unknown, or no training image is left.
     """
     if wanted.validation_ids is not None:
-        held = torch.tensor(wanted.validation_ids, device=everything.device)
-        unknown = held[~torch.isin(held, everything.ids)]
+        held = torch.tensor(wanted.validation_ids, device=pool.device)
+        unknown = held[~torch.isin(held, dataset.all_ids)]
         if len(unknown):
             raise RequestError(f"no training image has the validation ids {some(unknown.tolist())}")
     elif wanted.split == "released":
-        held = everything.ids[splits.released(everything.labels, wanted.validation, seed)[1]]
+        held = dataset.all_ids[splits.released(dataset.all_labels, wanted.validation, seed)[1]]
     else:
         generator = randomness.generator(seed, "split")
         train, validation = splits.class_balanced(pool.labels, wanted.validation, generator)
@@ -163,10 +174,3 @@ def _split(everything: ImageSet, pool: ImageSet, wanted: DataConfig, seed: int) 
     if bool(aside.all()):
         raise RequestError(f"all {len(pool)} training images are set aside for validation: none is left to train on")
     return pool.select(~aside), pool.select(aside)
-
-
-def _limited(images: ImageSet, count: int | None, seed: int, name: str) -> ImageSet:
-    if count is None:
-        return images
-    generator = randomness.generator(seed, "limit", name)
-    return images.select(splits.balanced_subset(images.labels, count, generator))

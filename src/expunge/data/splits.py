@@ -1,10 +1,17 @@
 """Class-balanced splits and subsets."""
 
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from expunge.core import randomness
 from expunge.core.errors import RequestError
+
+PartName = Literal["train", "test"]
 
 
 def class_balanced(labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -72,6 +79,31 @@ def balanced_subset(labels: Tensor, count: int, generator: torch.Generator) -> T
     missing = count - int(wanted.sum())
     wanted[(exact - wanted).sort(descending=True, stable=True).indices[:missing]] += 1
     return _split(labels, wanted, generator)[1]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many training and test examples are wanted, as a class-balanced choice by a seed; None for all."""
+
+    train: int | None = None
+    test: int | None = None
+    seed: int = 0
+    named: Mapping[PartName, Set[str]] | None = None
+    """The examples that are wanted by name, in place of a choice, where the source gives names."""
+
+    def choose(self, labels: Tensor, part: PartName, names: Sequence[str] = ()) -> Tensor:
+        """Return the positions of the chosen examples, ascending. If none of those wanted by name is there, the first.
+
+        Raises:
+            RequestError: There are fewer.
+        """
+        if self.named is not None and names:
+            wanted = self.named[part]
+            return torch.tensor([place for place, name in enumerate(names) if name in wanted] or [0])
+        count = self.train if part == "train" else self.test
+        if count is None:
+            return torch.arange(len(labels), device=labels.device)
+        return balanced_subset(labels, count, randomness.generator(self.seed, "limit", part))
 
 
 def _split(labels: Tensor, wanted: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

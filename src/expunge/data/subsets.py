@@ -46,7 +46,7 @@ def draw(
     return ids[chosen[: amount(len(ids), count, share, default=default)].to(ids.device)]
 
 
-def some(values: Sequence[int]) -> str:
-    """Return at most five of these numbers as text."""
+def some(values: Sequence[object]) -> str:
+    """Return at most five of these values as text."""
     more = f" and {len(values) - 5} more" if len(values) > 5 else ""
     return ", ".join(map(str, values[:5])) + more

@@ -56,6 +56,8 @@ def preprocessing(state: Mapping[str, Tensor], dataset: Dataset) -> dict[str, ob
 
     Data sources whose images are floats are not divided by 255.
     """
+    if len(dataset.train.shape) != 3:
+        raise RequestError("only models of images can be exported: this one takes vectors; load its model.safetensors")
     channels, height, width = dataset.train.shape
     return {
         "size": [height, width],

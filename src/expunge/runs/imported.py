@@ -104,7 +104,7 @@ def work(config: ImportConfig, parents: Mapping[str, RunDirectory], draft: Draft
 def _checked(wanted: DataConfig, dataset: Dataset, predictions: Mapping[str, Predictions]) -> dict[str, object]:
     """The accuracy on each split and what is suspicious about model, data and split."""
     found = sanity.warnings(predictions)
-    if wanted.split == "released" and not in_published_order(dataset.train.labels, dataset.num_classes):
+    if wanted.split == "released" and not in_published_order(dataset.all_labels, dataset.num_classes):
         found.append(
             "the training images are not in the order of the published files, by which the released split counts: "
             "read the original files (cifar_batches:FOLDER), or give the ids by --validation-ids"

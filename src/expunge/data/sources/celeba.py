@@ -2,24 +2,23 @@
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-from PIL import Image
 
 from expunge.core import checks
 from expunge.core.errors import RequestError
 from expunge.core.registry import source
 from expunge.data import _assemble, _celeba_lists, _pictures
-from expunge.data._assemble import Arrays
+from expunge.data._assemble import FilesConfig, Part
 from expunge.data._celeba_lists import Listed
+from expunge.data._pictures import Decoding, Resize
 from expunge.data.dataset import Dataset
+from expunge.data.splits import Limits
 
 IMAGES = "img_align_celeba"
 
 
 @dataclass(frozen=True)
-class CelebaConfig:
+class CelebaConfig(FilesConfig):
     """Options of CelebA."""
 
     path: str
@@ -32,15 +31,13 @@ class CelebaConfig:
     """Use this many of the first training images; all by default, 8 GB at 128 pixels. Published: 50000."""
     first_test: int | None = None
     """Use this many of the first test images; all by default. Published: 20000, which are all."""
-    augment: bool = False
-    """Random crop and flip of training batches."""
 
     def __post_init__(self) -> None:
         checks.at_least(1, size=self.size, first=self.first, first_test=self.first_test)
 
 
 @source()
-def load(config: CelebaConfig) -> Dataset:
+def load(config: CelebaConfig, *, limits: Limits | None = None) -> Dataset:
     """CelebA: photographs of faces, told apart by one of forty attributes (Liu et al. 2015): celeba:FOLDER.
 
     Training images are those of partition 0 and test images those of partition 2, in the order of the list; partition
@@ -71,13 +68,14 @@ def load(config: CelebaConfig) -> Dataset:
         _read(images, test, config.size),
         folder,
         class_names=(f"not {config.attribute}", config.attribute),
-        augment=config.augment,
-        statistics=_assemble.IMAGENET,
+        config=config,
         names=(train.images, test.images),
+        statistics=_assemble.IMAGENET,
+        limits=limits,
     )
 
 
-def _read(folder: Path, listed: Listed, size: int) -> Arrays:
+def _read(folder: Path, listed: Listed, size: int) -> Part:
     present = set(os.listdir(folder))
     missing = [image for image in listed.images if image not in present]
     if missing:
@@ -86,8 +84,4 @@ def _read(folder: Path, listed: Listed, size: int) -> Arrays:
             "unpack the archive again, or take fewer by first and first_test"
         )
     files = [(folder / image, int(has)) for image, has in zip(listed.images, listed.has, strict=True)]
-    return _pictures.read_files(files, folder, partial(_square, size=size))
-
-
-def _square(image: Image.Image, size: int) -> Image.Image:
-    return _pictures.resized(image.convert("RGB"), size, Image.Resampling.BILINEAR)
+    return _pictures.of_files(files, folder, Decoding((Resize(size, bilinear=True),), colour=True))

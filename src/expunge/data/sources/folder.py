@@ -1,30 +1,33 @@
 """Image folders: folder:ROOT with ROOT/train/CLASS/*.png (or .jpg, ...) and ROOT/test/CLASS/*.png, or ROOT/CLASS/*."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from expunge.core import checks
 from expunge.core.errors import RequestError
 from expunge.core.registry import source
-from expunge.data import _assemble, _pictures, image_files
+from expunge.data import _assemble, _folders, _pictures, image_files
+from expunge.data._assemble import FilesConfig
+from expunge.data._folders import IMAGES, Labelled
+from expunge.data._pictures import Decoding, Unreadable
 from expunge.data.dataset import Dataset
 from expunge.data.names import held_out
+from expunge.data.splits import Limits
 
-IMAGES = "images"
-Labelled = list[tuple[Path, int]]
+TESTS = ("test", "val", "valid", "validation")
 
 
 @dataclass(frozen=True)
-class FolderConfig:
+class FolderConfig(FilesConfig):
     """A folder, and the use of its images."""
 
     path: str
-    """The folder that holds train/ and test/, each with one folder of images per class, or these folders themselves."""
+    """The folder that holds train/ and test/ (or val/), each with one folder of images per class, or these folders
+    themselves."""
     size: int | None = None
     """Resize every image to this many pixels on each side; by default all must have one size."""
-    augment: bool = False
-    """Random crop and flip of training batches."""
+    unreadable: Unreadable = "refuse"
+    """What is done about images that cannot be decoded: refuse, or skip (and count them)."""
     test: float = 0.2
     """Share of the images in the test set where there are no folders train/ and test/: about so many, chosen by a hash
     of the name, so that other images that come or go change nothing."""
@@ -36,11 +39,12 @@ class FolderConfig:
 
 
 @source()
-def load(config: FolderConfig) -> Dataset:
+def load(config: FolderConfig, *, limits: Limits | None = None) -> Dataset:
     """Image folders: folder:ROOT with ROOT/train/CLASS/*.png (or .jpg, ...) and ROOT/test/CLASS/*.png, or ROOT/CLASS/*.
 
-    The images of a class may also be in CLASS/images/, as in Tiny-ImageNet. Without ROOT/test, the test set is a share
-    of the images. The name of an image is its path within ROOT.
+    The images of a class may also be in CLASS/images/, as in Tiny-ImageNet. The test set is the folder test, or else
+    val, valid or validation, and may lack classes; without any, it is a share of the images. The name of an image is
+    its path within ROOT. If some images are grey and some are in colour, all become RGB.
 
     Raises:
         RequestError: A folder is missing or empty, a test class has no training images, two names differ in case
@@ -48,9 +52,9 @@ def load(config: FolderConfig) -> Dataset:
     """
     root, classes, *parts = listed(config)
     names = tuple(image_files.names(part, root) for part in parts)
-    prepare = None if config.size is None else partial(_pictures.resized, size=config.size)
-    train, test = (_pictures.read_files(part, root, prepare) for part in parts)
-    return _assemble.dataset(train, test, root, class_names=classes, augment=config.augment, names=(names[0], names[1]))
+    decoding = Decoding(_pictures.sized(config.size), unreadable=config.unreadable)
+    train, test = (_pictures.of_files(part, root, decoding) for part in parts)
+    return _assemble.from_folder(root, (train, test, tuple(classes), (names[0], names[1])), config, limits)
 
 
 def listed(config: FolderConfig) -> tuple[Path, list[str], Labelled, Labelled]:
@@ -60,8 +64,10 @@ def listed(config: FolderConfig) -> tuple[Path, list[str], Labelled, Labelled]:
         RequestError: A folder is missing or empty, or a test class has no training images.
     """
     root = _assemble.existing_folder(config.path)
-    classes, train, test = _divided(root) if (root / "test").is_dir() else _by_name(root, config.test)
-    for part, which in zip((train, test), ("training", "test"), strict=True):
+    tests = [root / name for name in TESTS if (root / name).is_dir()]
+    divided = tests and ((root / "train").is_dir() or tests[0].name == "test")
+    classes, train, test = _divided(root, tests[0]) if divided else _by_name(root, config.test)
+    for part, which in ((train, "training"), (test, "test")):
         if not part:
             raise RequestError(
                 f"{root} holds no {which} images: put them into CLASS/ or CLASS/{IMAGES}/, or change test"
@@ -69,51 +75,19 @@ def listed(config: FolderConfig) -> tuple[Path, list[str], Labelled, Labelled]:
     return root, classes, train, test
 
 
-def _divided(root: Path) -> tuple[list[str], Labelled, Labelled]:
+def _divided(root: Path, test: Path) -> tuple[list[str], Labelled, Labelled]:
     """The classes, the training and the test images of train/ and test/."""
-    _assemble.existing_folder(str(root / "train"))
-    names = _classes(root / "train")
-    extra = set(_classes(root / "test")) - set(names)
-    if extra == {IMAGES}:
-        raise RequestError(
-            f"{root / 'test' / IMAGES} holds images without classes, as Tiny-ImageNet's test/ does: put images into "
-            f"{root / 'test'}, one folder per class, such as those of val/ by its val_annotations.txt"
-        )
-    if extra:
-        raise RequestError(f"{root / 'test'} has classes that {root / 'train'} lacks: {', '.join(sorted(extra))}")
-    return names, _labelled(root / "train", names), _labelled(root / "test", names)
+    train = _assemble.existing_folder(str(root / "train"))
+    names = _folders.classes(train)
+    _folders.check_known(test, train, names)
+    return names, _folders.labelled(train, names), _folders.labelled(test, names)
 
 
 def _by_name(root: Path, share: float) -> tuple[list[str], Labelled, Labelled]:
     """The classes and all images of a folder, or of its folder train/ if that is the only one, split by name."""
-    folder = root / "train" if _classes(root) == ["train"] else root
-    classes = _classes(folder)
-    files = _labelled(folder, classes)
+    folder = root / "train" if _folders.classes(root) == ["train"] else root
+    classes = _folders.classes(folder)
+    files = _folders.labelled(folder, classes)
     held = [held_out(name, share) for name in image_files.names(files, root)]
     train, test = ([file for file, aside in zip(files, held, strict=True) if aside is side] for side in (False, True))
     return classes, train, test
-
-
-def _classes(root: Path) -> list[str]:
-    """The class folders in alphabetical order, without hidden ones.
-
-    Raises:
-        RequestError: One is a symbolic link to a folder that it is in.
-    """
-    found = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    for path in found:
-        if path.is_symlink() and root.resolve().is_relative_to(path.resolve()):
-            raise RequestError(f"{path} is a symbolic link to a folder that it is in: remove it")
-    return [path.name for path in found]
-
-
-def _pictures_of(folder: Path) -> list[Path]:
-    """The image files of a class, in its folder or in the folder ``images`` within, as in Tiny-ImageNet."""
-    there = [*folder.glob("*"), *folder.glob(f"{IMAGES}/*")]
-    return sorted(
-        path for path in there if path.suffix.lower() in image_files.SUFFIXES and not path.name.startswith(".")
-    )
-
-
-def _labelled(root: Path, classes: list[str]) -> Labelled:
-    return [(path, label) for label, name in enumerate(classes) for path in _pictures_of(root / name)]

@@ -4,6 +4,7 @@ from expunge.core.registry import source
 from expunge.data import _assemble, _idx
 from expunge.data._assemble import FilesConfig
 from expunge.data.dataset import Dataset
+from expunge.data.splits import Limits
 
 
 class IdxConfig(FilesConfig):
@@ -11,6 +12,7 @@ class IdxConfig(FilesConfig):
 
 
 @source()
-def load(config: IdxConfig) -> Dataset:
+def load(config: IdxConfig, *, limits: Limits | None = None) -> Dataset:
     """IDX files as MNIST has them, plain or .gz: idx:FOLDER."""
-    return _assemble.from_folder(_assemble.existing_folder(config.path), _idx.read_folder, augment=config.augment)
+    folder = _assemble.existing_folder(config.path)
+    return _assemble.dataset(*_idx.read_folder(folder), folder, config=config, limits=limits)
