@@ -12,7 +12,7 @@ from expunge.cli import _console
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
 from expunge.data import check, duplicates
-from expunge.data.check import Alike, Findings
+from expunge.data.check import FEATURES, Alike, Findings
 from expunge.data.sources.folder import FolderConfig
 
 SHOWN = 10
@@ -56,6 +56,7 @@ def _as_data(found: Findings) -> dict[str, object]:
         "sizes": found.sizes,
         "types": found.dtypes,
         "unreadable": found.unreadable,
+        "notes": found.notes,
         "duplicates": [_described(each) for each in found.exact],
         "near_duplicates": [_described(each) | {"similarity": each.similarity} for each in found.near],
         "near_duplicates_complete": found.near_complete,
@@ -86,16 +87,23 @@ def _print(found: Findings) -> None:
     print(f"images: {sizes}; {' and '.join(found.dtypes)}")
     if len(found.sizes) > 1:
         print(
-            "images differ in size or kind: folder:PATH,size=32 makes all as large; grey and colour do not go together"
+            "images differ in size or kind: folder:PATH,size=32 makes all as large; grey ones become RGB among others"
         )
+    for note in found.notes:
+        print(note)
     print(f"unreadable files: {len(found.unreadable) or 'none'}")
     _print_list([f"{name}: {why}" for name, why in found.unreadable.items()])
-    _print_alike("exact duplicates", found.exact, "groups")
+    _print_alike("exact duplicates", found.exact, "group")
     if any(len({each.split for each in group.members}) == 1 for group in found.exact):
         print("  (a duplicate in the retain set defeats forgetting: forget all of a group, or delete all but one)")
-    _print_alike("near duplicates", found.near, "pairs" if found.near_complete else "pairs, where the search ended")
+    if all(size.endswith(FEATURES) for size in found.sizes):
+        print("near duplicates: only looked for among images")
+    else:
+        _print_alike("near duplicates", found.near, "pair")
+    if not found.near_complete:
+        print("  (the search ended there; a greater --alike lists those that are most alike)")
     if found.normalisation is None:
-        print("normalisation: none, as images differ in their channels")
+        print("normalisation: none, as no training image can be read")
     elif len(found.normalisation[0]) <= 4:
         mean, std = (",".join(f"{value:.4f}" for value in each) for each in found.normalisation)
         print(f"normalisation of the training images: mean {mean}, std {std}")
@@ -104,7 +112,8 @@ def _print(found: Findings) -> None:
 def _print_alike(what: str, groups: Sequence[Alike], unit: str) -> None:
     """How many groups of images are alike, how many hold different labels or both splits, and a few."""
     conflicts, leaks = sum(each.conflict for each in groups), sum(each.leak for each in groups)
-    count = f"{len(groups)} {unit}, {conflicts} with different labels, {leaks} in training and test set"
+    many = "" if len(groups) == 1 else "s"
+    count = f"{len(groups)} {unit}{many}, {conflicts} with different labels, {leaks} in training and test set"
     print(f"{what}: {count if groups else 'none'}")
     ranked = sorted(groups, key=lambda each: not (each.conflict or each.leak))
     _print_list(

@@ -175,7 +175,7 @@ def _first_shape(pictures: Sequence[Picture], where: str, decoding: Decoding) ->
     reason: RequestError | None = None
     for picture in pictures:
         try:
-            shape = _pixels(picture, decoding.steps).shape
+            shape = decode(picture, decoding.steps).shape
         except RequestError as error:
             if decoding.unreadable == "refuse":
                 raise
@@ -201,7 +201,7 @@ def _filled(pictures: Sequence[Picture], where: str, decoding: Decoding, shape: 
     def fill(start: int) -> None:
         for index, picture in enumerate(pictures[start : start + TOGETHER], start):
             try:
-                pixels = _pixels(picture, decoding.steps)
+                pixels = decode(picture, decoding.steps)
             except RequestError:
                 if decoding.unreadable == "refuse":
                     raise
@@ -246,7 +246,12 @@ def _digest(pictures: Sequence[Picture], decoding: Decoding) -> str:
     return whole.hexdigest()
 
 
-def _pixels(picture: Picture, steps: Sequence[Step]) -> Array:
+def decode(picture: Picture, steps: Sequence[Step] = ()) -> Array:
+    """Decode one image, to uint8 (height, width) if it is grey, else (height, width, 3).
+
+    Raises:
+        RequestError: It is damaged, has more than 8 bits or too many pixels; the message begins with its name.
+    """
     name, content = picture
     source = content()
     # In memory, as reading in steps from a file would allocate whatever a length in it says.

@@ -1,9 +1,9 @@
 """What is to be known of a data set before training: counts, sizes, unreadable files, duplicates, normalisation."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -22,6 +22,9 @@ from expunge.data.image_set import ImageSet, make
 from expunge.data.manifest import pixel_digests
 from expunge.data.sources import folder
 from expunge.data.sources.folder import FolderConfig
+
+FEATURES = "features"
+"""The end of the size of vectors."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Side:
     labels: tuple[int, ...]
     names: tuple[str, ...]
     """Ids as text where the source has no names."""
-    unreadable: dict[str, str]
-    """The names of files that cannot be decoded, and why."""
     classes: tuple[str, ...]
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
+    """The names of files that cannot be decoded, and why."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ class Findings:
     near_complete: bool
     """Whether all near duplicates are listed: the search ends at a million."""
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None
-    """Mean and deviation per channel of the training images in [0, 1] if uint8; None if their channels differ."""
+    """Mean and deviation per channel of the training images, in [0, 1] if uint8; None if none is readable."""
+    notes: tuple[str, ...]
+    """What the data source says of the images, such as how many it left out."""
 
 
 def check(source: object, alike: float = duplicates.ALIKE) -> Findings:
@@ -106,7 +111,7 @@ def check(source: object, alike: float = duplicates.ALIKE) -> Findings:
     Raises:
         RequestError: It cannot be read at all.
     """
-    train, test = _of_folder(source) if isinstance(source, FolderConfig) else _of_source(source)
+    train, test, notes = (*_of_folder(source), ()) if isinstance(source, FolderConfig) else _of_source(source)
     parts = (*train.parts, *test.parts)
     members = [
         Member(name, split, side.classes[label])
@@ -135,36 +140,40 @@ def check(source: object, alike: float = duplicates.ALIKE) -> Findings:
         ),
         pairs.complete,
         _normalisation(train.parts),
+        notes,
     )
 
 
-def _of_source(source: object) -> tuple[Side, Side]:
-    """Both sides of a data set."""
+def _of_source(source: object) -> tuple[Side, Side, tuple[str, ...]]:
+    """Both sides of a data set, and its notes."""
     found = cast("Dataset", registry.of_config("data", source).call(source))
     train, test = (
         Side(
             (_part(images),),
             tuple(images.labels.tolist()),
-            names or tuple(map(str, images.ids.tolist())),
-            {},
+            tuple(names[each] if names else str(each) for each in images.ids.tolist()),
             found.class_names,
         )
         for images, names in ((found.train, found.train_names), (found.test, found.test_names))
     )
-    return train, test
+    return train, test, found.notes
 
 
 def _of_folder(config: FolderConfig) -> tuple[Side, Side]:
-    """Both sides of an image folder, whose images may be damaged or differ in size."""
+    """Both sides of an image folder, whose images may be damaged or differ in size; grey ones among others are RGB."""
     root, classes, *sides = folder.listed(config)
     train, test = (_read(root, classes, labelled, config.size) for labelled in sides)
+    if len({part.moments.shape[1] for part in (*train.parts, *test.parts)}) > 1:
+        train, test = (_read(root, classes, labelled, config.size, colour=True) for labelled in sides)
     return train, test
 
 
-def _read(root: Path, classes: Sequence[str], labelled: Sequence[tuple[Path, int]], size: int | None) -> Side:
+def _read(
+    root: Path, classes: Sequence[str], labelled: Sequence[tuple[Path, int]], size: int | None, colour: bool = False
+) -> Side:
     names = image_files.names(labelled, root)
     with ThreadPoolExecutor() as pool:
-        found = [*pool.map(partial(_file, size=size), names, [path for path, _ in labelled])]
+        found = [*pool.map(partial(_file, size=size, colour=colour), names, [path for path, _ in labelled])]
     read = [
         (part, label, name)
         for part, (_, label), name in zip(found, labelled, names, strict=True)
@@ -172,20 +181,21 @@ def _read(root: Path, classes: Sequence[str], labelled: Sequence[tuple[Path, int
     ]
     parts, labels, kept = zip(*read, strict=True) if read else ((), (), ())
     damaged = {name: part for part, name in zip(found, names, strict=True) if isinstance(part, str)}
-    return Side(parts, labels, kept, damaged, tuple(classes))
+    return Side(parts, labels, kept, tuple(classes), damaged)
 
 
-def _file(name: str, path: Path, size: int | None) -> Part | str:
+def _file(name: str, path: Path, size: int | None, colour: bool) -> Part | str:
     """What is kept of an image, or why it cannot be decoded."""
     try:
-        pixels = _pictures.read([(name, partial(Path, path))], name).images[0]
+        pixels = _pictures.decode((name, partial(Path, path)))
     except RequestError as error:
         return str(error).removeprefix(f"{name} ")
-    height, width = pixels.shape[:2]
-    if size is not None:
-        pixels = np.asarray(_pictures.Resize(size)(Image.fromarray(pixels)))
-    image = torch.tensor(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1))
-    return replace(_part(make(image[None], torch.zeros(1))), shape=(len(image), height, width))
+    stored = (3 if pixels.ndim == 3 else 1, *pixels.shape[:2])
+    for step in _pictures.sized(size):
+        pixels = np.asarray(step(Image.fromarray(pixels)))
+    image = torch.tensor(np.atleast_3d(pixels)).permute(2, 0, 1)
+    image = image.expand(3, -1, -1) if colour else image
+    return replace(_part(make(image[None], torch.zeros(1))), shape=stored)
 
 
 def _part(images: ImageSet) -> Part:
@@ -199,15 +209,14 @@ def _part(images: ImageSet) -> Part:
 
 def _size(shape: tuple[int, ...]) -> str:
     if len(shape) != 3:
-        return f"{shape[0]} features"
+        return f"{shape[0]} {FEATURES}"
     kind = {1: "grey", 3: "colour"}.get(shape[0], f"{shape[0]} channels")
     return f"{shape[1]} x {shape[2]}, {kind}"
 
 
-def _normalisation(parts: Iterable[Part]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _normalisation(parts: Sequence[Part]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and deviation per channel, 1 of a constant channel; every image counts alike, whatever its size."""
-    parts = [*parts]
-    if len({part.moments.shape[1] for part in parts}) != 1:
+    if not parts:
         return None
     mean, squares = torch.stack([part.moments for part in parts]).sum(dim=0) / sum(len(part.digests) for part in parts)
     variance = squares - mean.square()
