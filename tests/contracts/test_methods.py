@@ -100,6 +100,19 @@ def test_a_rate_of_zero_moves_no_weight_but_those_it_prunes(gradual: str) -> Non
     assert all(torch.equal(weight, expected[key]) for key, weight in model.named_parameters())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_values_of_the_paper_are_options_that_differ_from_the_defaults(name: str) -> None:
+    """By one word, without the scaling of the change; what is given besides takes precedence."""
+    paper, own = presets.named(f"{name}:defaults=paper"), presets.named(name)
+    assert paper.reach is None
+    for key, value in presets.of_paper(name).items():
+        assert presets.named(name, {key: value}) != own, f"{key}={value} is the default"
+        kept = presets.named(f"{name}:defaults=paper", {key: presets.option(own, key)} if "." in key else {})
+        assert presets.option(kept, key) in (value, presets.option(own, key))
+    assert presets.named(name, {"defaults": "paper"}) == paper
+    assert presets.named(f"{name}:defaults=own") == own
+
+
 def test_no_epochs_is_the_identity(gradual: str) -> None:
     assert problems.same(unlearned(short(gradual, epochs=0)), problems.model())
 
@@ -125,7 +138,7 @@ def test_steps_in_place_of_epochs(name: str) -> None:
 @pytest.mark.parametrize("name", LONG)
 def test_steps_beside_epochs_are_refused_and_either_replaces_the_other(name: str) -> None:
     with pytest.raises(RequestError, match="steps is given in place of epochs: leave out one"):
-        presets.named(name, {"steps": 3, "epochs": 2})
+        presets.named(name, {"steps": 3, "epochs": type(presets.named(name).method).epochs})
     with pytest.raises(RequestError, match="steps is given in place of epochs: leave out one"):
         short(name, steps=3, epochs=2)
     by_steps = presets.named(name, {"steps": 3}, presets.named(name, {"epochs": 2})).method
@@ -378,7 +391,7 @@ class Untouched:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_methods_that_say_so_read_validation_images(name: str) -> None:
-    wanted = short(name)
+    wanted = dataclasses.replace(short(name), reach=None)  # which reads them, and is seen as a value
     data = dataclasses.replace(problems.data(), validation=Untouched())
     if mark(name).validation(wanted.method):
         with pytest.raises(AssertionError, match="a validation image was asked for"):

@@ -162,6 +162,27 @@ def test_a_photo_may_be_deleted_after(photos: Path, model: Path, terminal: Termi
     terminal.folder("unlearn", "--run", again, "--forget", f"ids:{ben[2]}", "scrub", "--epochs", 1)
 
 
+def test_a_duplicate_that_is_retained_is_warned_of(photos: Path, terminal: Terminal, tmp_path: Path) -> None:
+    (photos / "smiling" / "anna-again.png").write_bytes((photos / "plain" / "anna-0.png").read_bytes())
+    run = terminal.folder("train", "--data", f"folder:{photos},test=1%", "--validation", 0, *TRAIN, "--runs", tmp_path)
+    pair = ["plain/anna-0.png", "smiling/anna-again.png"]
+    ids = [row["id"] for row in terminal.json("list", "ids", run, *pair)]
+    found, _ = unlearned(terminal, run, f"ids:{pair[0]}")
+    cure = f"union:(ids:{pair[0]})+(ids:{pair[1]})"
+    said = " ".join(terminal.error.split())
+    assert f"warning: 1 forgotten examples ({pair[0]}) have exact duplicates in the retain set ({pair[1]})" in said
+    assert f"forget these too: --forget '{cure}'" in said
+    assert RunDirectory(found).record()["notes"]["duplicates"] == {"forget": ids[:1], "retain": ids[1:]}
+    found, names = unlearned(terminal, run, cure)
+    assert names == pair
+    assert "duplicates" not in terminal.error
+    assert "duplicates" not in RunDirectory(found).record()["notes"]
+    _, names = unlearned(terminal, found, "ids:plain/ben-0.png")  # what was forgotten before is not retained
+    assert "duplicates" not in terminal.error
+    unlearned(terminal, run, f"ids:{pair[0]}", "retrain")
+    assert "exact duplicates in the retain set" in terminal.error
+
+
 def test_scores_carry_names(photos: Path, model: Path, terminal: Terminal, tmp_path: Path) -> None:
     record = ("--momentum", 0, "--weight-decay", 0.5, "--record")
     run = terminal.folder("train", "--data", f"folder:{photos}", *TRAIN, *record, "--runs", tmp_path / "runs")

@@ -193,7 +193,8 @@ def test_precompute_delete_and_score_from_the_command_line(run: Path, tmp_path: 
     assert "loss, highest" in out
     with table.open() as file:
         rows = list(csv.DictReader(file))
-    assert [set(row) for row in rows] == [{"id", "label", "loss"}] * 60
+    assert [set(row) for row in rows] == [{"id", "name", "label", "loss"}] * 60
+    assert all(row["name"] == row["id"] for row in rows), "digits have no names"
     found = terminal.json("score", "--run", run, "trajectory-influence")
     assert found["status"] == "finished"
 

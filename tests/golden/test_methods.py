@@ -26,7 +26,8 @@ OPTIONS = {
     "scrub": (
         scrub.unlearn,
         scrub.ScrubConfig,
-        {key: key for key in ("maximise_epochs", "temperature", "alpha", "gamma")},
+        {key: key for key in ("maximise_epochs", "temperature", "alpha", "gamma")}
+        | {"forget_batch_size": "batch_size"},
     ),
 }
 """The method, its configuration, and the option that each hyperparameter of the case gives."""

@@ -113,13 +113,16 @@ def test_bad_texts_say_the_cure(text: str, message: str) -> None:
 
 
 def test_texts_reach_fields_rules_roles_and_masks() -> None:
+    plain = ScrubConfig().rule
+    assert isinstance(plain, Rule)
+    fast, faster = (dataclasses.replace(plain, lr=lr) for lr in (0.2, 0.3))
     assert presets.named("SCRUB:epochs=3,lr=0.2,temperature=2").method == ScrubConfig(
-        epochs=3, temperature=2.0, rule=Rule(lr=0.2)
+        epochs=3, temperature=2.0, rule=fast
     )
     dual = presets.named("scrub:forget.optimizer=lion,retain.lr=0.3").method
-    assert dual == ScrubConfig(rule=PerRole(Rule(optimizer="lion"), Rule(lr=0.3)))
+    assert dual == ScrubConfig(rule=PerRole(dataclasses.replace(plain, optimizer="lion"), faster))
     both = presets.named("scrub:lr=0.3,forget.lr=0.1,share=first").method
-    assert getattr(both, "rule") == PerRole(Rule(lr=0.1), Rule(lr=0.3), "first")  # noqa: B009 - of no declared type
+    assert getattr(both, "rule") == PerRole(dataclasses.replace(plain, lr=0.1), faster, "first")  # noqa: B009 - of no declared type
     assert presets.named("scrub:lr=0.3,forget.lr=0.1") == presets.named("scrub:forget.lr=0.1,lr=0.3")
     dual = presets.named("sfron:forget.optimizer=adamw").method
     assert getattr(dual, "rule").share == "nothing", "moments are shared only when said"  # noqa: B009

@@ -212,8 +212,8 @@ def test_bad_forget_sets_say_the_cure(text: str, message: str) -> None:
     ("content", "message"),
     [
         ("", "empty"),
-        ("1\n2\n1\n", "repeat in the list: 1"),
-        ("1\nx\n", "line 2: 'x' is not an id"),
+        ("1\n2\n1\n", "repeat in the forget set: 1"),
+        ("1\nx\n", "have only ids, no names, so there is no x: give ids"),
         ("99\n", "not in the training set: 99"),
     ],
 )

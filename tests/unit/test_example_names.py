@@ -334,7 +334,7 @@ def test_a_class_whose_folder_is_gone_keeps_its_number(tmp_path: Path) -> None:
     for path in (root / "a").iterdir():
         path.unlink()
     (root / "a").rmdir()
-    folder(root, "aa/0.png")
+    folder(root, "d/0.png")
     after = split_data.load(wanted, before.manifest)
     assert after.dataset.class_names == ("a", "b", "c")
     assert after.train.labels.equal(before.train.labels)

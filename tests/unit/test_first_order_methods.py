@@ -34,6 +34,7 @@ from expunge.methods.boundary_shrink import BoundaryShrinkConfig
 from expunge.methods.finetune import FinetuneConfig
 from expunge.methods.gradient_ascent import GradientAscentConfig
 from expunge.methods.l1_sparse import AccuracyCollapseWarning, L1SparseConfig
+from expunge.methods.neggrad_plus import NegGradPlusConfig
 from expunge.methods.random_label import RandomLabelConfig
 from expunge.methods.retrain import RetrainConfig
 from expunge.training.context import Context
@@ -353,10 +354,12 @@ def test_boundary_expanding_says_what_it_needs() -> None:
 
 
 def test_neggrad_plus_at_alpha_one_is_fine_tuning_bit_for_bit_whatever_is_forgotten() -> None:
-    tuned = problems.unlearned(FinetuneConfig(epochs=2, batch_size=7))
+    tuned = problems.unlearned(FinetuneConfig(epochs=2, batch_size=7, rule=Rule(lr=0.01)))
     for forget in (problems.data().forget, problems.images(10, seed=77)):
         data = dataclasses.replace(problems.data(), forget=forget)
-        assert problems.same(problems.unlearned("neggrad_plus:alpha=1.0,epochs=2,batch_size=7", on=data), tuned)
+        assert problems.same(
+            problems.unlearned(NegGradPlusConfig(alpha=1.0, epochs=2, batch_size=7, rule=Rule(lr=0.01)), on=data), tuned
+        )
 
 
 # Random labels

@@ -208,9 +208,9 @@ def test_the_rates_by_default_are_those_of_the_share_of_the_run() -> None:
     total, t = 50, 0
     for record in context.history():
         (role, rate), *_ = record["lr"].items()
-        wanted = 0.01 * 0.5 * (1 + math.cos(math.pi * t / total))
+        wanted = 0.03 * 0.5 * (1 + math.cos(math.pi * t / total))
         # Exact in forget steps; in between a retain step is at most one call ahead.
-        assert rate == pytest.approx(wanted, abs=1e-12 if role == "forget" else 0.01 * math.pi / 2 / (total + 10))
+        assert rate == pytest.approx(wanted, abs=1e-12 if role == "forget" else 0.03 * math.pi / 2 / (total + 10))
         t += role == "retain"
 
 
@@ -234,13 +234,19 @@ def test_it_forgets_what_it_is_told_and_keeps_the_rest() -> None:
     assert scrub.error(unlearned, one_class.retain, context) < Fraction(1, 5)
 
 
+def test_the_preset_is_the_published_schedule() -> None:
+    method = presets.named("sfron").method
+    assert (method.steps, method.forget_every, method.alpha, method.batch_size) == (1500, 5, 25.0, 128)
+    assert (method.rule.forget.clip, method.rule.forget.lr, method.rule.retain.lr) == (7.0, 0.01, 0.01)
+
+
 def test_sfron_is_found_by_its_other_name_and_takes_options() -> None:
     method = presets.named("SFRon:alpha=1,forget.optimizer=adamw,forget.lr=1e-4").method
     assert (method.alpha, method.rule.forget.optimizer, method.rule.forget.lr, method.rule.retain.lr) == (
         1,
         "adamw",
         1e-4,
-        0.01,
+        0.03,
     )
 
 
@@ -266,10 +272,10 @@ def test_the_schedule_of_scrub_runs_over_the_steps_that_are_taken(epochs: int, m
     assert rates == pytest.approx([0.5 * (1 - taken / steps) for taken in range(steps)])
 
 
-def test_forget_batches_of_scrub_are_as_large_as_retain_batches_by_default() -> None:
+def test_forget_batches_of_scrub_are_as_large_as_retain_batches_on_request() -> None:
     model = problems.model()
     seen = sizes(model)
-    problems.run(scrub.ScrubConfig(epochs=1, maximise_epochs=1, batch_size=5), model)
+    problems.run(scrub.ScrubConfig(epochs=1, maximise_epochs=1, batch_size=5, forget_batch_size=None), model)
     assert seen == [5] * 8
 
 
@@ -290,8 +296,9 @@ def test_a_step_of_scrub_costs_one_forward_of_student_and_teacher_each(rewind: b
     config = scrub.ScrubConfig(epochs=3, maximise_epochs=2, batch_size=7, rewind=rewind)
     _, context = problems.run(config, model)
     assert calls["student"] == calls["teacher"] == len(context.history())
-    # Rewinding looks once at the forget set per checkpoint and once at the validation set.
-    assert calls["errors"] == (4 + 1 if rewind else 0)
+    # Rewinding looks once at the forget set per checkpoint and once at the validation set; the outputs before and after
+    # are compared for every method.
+    assert calls["errors"] == 2 + (4 + 1 if rewind else 0)
 
 
 def test_the_teacher_is_the_original_and_never_changed(monkeypatch: pytest.MonkeyPatch) -> None:

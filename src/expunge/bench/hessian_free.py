@@ -58,7 +58,10 @@ def fashion(name: str, model: str) -> Comparison:
 
 def residual(name: str, data: DataConfig, plan: Training) -> Comparison:
     """Return the comparison for ResNet-18: 50 images forgotten, with the published fine-tuning and gradient ascent."""
-    ascent = f"gradient_ascent:epochs=2,batch_size=50,lr={plan.rule.lr / 10},momentum=0.0,weight_decay=0.0"
+    ascent = (
+        f"gradient_ascent:epochs=2,batch_size=50,lr={plan.rule.lr / 10},momentum=0.0,weight_decay=0.0,clip=none,"
+        "reach=none"
+    )
     return Comparison(name, data, "resnet18", plan, "random:50", (*VARIANTS, finetune(plan), ascent))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 COMMANDS = (
     *("demo", "train", "prune", "import", "precompute", "mask", "unlearn", "evaluate", "score", "export"),
-    *("bench", "tune", "report", "doctor", "list"),
+    *("bench", "tune", "report", "doctor", "list", "data"),
 )
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130

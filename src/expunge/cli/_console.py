@@ -36,6 +36,7 @@ from expunge.store.directory import RunDirectory, Store
 from expunge.store.execute import Session
 from expunge.store.run import GivesModel, open_config
 from expunge.training import stepper
+from expunge.unlearning import strength
 
 T = TypeVar("T")
 
@@ -253,6 +254,14 @@ def open_unlearned(path: Path) -> tuple[Store, UnlearnConfig]:
 def store(folder: Path) -> Store:
     """The store of that folder, for paths that are printed whole."""
     return Store(folder.resolve())
+
+
+def say_strength(name: str, directory: RunDirectory) -> None:
+    """Warn if an unlearning did nothing, or hardly anything, with the option that makes it stronger."""
+    notes = directory.record().get("notes")
+    said = strength.sentence(name, cast("dict[str, object]", notes)) if isinstance(notes, dict) else ""
+    if said:
+        say(f"warning: {said}")
 
 
 def report_run(directory: RunDirectory, options: Common, next_step: str) -> None:

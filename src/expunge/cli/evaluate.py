@@ -10,6 +10,7 @@ from expunge.runs.evaluate import EvaluateConfig, every_metric, shadow_models
 from expunge.store import execute
 from expunge.store.examples import forgotten_words
 from expunge.store.run import run_id
+from expunge.unlearning import presets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     wanted = EvaluateConfig(subject, reference, metrics, given.seed, shadows)
     with _console.session(given, shadows) as session:
         directory = execute.run(wanted, store, session)
+    _console.say_strength(presets.label(subject.unlearning), store.directory(run_id(subject)))
     record = directory.record()
     if given.json:
         _console.print_json({"run": str(directory.path), **record})

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
+
 from expunge.cli import _console, _plugin
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
@@ -11,7 +13,7 @@ from expunge.methods.retrain import RetrainConfig
 from expunge.runs.unlearn import UnlearnConfig, retraining
 from expunge.store import execute
 from expunge.store.directory import Store
-from expunge.store.examples import forgotten_words
+from expunge.store.examples import duplicate_words, forgotten_words
 from expunge.training.precision import RequestedPrecision, chosen
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
@@ -58,9 +60,10 @@ def run(arguments: Sequence[str]) -> int:
     wanted = UnlearnConfig(original, forget, unlearning, given.forget_seed, precision, given.seed, withhold)
     with _console.session(given, [wanted]) as session:
         directory = execute.run(wanted, store, session)
+    _console.say_strength(name, directory)
+    if twice := duplicate_words(directory, given.forget):
+        _console.say(escape(f"warning: {twice}"))
     notes = directory.record().get("notes")
-    if name != "original" and isinstance(notes, dict) and "unchanged" in notes:
-        _console.say(f"warning: {name} left the model as it was: give it more epochs, or a larger rate or scale")
     if not given.quiet and isinstance(notes, dict) and "weight_decay" in notes:
         _console.say(
             f"weight decay {notes['weight_decay']}, as in the training of the original (--weight-decay sets it)"
@@ -109,7 +112,14 @@ def _help(words: Sequence[str]) -> int:
     groups["update mask, which weights may move"] = ("update-mask.", default.update_mask or UpdateMask(fraction=0.5))
     groups["low-rank adapters, trained in place of the weights"] = ("adapters.", default.adapters or LowRank())
     shown = name.replace("_", "-")
-    _plugin.print_options(f"expunge unlearn --run RUN --forget SET {shown} [options]", _names()[name], groups)
+    further = (
+        "--defaults paper: the values of the publication or its code for what is not given. "
+        f"--reach SHARE (default: {config.written(default.reach)}), --extend FACTOR (default: {default.extend:g}): "
+        "scale the change until the accuracy on the forget set has gone this share of the way to that on unseen "
+        "images, estimated on validation images; none leaves it as it is."
+    )
+    summary = f"{_names()[name]}\n\n{further}"
+    _plugin.print_options(f"expunge unlearn --run RUN --forget SET {shown} [options]", summary, groups)
     return 0
 
 

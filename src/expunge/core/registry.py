@@ -181,6 +181,10 @@ class Mark:
     measures: tuple[Measure, ...] = ()
     needs: tuple[str, ...] = ()
     search: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    stronger: float = 1.0
+    paper: Mapping[str, object] = field(default_factory=dict[str, object])
+    reach: float | None = None
+    extend: float = 1.0
     roles: tuple[str, ...] = ("forget", "retain")
     stages: Mapping[str, Stage] = field(default_factory=dict[str, Stage])
     validation: Callable[[object], bool] = _never
@@ -234,6 +238,10 @@ def method(
     reference: str,
     aliases: Iterable[str] = (),
     search: Mapping[str, tuple[float, float]] | None = None,
+    stronger: float = 5.0,
+    paper: Mapping[str, object] | None = None,
+    reach: float | None = None,
+    extend: float = 1.0,
     roles: Iterable[str] = ("forget", "retain"),
     stages: Mapping[str, Stage] | None = None,
     validation: bool | Callable[[Config], bool] = False,
@@ -248,6 +256,11 @@ def method(
         aliases: Names of the method in other code bases.
         search: The options that ``expunge tune`` searches, as on the command line (``lr``, ``forget.lr``), each
             with its smallest and largest value; the search is logarithmic.
+        stronger: The factor on the first option of ``search`` that makes the method forget more; below 1 for damping.
+        paper: Options, as on the command line, that the publication or its code has at other values than the defaults:
+            what ``defaults=paper`` means, besides no ``reach``.
+        reach: Its default of ``Unlearning.reach``: how far the forget accuracy goes, where there are validation images.
+        extend: Its default of ``Unlearning.extend``; 1 for methods that may go too far, but do not fall short.
         roles: The roles that it takes steps for: ``forget``, ``retain``, or both.
         stages: Its parts that do not depend on the forget set, by parameter name.
         validation: Whether it reads the validation images; tables then say so. A function of its configuration where
@@ -255,8 +268,21 @@ def method(
     """
     searched = dict(search or {})
     reads = cast("Callable[[object], bool]", validation if callable(validation) else lambda _: validation)
-    mark = Mark("methods", tuple(aliases), reference, (), (), searched, tuple(roles), dict(stages or {}), reads)
-    return _marker(mark)
+    return _marker(
+        Mark(
+            "methods",
+            aliases=tuple(aliases),
+            reference=reference,
+            search=searched,
+            stronger=stronger,
+            paper=dict(paper or {}),
+            reach=reach,
+            extend=extend,
+            roles=tuple(roles),
+            stages=dict(stages or {}),
+            validation=reads,
+        )
+    )
 
 
 def metric(*measures: Measure, needs: Iterable[str] = ()) -> Callable[[Function], Function]:

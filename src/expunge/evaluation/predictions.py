@@ -145,13 +145,14 @@ def _check(split: str, found: Predictions) -> None:
 
 @torch.no_grad()
 def predict(model: nn.Module, images: ImageSet, device: torch.device, batch_size: int = 512) -> Predictions:
-    """The predictions of ``model`` in evaluation mode and float32 on all images, in their order; one forward pass."""
+    """The predictions of ``model``, in evaluation mode and its own type, on all images in order; one forward pass."""
     logits: list[Tensor] = []
     # Convolutions take the layout of their input: the same bits and speed as of a model that a stepper has moved.
     layout = torch.channels_last if gains(model) and len(images.shape) == 3 else torch.preserve_format
+    kind = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
     with weights.evaluating(model):
         for batch in images.batches(batch_size):
-            output = model(batch.inputs.to(device, memory_format=layout))
+            output = model(batch.inputs.to(device, kind, memory_format=layout))
             if not isinstance(output, Tensor):
                 raise RequestError(
                     f"the model returns a {type(output).__name__}, not a tensor of logits: wrap it in a module whose "

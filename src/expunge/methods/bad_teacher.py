@@ -20,7 +20,7 @@ from expunge.training.rules import PerRole, Rule
 class BadTeacherConfig:
     """Hyperparameters of the bad teacher."""
 
-    epochs: int = 1
+    epochs: int = 3
     """Passes over the forget set and a fraction of the retain set, shuffled together."""
     steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
@@ -30,7 +30,7 @@ class BadTeacherConfig:
     """Fraction of the retain set, drawn once."""
     temperature: float = 1.0
     """Temperature T of the divergence."""
-    rule: Rule | PerRole = Rule(optimizer="adamw", lr=1e-4, weight_decay=0.0)
+    rule: Rule | PerRole = Rule(optimizer="adamw", lr=1e-3, weight_decay=0.0)
     """The update rule."""
 
     def __post_init__(self) -> None:
@@ -39,7 +39,13 @@ class BadTeacherConfig:
         checks.above(0, temperature=self.temperature)
 
 
-@method(reference="Chundawat et al. 2023, arXiv:2205.08096", aliases=("BadT", "blindspot"), search={"lr": (1e-3, 1.0)})
+@method(
+    reference="Chundawat et al. 2023, arXiv:2205.08096",
+    aliases=("BadT", "blindspot"),
+    search={"lr": (1e-3, 1.0)},
+    paper={"epochs": 1, "lr": 1e-4},
+    reach=0.75,
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: BadTeacherConfig, context: Context) -> nn.Module:
     """``min E[u KL_T(incompetent || student) + (1 - u) KL_T(competent || student)]``, u = 1 on the forget set.
 

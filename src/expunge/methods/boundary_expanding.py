@@ -25,20 +25,28 @@ from expunge.training.rules import PerRole, Rule
 class BoundaryExpandingConfig:
     """Hyperparameters of boundary expanding."""
 
-    epochs: int = 10
+    epochs: int = 3
     """Passes over the forget set."""
     steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""
-    rule: Rule | PerRole = Rule(lr=1e-4)
+    rule: Rule | PerRole = Rule(lr=1e-3)
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
         duration.check(self)
 
 
-@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BE",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
+@method(
+    reference="Chen et al. 2023, arXiv:2303.11570",
+    aliases=("BE",),
+    search={"lr": (1e-6, 1e-2)},
+    paper={"epochs": 10, "lr": 1e-4},
+    reach=0.5,
+    extend=64.0,
+    roles=("forget",),
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryExpandingConfig, context: Context) -> nn.Module:
     """Move the forget set out of all classes: ``min E_forget[CE(shadow class)]``, then drop the shadow class.
 

@@ -21,7 +21,7 @@ from expunge.training.rules import PerRole, Rule
 class BoundaryShrinkConfig:
     """Hyperparameters of boundary shrink."""
 
-    epochs: int = 10
+    epochs: int = 3
     """Passes over the forget set."""
     steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
@@ -31,7 +31,7 @@ class BoundaryShrinkConfig:
     """Size of the step across the decision boundary: the change of each pixel, in [0, 1]."""
     as_released: bool = False
     """Keep the true label where that step does not change the prediction, as the released code does."""
-    rule: Rule | PerRole = Rule(lr=1e-4)
+    rule: Rule | PerRole = Rule(lr=1e-3)
     """The update rule; published rates lie in [1e-6, 1e-4]."""
 
     def __post_init__(self) -> None:
@@ -39,7 +39,15 @@ class BoundaryShrinkConfig:
         checks.between(0, 1, bound=self.bound)
 
 
-@method(reference="Chen et al. 2023, arXiv:2303.11570", aliases=("BS",), search={"lr": (1e-6, 1e-2)}, roles=("forget",))
+@method(
+    reference="Chen et al. 2023, arXiv:2303.11570",
+    aliases=("BS",),
+    search={"lr": (1e-6, 1e-2)},
+    paper={"epochs": 10, "lr": 1e-4},
+    reach=0.5,
+    extend=64.0,
+    roles=("forget",),
+)
 def unlearn(model: nn.Module, data: UnlearningData, config: BoundaryShrinkConfig, context: Context) -> nn.Module:
     """Train the forget set on the nearest wrong classes: ``min E_forget[CE(nearest wrong class)]``.
 

@@ -16,13 +16,13 @@ from expunge.training.rules import PerRole, Rule
 class FinetuneConfig:
     """Hyperparameters of fine-tuning."""
 
-    epochs: int = 10
+    epochs: int = 3
     """Passes over the retain set."""
     steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples per step."""
-    rule: Rule | PerRole = Rule(lr=0.01)
+    rule: Rule | PerRole = Rule(lr=0.1, schedule="linear", clip=5.0)
     """The update rule."""
 
     def __post_init__(self) -> None:
@@ -33,6 +33,8 @@ class FinetuneConfig:
     reference="Warnecke et al. 2023, arXiv:2108.11577; Golatkar et al. 2020, arXiv:1911.04933",
     aliases=("FT",),
     search={"lr": (1e-3, 1e-1)},
+    stronger=2.0,
+    paper={"epochs": 10, "lr": 0.01, "schedule": "constant", "clip": None},
     roles=("retain",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: FinetuneConfig, context: Context) -> nn.Module:

@@ -34,8 +34,9 @@ FACTOR = 10.0
 class FisherForgettingConfig:
     """Hyperparameters of Fisher forgetting."""
 
-    alpha: float = 1e-8
-    """Scale of the variance of the noise; 0 changes nothing."""
+    alpha: float = 1e-7
+    """Scale of the variance of the noise; 0 changes nothing. With ``reach``, the noise is scaled by the accuracy on the
+    forget set that it leaves."""
     labels: Labels = "model"
     """Labels of the Fisher information. model: the expectation over labels of the model. true: those of the data."""
     as_released: bool = False
@@ -59,6 +60,10 @@ class FisherForgettingConfig:
     reference="Golatkar et al. 2020, arXiv:1911.04933; as in Jia et al. 2023, arXiv:2304.04934",
     aliases=("fisher_new", "FF"),
     search={"alpha": (1e-10, 1e-5)},
+    stronger=100.0,
+    paper={"alpha": 1e-8},
+    reach=0.1,
+    extend=1e6,
     roles=(),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: FisherForgettingConfig, context: Context) -> nn.Module:

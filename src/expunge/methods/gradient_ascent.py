@@ -18,7 +18,7 @@ from expunge.training.rules import PerRole, Rule
 class GradientAscentConfig:
     """Hyperparameters of gradient ascent."""
 
-    epochs: int = 5
+    epochs: int = 3
     """Passes over the forget set."""
     steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
@@ -26,7 +26,7 @@ class GradientAscentConfig:
     """Examples per step."""
     l1: float = 0.0
     """Weight of the l1 norm of all trainable weights, which is minimised; none by default."""
-    rule: Rule | PerRole = Rule(lr=1e-4)
+    rule: Rule | PerRole = Rule(lr=5e-3, clip=1.0)
     """The update rule; weight decay applies to ascent too."""
 
     def __post_init__(self) -> None:
@@ -38,6 +38,9 @@ class GradientAscentConfig:
     reference="Thudi et al. 2022, arXiv:2109.13398",
     aliases=("GA", "neggrad"),
     search={"lr": (1e-6, 1e-2)},
+    paper={"epochs": 5, "lr": 1e-4, "clip": None},
+    reach=0.5,
+    extend=64.0,
     roles=("forget",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: GradientAscentConfig, context: Context) -> nn.Module:

@@ -33,6 +33,7 @@ class InfinitesimalJackknifeConfig(NewtonConfig):
     reference="Giordano et al. 2019, arXiv:1806.00550",
     aliases=("IJ",),
     search={"damping": (1e-4, 1.0)},
+    stronger=0.1,
     roles=(),
 )
 def unlearn(

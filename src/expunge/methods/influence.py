@@ -63,6 +63,8 @@ class InfluenceConfig:
     reference="Izzo et al. 2021, arXiv:2002.10077; as in Jia et al. 2023, arXiv:2304.04934",
     aliases=("IU", "wfisher"),
     search={"alpha": (1e-1, 1e2)},
+    reach=0.75,
+    extend=1e6,
     roles=(),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: InfluenceConfig, context: Context) -> nn.Module:

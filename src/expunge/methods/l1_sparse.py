@@ -24,7 +24,7 @@ class AccuracyCollapseWarning(UserWarning):
 class L1SparseConfig:
     """Hyperparameters of l1-sparse unlearning."""
 
-    epochs: int = 10
+    epochs: int = 3
     """Passes over the retain set."""
     steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
@@ -40,7 +40,7 @@ class L1SparseConfig:
     """Prune linear layers too; by default, convolutions alone."""
     batch_size: int = 128
     """Examples per step."""
-    rule: Rule | PerRole = Rule(lr=0.01)
+    rule: Rule | PerRole = Rule(lr=0.1, schedule="linear", clip=5.0)
     """The update rule."""
 
     def __post_init__(self) -> None:
@@ -57,6 +57,8 @@ class L1SparseConfig:
     reference="Jia et al. 2023, arXiv:2304.04934",
     aliases=("FT_prune", "FT_l1"),
     search={"lr": (1e-3, 1e-1), "alpha": (1e-6, 1e-3)},
+    stronger=2.0,
+    paper={"epochs": 10, "alpha": 5e-4, "lr": 0.01, "schedule": "constant", "clip": None},
     roles=("retain",),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: L1SparseConfig, context: Context) -> nn.Module:

@@ -19,15 +19,15 @@ from expunge.training.rules import PerRole, Rule
 class NegGradPlusConfig:
     """Hyperparameters of NegGrad+."""
 
-    alpha: float = 0.99
+    alpha: float = 0.7
     """Weight of the retain loss, in [0, 1]; the forget loss has the weight alpha - 1."""
-    epochs: int = 5
+    epochs: int = 3
     """Passes over the retain set; the forget set is cycled."""
     steps: duration.Steps = None
     """Steps in place of epochs; the last epoch may be cut short."""
     batch_size: int = 128
     """Examples of each set per step."""
-    rule: Rule | PerRole = Rule(lr=0.01)
+    rule: Rule | PerRole = Rule(lr=0.05, schedule="linear", clip=1.0)
     """The update rule."""
 
     def __post_init__(self) -> None:
@@ -38,7 +38,10 @@ class NegGradPlusConfig:
 @method(
     reference="Kurmanji et al. 2023, arXiv:2302.09880",
     aliases=("NG",),
-    search={"lr": (1e-3, 1e-1), "alpha": (0.9, 0.999)},
+    search={"lr": (1e-3, 1e-1), "alpha": (0.5, 0.999)},
+    stronger=2.0,
+    paper={"alpha": 0.99, "epochs": 5, "lr": 0.01, "schedule": "constant", "clip": None},
+    reach=0.75,
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: NegGradPlusConfig, context: Context) -> nn.Module:
     """Descend on retain, ascend on forget: ``min alpha E_retain[CE] - (1 - alpha) E_forget[CE]``.

@@ -34,6 +34,7 @@ class NewtonStepConfig(NewtonConfig):
     reference="Guo et al. 2020, arXiv:1911.03030; Sekhari et al. 2021, arXiv:2103.03279",
     aliases=("NU", "newton"),
     search={"damping": (1e-4, 1.0)},
+    stronger=0.1,
     roles=(),
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: NewtonStepConfig, context: Context) -> nn.Module:

@@ -29,7 +29,7 @@ from expunge.training.stepper import Objective, Stepper
 class RandomLabelConfig:
     """Hyperparameters of random labels."""
 
-    epochs: int = 10
+    epochs: int = 3
     """Epochs: each one pass over the forget set and one over the retain set."""
     steps: duration.Steps = None
     """Steps, of either set or of both mixed, in place of epochs; the last epoch may be cut short."""
@@ -41,7 +41,7 @@ class RandomLabelConfig:
     """Include the true label in the random ones, as the released code does."""
     proximal: float = 0.0
     """Fraction of weights that are reset to their original values after the first step, decreasing to 0: SalUn-soft."""
-    rule: Rule | PerRole = Rule(lr=0.01)
+    rule: Rule | PerRole = Rule(lr=0.03, schedule="linear")
     """The update rule."""
 
     def __post_init__(self) -> None:
@@ -54,6 +54,9 @@ class RandomLabelConfig:
     reference="Golatkar et al. 2020, arXiv:1911.04933; Fan et al. 2024, arXiv:2310.12508",
     aliases=("RL",),
     search={"lr": (1e-3, 1e-1)},
+    stronger=2.0,
+    paper={"epochs": 10, "lr": 0.01, "schedule": "constant"},
+    reach=0.75,
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: RandomLabelConfig, context: Context) -> nn.Module:
     """Each epoch, ``min E_forget[CE(random label)]``, then ``min E_retain[CE]``, with new random labels.

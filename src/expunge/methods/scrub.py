@@ -24,25 +24,25 @@ from expunge.training.rules import PerRole, Rule
 class ScrubConfig:
     """Hyperparameters of SCRUB."""
 
-    epochs: int = 5
+    epochs: int = 3
     """Epochs: each one pass over the forget set (the first ``maximise_epochs`` only), then one over the retain set."""
     steps: duration.Steps = None
     """Steps on retain batches in place of epochs; the last epoch may be cut short."""
-    maximise_epochs: int = 2
+    maximise_epochs: int = 3
     """The first epochs, in which the divergence on the forget set is maximised."""
     temperature: float = 4.0
     """Temperature T of the distillation loss."""
-    alpha: float = 0.5
+    alpha: float = 0.05
     """Weight of the distillation loss on the retain set."""
     gamma: float = 0.99
     """Weight of the cross-entropy on the retain set."""
     batch_size: int = 128
     """Retain examples per step."""
-    forget_batch_size: int | None = None
-    """Forget examples per step; by default as many as retain examples."""
+    forget_batch_size: int | None = 32
+    """Forget examples per step; with none as many as retain examples."""
     rewind: bool = False
     """Rewind to the epoch whose error on the forget set is nearest to that on unseen examples (SCRUB+R)."""
-    rule: Rule | PerRole = Rule(lr=0.01)
+    rule: Rule | PerRole = Rule(lr=0.05, schedule="linear", clip=5.0)
     """The update rule."""
 
     def __post_init__(self) -> None:
@@ -61,6 +61,16 @@ def _rewinds(config: ScrubConfig) -> bool:
     reference="Kurmanji et al. 2023, arXiv:2302.09880",
     aliases=("SCRUB",),
     search={"lr": (1e-3, 1e-1), "alpha": (1e-2, 2.0)},
+    stronger=2.0,
+    paper={
+        "maximise_epochs": 2,
+        "alpha": 0.001,
+        "forget_batch_size": None,
+        "lr": 5e-4,
+        "schedule": "constant",
+        "clip": None,
+    },
+    reach=0.75,
     validation=_rewinds,
 )
 def unlearn(model: nn.Module, data: UnlearningData, config: ScrubConfig, context: Context) -> nn.Module:

@@ -1,7 +1,6 @@
 """Whether unlearning changes each example's loss as retraining does."""
 
 import numpy as np
-import torch
 from scipy.stats import rankdata
 
 from expunge.core.errors import RequestError
@@ -33,18 +32,14 @@ def _described(split: str, coefficient: str) -> Measure:
 def measure(subject: Subject, context: Context) -> dict[str, float]:
     """Correlation of each example's change of loss, from the original to this model and to the retrained one.
 
-    ``pearson`` compares their size, ``spearman`` their order, on forgotten, retained and test examples; 1 is best. Only
-    examples that all three models predict count: images may have been deleted between the runs. NaN for fewer than two
-    of them, or where all change by the same, as for an unchanged model.
+    ``pearson`` compares their size, ``spearman`` their order, on forgotten, retained and test examples; 1 is best. NaN
+    for fewer than two examples, or where all change by the same, as for an unchanged model.
     """
     if subject.original is None or subject.reference is None:
         return {}
     found: dict[str, float] = {}
     for split in SPLITS:
         now, before, retrained = (each.predictions(split) for each in (subject, subject.original, subject.reference))
-        shared = set(now.ids.tolist()) & set(before.ids.tolist()) & set(retrained.ids.tolist())
-        kept = torch.tensor(sorted(shared), dtype=torch.int64)
-        now, before, retrained = (each.select(torch.isin(each.ids, kept)) for each in (now, before, retrained))
         if not (now.ids.equal(before.ids) and now.ids.equal(retrained.ids)):
             raise RequestError(f"the {split} examples of the three models differ: predict the same ones, in one order")
         predicted, actual = (part.losses() - before.losses() for part in (now, retrained))

@@ -74,6 +74,8 @@ class Row:
     provenance: Provenance = Provenance()
     scenario: str = ""
     """What distinguishes its original model, such as how it was pruned; empty for none."""
+    unchanged: bool = False
+    """Whether the unlearning hardly changed the outputs on the forget set, as it noted."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ def _found(directory: RunDirectory) -> Row:
         subject=record.parents.get("subject"),
         provenance=_structured(Provenance, data, path),
         scenario=record.scenario,
+        unchanged=record.label != BASELINE and bool(part(data, "notes").keys() & {"unchanged", "hardly_changed"}),
     )
 
 
@@ -294,7 +297,8 @@ def sees_validation(row: Row) -> bool:
     while "unlearning" in place:
         with suppress(RequestError):
             method = plugin_from_data("methods", part(place, "unlearning").get("method"))
-            if registry.of_config("methods", method).mark.validation(method):
+            sees = registry.of_config("methods", method).mark.validation(method)
+            if sees or part(place, "unlearning").get("reach") is not None:
                 return True
         place = part(place, "original")
     return False

@@ -44,6 +44,8 @@ OF_MEANS = Measure(
 """The average gap of other code, which only a whole table has."""
 SEEN = "\N{DAGGER}"
 """The sign at the name of a method that sees validation images."""
+UNCHANGED = "\N{ALMOST EQUAL TO}"
+"""The sign at the name of a method that hardly changed the forget set."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,14 @@ class Line:
     scenario: str = ""
     validation: bool = False
     """Whether some of its runs have seen validation images."""
+    unchanged: bool = False
+    """Whether some of its runs hardly changed the outputs on the forget set."""
 
     @property
     def shown(self) -> str:
-        """The label with its sign."""
-        return f"{self.label} {SEEN}" if self.validation else self.label
+        """The label with its signs."""
+        signs = {SEEN: self.validation, UNCHANGED: self.unchanged}
+        return " ".join([self.label, *(sign for sign, shown in signs.items() if shown)])
 
     @property
     def note(self) -> str:
@@ -176,7 +181,8 @@ def summarise(results: Results) -> Summary:
         reasons = tuple(dict.fromkeys(" ".join((row.reason or "").split()) for row in failed))
         finished = sum(row.status == "finished" for row in rows)
         found, seen = cells.get((scenario, label), {}), any(map(sees_validation, rows))
-        lines.append(Line(label, finished, len(rows), reasons, len(failed), found, scenario, seen))
+        same = any(row.unchanged for row in rows)
+        lines.append(Line(label, finished, len(rows), reasons, len(failed), found, scenario, seen, same))
     names = {name for found in cells.values() for name in found}
     unranked = Summary(results.name, tuple(lines), _measures(names, results.recorded))
     ranking = unranked.ranking.name
@@ -308,6 +314,7 @@ def csv(summary: Summary) -> str:
         record: dict[str, object] = {"scenario": line.scenario or PLAIN} if summary.several else {}
         record |= {"method": line.label, "finished": line.finished, "failed": line.failed}
         record |= {"total": line.total, "note": line.note, "sees_validation": line.validation}
+        record |= {"hardly_changed": line.unchanged}
         for measure in summary.measures:
             cell = line.cells.get(measure.name)
             record[f"{measure.name}.mean"] = cell.mean if cell else None
@@ -344,10 +351,12 @@ def legend(summary: Summary, where: str = "in parentheses") -> str:
 
 
 def footnote(summary: Summary) -> str:
-    """What the sign of methods that see validation images says; empty where there are none."""
-    if not any(line.validation for line in summary.lines):
-        return ""
-    return f"{SEEN} sees validation images: what is measured or searched on these flatters it"
+    """What the signs at the names of methods say; empty where there are none."""
+    signs = {
+        f"{SEEN} sees validation images: what is measured or searched on these flatters it": "validation",
+        f"{UNCHANGED} hardly changed the forget set: `expunge evaluate` says how to make it stronger": "unchanged",
+    }
+    return "; ".join(text for text, name in signs.items() if any(getattr(line, name) for line in summary.lines))
 
 
 def markdown(summary: Summary) -> str:

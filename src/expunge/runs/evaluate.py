@@ -132,7 +132,9 @@ def measured(config: EvaluateConfig, parents: Mapping[str, RunDirectory], sessio
         reference = session.cached(key, lambda: _judge(judged, directories, None, shadows, session)[0])
     subject, values = _judge(config, parents, reference, shadows, session)
     metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    return {"metrics": metrics, "seconds": dict(subject.seconds)}
+    notes = cast("Record", parents["subject"].record().get("notes") or {})
+    kept = {key: notes[key] for key in ("unchanged", "hardly_changed") if key in notes}
+    return {"metrics": metrics, "seconds": dict(subject.seconds), "notes": kept}
 
 
 TOLERANCE = 1e-4
@@ -188,11 +190,13 @@ def _judge(
 ) -> tuple[Subject, dict[str, float]]:
     """Evaluate a run: its subject, and the values of the metrics.
 
-    If the run lacked images, and so has no predictions of them, metrics that cannot be computed are left out.
+    If it or its reference lacked images, and so has no predictions of them, metrics that cannot be computed are left
+    out.
     """
     subject = subject_of(directories["subject"], directories["original"], reference, shadows)
     context = Context(randomness.generator(config.seed, "evaluation"), session.device)
-    left_out: dict[str, str] | None = {} if lacked_images(directories["subject"]) else None
+    judged = [directories[role] for role in ("subject", "reference") if role in directories]
+    left_out: dict[str, str] | None = {} if any(map(lacked_images, judged)) else None
     return subject, evaluate(subject, config.metrics, context, left_out)
 
 

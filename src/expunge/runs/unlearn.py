@@ -1,7 +1,7 @@
 """One unlearning of a model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -18,7 +18,7 @@ from expunge.data.split_data import DataConfig, SplitData
 from expunge.data.unlearning_data import UnlearningData
 from expunge.evaluation.predictions import FORGOTTEN, WITHHELD
 from expunge.methods.retrain import RetrainConfig
-from expunge.runs._data import check_present, data_of, divided, forgotten_ids, present
+from expunge.runs._data import check_present, data_of, divided, duplicate_notes, forgotten_ids, present
 from expunge.runs._model import context_of, load_model, save
 from expunge.runs.imported import ImportConfig
 from expunge.runs.saliency import SaliencyConfig
@@ -163,6 +163,7 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
     validation, classes = data.validation.to(session.device), data.dataset.num_classes
     seen = UnlearningData(present(data, sets.forget), sets.retain, validation, classes)
     context = context_of(config, session, "unlearning")
+    context.notes |= duplicate_notes(data, sets.forget, sets.retain)
     model, context.sparsity = load_model(config.original, original, session)
     model.to(session.device)
     rule = config.training.rule
@@ -175,7 +176,10 @@ def work(config: UnlearnConfig, parents: Mapping[str, RunDirectory], draft: Draf
             extras[role] = read(parents[role])
             spent = parents[role].seconds().get("precompute", 0.0)
             context.seconds["precompute"] = context.seconds.get("precompute", 0.0) + spent
-    model = unlearn_model(model, seen, config.unlearning, context, extras)
+    unlearning = config.unlearning
+    if data.poison is not None and bool(torch.isin(sets.ids, data.poison.ids.to(sets.ids)).any()):
+        unlearning = replace(unlearning, reach=None)  # validation images do not say what a poisoned one would be
+    model = unlearn_model(model, seen, unlearning, context, extras)
     for role, mask in _by_role(context.update_masks).items():
         masks.save(mask, draft.path / f"mask{role and f'.{role}'}.safetensors")
     before = forgotten_ids(original).to(sets.ids)

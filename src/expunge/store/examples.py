@@ -7,11 +7,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from expunge.core import config
 from expunge.data import manifest
+from expunge.data.forget_sets.ids import ListedForget
 from expunge.data.manifest import SPLITS, Manifest
 from expunge.data.names import Names
 from expunge.store.directory import RunDirectory, Store
 
+FEW = 20
+"""Duplicates that are written as a forget set."""
 MANIFEST = "manifest"
 """The file of the manifest, in the folder of the run that begins a chain."""
 
@@ -66,6 +70,26 @@ def forgotten_words(directory: RunDirectory) -> str:
     if new := _notes(directory).get("new images"):
         found.append(f"{new} images on disk that the model does not know are ignored")
     return "; ".join(found)
+
+
+def duplicate_words(directory: RunDirectory, forget: str) -> str:
+    """Return in words which forget examples have exact duplicates in the retain set, and the cure; empty if none has.
+
+    ``forget`` is the text of the forget set.
+    """
+    found = cast("Mapping[str, list[int]]", _notes(directory).get("duplicates", {}))
+    if not found:
+        return ""
+    names, retained = names_of(directory), found["retain"]
+    also = ListedForget(tuple(names.of(each) if names.train else each for each in retained))
+    cure = f"--forget 'union:({forget})+({config.text('forget_sets', also)})'"
+    if len(retained) > FEW:
+        cure = f"their ids are in {directory.path / 'run.json'}, notes.duplicates.retain"
+    return (
+        f"{len(found['forget'])} forgotten examples ({names.few(torch.tensor(found['forget']))}) have exact duplicates "
+        f"in the retain set ({names.few(torch.tensor(retained))}), from which the model still learns the same; forget "
+        f"these too: {cure}"
+    )
 
 
 def lacked_images(directory: RunDirectory) -> dict[str, int]:

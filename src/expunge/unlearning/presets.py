@@ -1,14 +1,14 @@
 """Presets, and the text form, options and labels of unlearnings."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
 from typing import TypeVar
 
 from expunge.core import config, registry
 from expunge.core.errors import RequestError
-from expunge.core.text import assignments, opened
+from expunge.core.text import Text, assignments, opened
 from expunge.training.rules import PerRole, Rule
 from expunge.unlearning.adapters import LowRank
 from expunge.unlearning.unlearn import Unlearning
@@ -29,15 +29,18 @@ class Preset:
     """Its low-rank adapters."""
     aliases: tuple[str, ...] = ()
     """Names that other code bases give to it."""
+    paper: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Options that the paper or its code has at other values, besides those of the method."""
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "salun": Preset(
             "random labels on the most salient half of the weights (Fan et al. 2024, arXiv:2310.12508)",
-            "random_label:rule.lr=0.013",
+            "random_label",
             UpdateMask("gradient", fraction=0.5),
             aliases=("SalUn",),
+            paper={"lr": 0.013},
         ),
         "sfron": Preset(
             "weighted ascent on the weights that matter more to forget than to retain (Huang et al. 2024, "
@@ -97,8 +100,9 @@ def named(text: str, values: Mapping[str, object] | None = None, base: Unlearnin
     """Return the unlearning written ``NAME[:key=value,...]``, with the name of a method or preset.
 
     Options are those of the method, of its rule (``lr``; ``forget.lr`` for one role), of an update mask
-    (``mask.fraction``) and of low-rank adapters (``adapters.rank``). ``values`` are further options, which take
-    precedence; ``base`` is what they change, by default the method with its defaults.
+    (``mask.fraction``) and of low-rank adapters (``adapters.rank``). With ``defaults=paper``, options that are not
+    given have the values of the publication or its code. ``values`` are further options, which take precedence;
+    ``base`` is what they change, by default the method with its defaults.
 
     Raises:
         RequestError: A name or value is wrong.
@@ -109,10 +113,30 @@ def named(text: str, values: Mapping[str, object] | None = None, base: Unlearnin
     preset = PRESETS.get(name, Preset("", name))
     plain, _, rest = preset.method.partition(":")
     method = _with_options(config.parse("methods", plain), assignments(rest, (), plain), plain)
-    start = base or Unlearning(method, preset.update_mask, preset.adapters)
+    mark = registry.of_config("methods", method).mark
+    start = base or Unlearning(method, preset.update_mask, preset.adapters, mark.reach, mark.extend)
+    chosen = str(given.pop("defaults", "own"))
+    if chosen not in ("own", "paper"):
+        raise RequestError(f"{name}: {registry.unknown('value of defaults', chosen, ('own', 'paper'))}")
+    if chosen == "paper":
+        paper = of_paper(name)
+        given = (
+            {"reach": Text("none")} | {k: v for k, v in paper.items() if k != "epochs" or "steps" not in given} | given
+        )
     mask = _chosen(given, ("mask", "update_mask"), start.update_mask, UpdateMask, name)
     adapters = _chosen(given, ("adapters",), start.adapters, LowRank, name)
-    return Unlearning(_with_options(start.method, given, name), mask, adapters)
+    further = {key: given.pop(key) for key in ("reach", "extend") if key in given}
+    made = Unlearning(_with_options(start.method, given, name), mask, adapters, start.reach, start.extend)
+    return config.override(Unlearning, config.to_data(made, runs=True), further, name) if further else made
+
+
+def of_paper(name: str) -> dict[str, object]:
+    """Return the options of a method or preset that differ from its defaults in the publication or its code."""
+    preset = PRESETS.get(name, Preset("", name))
+    plain, _, rest = preset.method.partition(":")
+    own = assignments(rest, (), plain)
+    of_method = registry.find("methods", plain).mark.paper
+    return {key: value for key, value in of_method.items() if key not in own} | dict(preset.paper)
 
 
 _KINDS: Mapping[str, Mapping[str, object]] = {

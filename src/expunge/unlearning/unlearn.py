@@ -8,13 +8,15 @@ from typing import Annotated, cast
 import torch
 from torch import Tensor, nn
 
-from expunge.core import randomness, registry
+from expunge.core import checks, randomness, registry
 from expunge.core.config import Choice
 from expunge.core.errors import RequestError, RunError
 from expunge.core.masks import Mask
 from expunge.data.unlearning_data import UnlearningData
 from expunge.training.context import Context
+from expunge.unlearning import strength
 from expunge.unlearning.adapters import LowRank, adapted
+from expunge.unlearning.reach import accuracy, rescale, unseen_accuracy
 from expunge.unlearning.update_masks import UpdateMask, update_masks
 
 
@@ -28,6 +30,16 @@ class Unlearning:
     """The choice of the weights that may move; all by default."""
     adapters: LowRank | None = None
     """Low-rank adapters to train instead of the weights; none by default."""
+    reach: float | None = None
+    """Scale the change of the weights until the accuracy on the forget set has gone this share of the way from that of
+    the original to that on unseen images, estimated on the validation set; as the method leaves it by default."""
+    extend: float = 1.0
+    """The largest factor of the change."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        checks.between(0, 1, reach=self.reach)
+        checks.at_least(1, extend=self.extend)
 
 
 def unlearn(
@@ -41,7 +53,8 @@ def unlearn(
 
     ``extras`` are the keyword-only arguments that a method may take, and ``saliency``, the scores of the weights for
     the update mask; stages and scores that it lacks are computed here.
-    If no bit of the model changes, the context notes ``unchanged``.
+    If no bit of the model changes, the context notes ``unchanged``; if the outputs on the forget set hardly change (two
+    forward passes over at most 256 of its images), ``hardly_changed``, with an option that makes the method stronger.
     Time is recorded in the phases ``precompute`` (update mask, stages, and what the method declares) and ``unlearn``.
 
     Raises:
@@ -58,6 +71,9 @@ def unlearn(
     saliency = cast("dict[str, Tensor] | None", given.pop("saliency", None))
     plugin.check(dict.fromkeys(plugin.mark.stages, True) | given)
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    judged = len(data.forget) > 0 and bool(plugin.mark.search)
+    seen = strength.outputs(model, data.forget, context.device) if judged else None
+    target = _target(model, data, unlearning, context)
     with context.phase("unlearn"), context.seeded(), _enough_for_statistics():
         for name in plugin.mark.stages.keys() - given.keys():
             with context.phase("precompute"):
@@ -72,18 +88,38 @@ def unlearn(
             unlearned = cast("nn.Module", plugin.call(model, data, unlearning.method, context, **given))
             for stepper in context.steppers:
                 stepper.check()
+        if target is not None:
+            _check_finite(unlearned, plugin)
+            rescale(unlearned, before, data, target, unlearning.extend, context)
     _keep_sparse(unlearned, context.sparsity)
     _check_finite(unlearned, plugin)
     if all(torch.equal(value, before[name]) for name, value in unlearned.state_dict().items() if name in before):
         context.notes["unchanged"] = True
+    if seen is not None:
+        change = strength.hardly_changed(seen, strength.outputs(unlearned, data.forget, context.device))
+        if change is not None:
+            cure = strength.cure(unlearning.method)
+            context.notes["hardly_changed"] = {"change": str(change), "stronger": cure}
     return unlearned.eval()
+
+
+def _target(model: nn.Module, data: UnlearningData, unlearning: Unlearning, context: Context) -> float | None:
+    """The accuracy on the forget set to reach; None where nothing says it."""
+    if unlearning.reach is None:
+        return None
+    unseen = unseen_accuracy(model, data, context.device)
+    if unseen is None:
+        return None
+    seen = accuracy(model, data.forget, context.device)
+    return seen - unlearning.reach * max(seen - unseen, 0.0)
 
 
 def reads_forget_set(unlearning: Unlearning) -> bool:
     """Whether an unlearning needs the images of the forget set, which some methods and no update mask do without."""
     method = registry.of_config("methods", unlearning.method)
     recorded = bool(getattr(unlearning.method, "recorded", False))  # it is checked that the images are the same
-    return method.name not in retain_only() or unlearning.update_mask is not None or recorded
+    scaled = unlearning.reach is not None
+    return method.name not in retain_only() or unlearning.update_mask is not None or recorded or scaled
 
 
 def retain_only() -> list[str]:

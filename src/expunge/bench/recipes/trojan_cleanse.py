@@ -17,11 +17,11 @@ def recipe() -> Comparison:
         training=Training(epochs=20, batch_size=64, rule=Rule(lr=0.05, schedule="cosine", warmup=0.1)),
         forget="poisoned",
         methods=(
-            "finetune:epochs=5,lr=0.02",
-            "gradient_ascent:epochs=5",
-            "neggrad_plus:epochs=5",
-            "random_label:epochs=5",
-            "l1_sparse:epochs=5,lr=0.02",
+            "finetune:epochs=5,lr=0.02,schedule=constant,clip=none",
+            "gradient_ascent:epochs=5,lr=0.0001,clip=none,reach=none",
+            "neggrad_plus:epochs=5,alpha=0.99,lr=0.01,schedule=constant,clip=none,reach=none",
+            "random_label:epochs=5,lr=0.01,schedule=constant,reach=none",
+            "l1_sparse:epochs=5,lr=0.02,schedule=constant,clip=none",
         ),
         prunings=("dense", *(f"magnitude:rate={rate},rewind=2" for rate in (0.8, 0.95))),
     )

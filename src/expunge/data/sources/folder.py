@@ -50,19 +50,29 @@ def load(config: FolderConfig, *, limits: Limits | None = None) -> Dataset:
         RequestError: A folder is missing or empty, a test class has no training images, two names differ in case
             alone, or an image is damaged.
     """
-    root = _assemble.existing_folder(config.path)
-    tests = [root / name for name in TESTS if (root / name).is_dir()]
-    divided = tests and ((root / "train").is_dir() or tests[0].name == "test")
-    classes, *parts = _divided(root, tests[0]) if divided else _by_name(root, config.test)
-    for part, which in zip(parts, ("training", "test"), strict=True):
-        if not part:
-            raise RequestError(
-                f"{root} holds no {which} images: put them into CLASS/ or CLASS/{IMAGES}/, or change test"
-            )
+    root, classes, *parts = listed(config)
     names = tuple(image_files.names(part, root) for part in parts)
     decoding = Decoding(_pictures.sized(config.size), unreadable=config.unreadable)
     train, test = (_pictures.of_files(part, root, decoding) for part in parts)
     return _assemble.from_folder(root, (train, test, tuple(classes), (names[0], names[1])), config, limits)
+
+
+def listed(config: FolderConfig) -> tuple[Path, list[str], Labelled, Labelled]:
+    """Return the folder, its classes, and its training and test images, none of which is read.
+
+    Raises:
+        RequestError: A folder is missing or empty, or a test class has no training images.
+    """
+    root = _assemble.existing_folder(config.path)
+    tests = [root / name for name in TESTS if (root / name).is_dir()]
+    divided = tests and ((root / "train").is_dir() or tests[0].name == "test")
+    classes, train, test = _divided(root, tests[0]) if divided else _by_name(root, config.test)
+    for part, which in ((train, "training"), (test, "test")):
+        if not part:
+            raise RequestError(
+                f"{root} holds no {which} images: put them into CLASS/ or CLASS/{IMAGES}/, or change test"
+            )
+    return root, classes, train, test
 
 
 def _divided(root: Path, test: Path) -> tuple[list[str], Labelled, Labelled]:
