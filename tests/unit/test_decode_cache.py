@@ -57,6 +57,7 @@ def test_memory_is_mapped_and_writes_stay_private(tmp_path: Path, cache: Path, d
     dataset(text).train.inputs.zero_()
     again = dataset(text).train.inputs
     assert again.any(), "the file was not written to"
+    assert len(decoded) == 6
     maps = Path("/proc/self/maps")
     if maps.exists():
         assert str(cache) in maps.read_text()

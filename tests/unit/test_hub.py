@@ -14,7 +14,6 @@ from tests import readers
 from tests.problems import dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of packages below datasets
-NAMES = {"_type": "ClassLabel", "names": ["no", "yes"]}
 PIXELS = readers.pixels(6, 5, 4, 3)
 
 
@@ -39,11 +38,9 @@ def repository(folder: Path, *splits: str, **columns: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         labels = ["dog", "cat"] * 3 if columns.get("label") == "word" else [1, 0] * 3
         table = {columns.get("image", "image"): rows, columns.get("label", "label"): labels}
-        label = {"_type": "Value", "dtype": "string"} if columns.get("label") else NAMES
-        image, column = table
-        features = {image: {"_type": "Image"}, column: label}
+        image, _ = table
         kind = {image: pl.Struct({"bytes": pl.Binary, "path": pl.String})}
-        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        metadata = {"huggingface": json.dumps({"info": {"features": {image: {"_type": "Image"}}}})}
         pl.DataFrame(table, schema_overrides=kind).write_parquet(path, metadata=metadata)
     return folder
 
@@ -77,7 +74,10 @@ def test_a_repository(tmp_path: Path) -> None:
 def test_a_set_that_was_saved_to_disk(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     folder = repository(tmp_path / "own", "train", "test", image="img")
-    program = "import datasets, sys; datasets.load_dataset(sys.argv[1]).save_to_disk(sys.argv[2])"
+    program = (
+        "import datasets, sys; kind = datasets.ClassLabel(names=['no', 'yes']); "
+        "datasets.load_dataset(sys.argv[1]).cast_column('label', kind).save_to_disk(sys.argv[2])"
+    )
     subprocess.run([sys.executable, "-c", program, folder, tmp_path / "saved"], check=True, capture_output=True)
     inputs, labels, names, _ = load(f"hf:{tmp_path / 'saved'}").strip().split("|")
     assert inputs == str(PIXELS.transpose(0, 3, 1, 2).ravel().tolist())
