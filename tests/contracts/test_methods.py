@@ -20,7 +20,7 @@ from expunge.data.unlearning_data import UnlearningData
 from expunge.training.rules import PerRole, Rule
 from expunge.unlearning import presets
 from expunge.unlearning.adapters import LowRank
-from expunge.unlearning.unlearn import Unlearning
+from expunge.unlearning.unlearn import Unlearning, reads_forget_set
 from expunge.unlearning.update_masks import UpdateMask
 from tests import problems
 from tests.problems import attempt, run, unlearned
@@ -182,9 +182,13 @@ def test_leaves_the_data_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_empty_sets_are_refused(name: str) -> None:
+    """But for a forget set that the method does not read: its images may be gone from the disk."""
     data = problems.data()
     nothing = data.forget.select(torch.arange(0))
     for empty in (dataclasses.replace(data, forget=nothing), dataclasses.replace(data, retain=nothing)):
+        if len(empty.retain) and not reads_forget_set(short(name)):
+            run(short(name), on=empty)
+            continue
         with pytest.raises(RequestError, match="at least one example"):
             run(short(name), on=empty)
 
