@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from expunge.bench import recipes
-from expunge.core import config, registry
+from expunge.core import config, masks, registry
 from expunge.unlearning import presets
 from tests.command_line import Terminal
 from tests.runs import digits
@@ -97,3 +98,19 @@ def test_every_recipe(name: str, tmp_path: Path, terminal: Terminal) -> None:
     assert {row["status"] for row in found["rows"]} == {"finished"}
     assert len(found["rows"]) > len(full.methods)
     assert Path(found["report"]).stat().st_size > 10_000
+
+
+def test_masks_of_several_shares_come_from_scores_that_unlearning_shares(
+    original: Path, tmp_path: Path, terminal: Terminal
+) -> None:
+    chosen = ["--run", original, "--forget", "random:10%"]
+    found = terminal.json("mask", *chosen, "--fractions", 0.2, 0.5, "--out", tmp_path)
+    small, half = (masks.load(Path(path)) for path in found["masks"])
+    assert (small.density(), half.density()) == pytest.approx((0.2, 0.5), abs=0.01)
+    assert all(bool((half[name] | ~small[name]).all()) for name in small), "the smaller is part of the larger"
+    run = terminal.folder("unlearn", *chosen, "finetune", "--epochs", 1, "--update-mask.fraction", 0.5)
+    parents = json.loads((run / "run.json").read_text())["parents"]
+    assert parents["saliency"] == Path(found["scores"]).name
+    stored = masks.load(run / "mask.safetensors")
+    assert all(torch.equal(stored[name], half[name]) for name in half)
+    assert "no file" in terminal.refused("mask", *chosen, "--score", "random")
