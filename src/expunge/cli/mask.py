@@ -1,6 +1,5 @@
 """Write update masks: which weights matter most to what is to be forgotten, for several shares from one pass."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ import tyro
 from expunge.cli import _console
 from expunge.core import config, masks
 from expunge.core.errors import RequestError
-from expunge.core.masks import Mask
 from expunge.runs import saliency
 from expunge.runs.saliency import SaliencyConfig
 from expunge.store import execute
-from expunge.unlearning.update_masks import UpdateMask, choose
+from expunge.unlearning.update_masks import UpdateMask, chosen
 
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -65,10 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     paths: list[str] = []
     for name, each in plans.items():
-        mask = choose(found, dataclasses.replace(each, roles="both"))
-        assert isinstance(mask, Mask)
         paths.append(str(given.out / f"{name}.safetensors"))
-        masks.save(mask, Path(paths[-1]))
+        masks.save(chosen(found, each), Path(paths[-1]))
     if given.json:
         _console.print_json({"scores": str(directory.path), "masks": paths})
         return 0

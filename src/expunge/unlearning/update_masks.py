@@ -111,6 +111,11 @@ def scores(model: nn.Module, data: UnlearningData, score: Score, batch_size: int
 
 
 def choose(found: Mapping[str, Tensor], config: UpdateMask) -> Mask | dict[str, Mask]:
+    """Return the mask that ``config`` chooses by these scores, for every role or by role; see :func:`chosen`."""
+    return _by_role(chosen(found, config), config.roles)
+
+
+def chosen(found: Mapping[str, Tensor], config: UpdateMask) -> Mask:
     """Return the mask that ``config`` chooses by these scores; O(p).
 
     Raises:
@@ -118,12 +123,11 @@ def choose(found: Mapping[str, Tensor], config: UpdateMask) -> Mask | dict[str, 
     """
     inside = _inside(found, config.layers)
     if config.threshold is not None:
-        chosen = masks.at_least(inside, config.threshold)
+        moving = masks.at_least(inside, config.threshold)
     else:
         every = 1.0 if config.layers else 0.5
-        chosen = masks.largest(inside, every if config.fraction is None else config.fraction)
-    mask = Mask({name: chosen.get(name, torch.zeros_like(found[name], dtype=torch.bool)) for name in found})
-    return _by_role(mask, config.roles)
+        moving = masks.largest(inside, every if config.fraction is None else config.fraction)
+    return Mask({name: moving.get(name, torch.zeros_like(found[name], dtype=torch.bool)) for name in found})
 
 
 def _by_role(mask: Mask, roles: Roles) -> Mask | dict[str, Mask]:
